@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP)  ## Make .venv with the tested versions of everything
+
+.PHONY: demo
+demo: $(STAMP)  ## Select from real images with wrong labels and train on the result (no network, about a minute)
+	$(BIN)/sage-hf demo
+
+.PHONY: test
+test: $(STAMP)  ## Run all tests
+	$(BIN)/python -m pytest -q
+
+.PHONY: style
+style: $(STAMP)  ## Format, and mend what can be mended
+	$(BIN)/ruff format sage_hf tests examples
+	$(BIN)/ruff check --fix sage_hf tests examples
+
+.PHONY: quality
+quality: $(STAMP)  ## Check format, lint and types
+	$(BIN)/ruff format --check sage_hf tests examples
+	$(BIN)/ruff check sage_hf tests examples
+	$(BIN)/mypy
+
+.PHONY: benchmark
+benchmark: $(STAMP)  ## Measure speed and memory, and write examples/benchmarks/results
+	$(BIN)/python examples/benchmarks/speed.py
+	$(BIN)/python examples/benchmarks/memory.py
+
+.PHONY: clean
+clean:  ## Remove what setup and builds made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

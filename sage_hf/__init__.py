@@ -1,0 +1,23 @@
+"""Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem."""
+
+from .agreement import Consensus, agreement
+from .config import SageConfig
+from .errors import SageError
+from .gradients import GradientCollector, per_example_loss
+from .selection import Selection
+from .selector import SageSelector
+from .sketch import FrequentDirections
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Consensus",
+    "FrequentDirections",
+    "GradientCollector",
+    "SageConfig",
+    "SageError",
+    "SageSelector",
+    "Selection",
+    "agreement",
+    "per_example_loss",
+]

@@ -1,0 +1,86 @@
+"""How many rows to keep, in all and of every group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import BALANCES, check_budget
+from .errors import BudgetError
+
+
+def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | None) -> int:
+    """The number of rows to keep of `num_rows`.
+
+    A fraction is rounded half up and never down to nothing: the least that is kept is one row.
+
+    Raises:
+        BudgetError: Both or neither were given, or more is asked than there is.
+    """
+    check_budget(fraction, num_examples)
+    if fraction is not None:
+        return max(1, math.floor(fraction * num_rows + 0.5))
+    if num_examples is None:
+        raise BudgetError(
+            "Neither fraction nor num_examples was given",
+            where="fraction, num_examples",
+            fix="Give exactly one of them, for example fraction=0.1.",
+        )
+    if num_examples > num_rows:
+        raise BudgetError(
+            f"{num_examples} rows were asked for, and the dataset has {num_rows}",
+            where="num_examples",
+            fix=f"Ask for at most {num_rows}.",
+        )
+    return num_examples
+
+
+def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, balance: str) -> npt.NDArray[np.int64]:
+    """Shares a budget out over groups by the largest-remainder (Hamilton) method, in integers throughout.
+
+    Args:
+        sizes: [G], the rows that each group has to offer.
+        budget: Rows to keep in all, at most the sum of `sizes`.
+        balance: "proportional" gives each group the budget's share of its size; "equal" the same number each, and what
+            a small group cannot fill goes to the others in equal parts.
+
+    Returns:
+        [G] int64, at most `sizes`, summing to exactly `budget`. Equal remainders go to the lower group.
+
+    Raises:
+        BudgetError: More is asked than the groups hold, or the balance is not one of these two.
+    """
+    available = np.asarray(sizes, dtype=np.int64)
+    if budget > available.sum():
+        raise BudgetError(
+            f"{budget} rows were asked for, and the groups hold {available.sum()}",
+            where="budget",
+            fix=f"Ask for at most {available.sum()}.",
+        )
+    if balance == "proportional":
+        return _largest_remainder(available, budget)
+    if balance != "equal":
+        raise BudgetError(
+            f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:2])}."
+        )
+    quotas = np.zeros_like(available)
+    while (left := budget - int(quotas.sum())) > 0:
+        open_groups = quotas < available
+        share = _largest_remainder(open_groups.astype(np.int64), left)
+        quotas = np.minimum(quotas + share, available)
+    return quotas
+
+
+def _largest_remainder(weights: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+    total = int(weights.sum())
+    if total == 0:
+        return np.zeros_like(weights)
+    exact = [budget * int(weight) for weight in weights]
+    quotas = np.array([share // total for share in exact], dtype=np.int64)
+    remainders = [share % total for share in exact]
+    order = sorted(range(len(exact)), key=lambda group: (-remainders[group], group))
+    quotas[order[: budget - int(quotas.sum())]] += 1
+    return quotas

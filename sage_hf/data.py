@@ -1,0 +1,118 @@
+"""A dataset as a stream of (row numbers, batch), cut into logical shards.
+
+Row numbers travel with every batch, so that sorting by length, sharding and resuming can never misattribute a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from torch import Tensor
+
+from .encoding import Encoder, Row
+from .errors import BatchAxisError, DatasetError
+from .gradients.loss import batch_rows
+
+
+def check_dataset(dataset: Any) -> Dataset:
+    """The dataset, if rows can be selected from it.
+
+    Raises:
+        DatasetError: It is empty, or no `datasets.Dataset`.
+    """
+    if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
+        raise DatasetError(
+            f"The dataset has several splits, {list(dataset)}",
+            where="dataset",
+            fix='Pass one, such as dataset["train"].',
+        )
+    if isinstance(dataset, IterableDataset):
+        raise DatasetError(
+            "An IterableDataset has no row numbers to select by",
+            where="dataset",
+            fix="Load it without streaming=True, or make it a Dataset with Dataset.from_generator.",
+        )
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(
+            f"A {type(dataset).__name__} is no dataset", where="dataset", fix="Pass a datasets.Dataset."
+        )
+    if len(dataset) == 0:
+        raise DatasetError(
+            "The dataset has no rows", where="dataset", fix="Check the path, the split and the filters."
+        )
+    return dataset
+
+
+def as_rows(columns: dict[str, Any]) -> list[Row]:
+    """[{column: value}] from {column: [values]}, the form in which `datasets` hands out batches."""
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@dataclass
+class RowSource:
+    """A dataset and the way from its rows to batches.
+
+    Attributes:
+        dataset: What rows are read from.
+        encoder: Makes batches of them.
+        batch_size: Rows a batch.
+        shard_size: Consecutive rows a logical shard.
+    """
+
+    dataset: Dataset
+    encoder: Encoder
+    batch_size: int
+    shard_size: int
+
+    def __post_init__(self) -> None:
+        # A transform set by the user (an image pipeline, say) is part of the data; a tensor format is not.
+        self._reader = self.dataset if self.dataset.format["type"] == "custom" else self.dataset.with_format(None)
+
+    def shards(self) -> list[range]:
+        """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""
+        count = len(self.dataset)
+        return [range(start, min(start + self.shard_size, count)) for start in range(0, count, self.shard_size)]
+
+    def batches(self, shard: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """(row numbers [B] int64, batch) over a shard, every row once.
+
+        Tokens are batched by length within the shard, so that little is padded; other rows in their order.
+        """
+        if not self.encoder.is_tokens:
+            for start in range(shard.start, shard.stop, self.batch_size):
+                rows = range(start, min(start + self.batch_size, shard.stop))
+                yield self._batch(list(rows), self._features(rows))
+            return
+        features = self._features(shard)
+        lengths = [self.encoder.length(feature) or 0 for feature in features]
+        order = sorted(range(len(features)), key=lambda index: (-lengths[index], index))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield self._batch([shard[index] for index in chosen], [features[index] for index in chosen])
+
+    def _features(self, rows: range) -> list[Row]:
+        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]))
+
+    def _batch(self, rows: list[int], features: list[Row]) -> tuple[Tensor, dict[str, Any]]:
+        return torch.tensor(rows), collate_checked(self.encoder, features)
+
+
+def collate_checked(encoder: Encoder, features: list[Row]) -> dict[str, Any]:
+    """A batch that has one row for each feature.
+
+    Raises:
+        BatchAxisError: The collator packed them.
+    """
+    batch = encoder.collate(features)
+    found = batch_rows(batch)
+    if found != len(features):
+        raise BatchAxisError(
+            f"The collator made {found} rows of {len(features)}, so rows have no gradient of their own",
+            where="data_collator",
+            fix="Score unpacked rows: set padding_free=False and packing=False, or use a padding collator.",
+        )
+    return batch

@@ -1,0 +1,75 @@
+"""What a model and a dataset are to each other: which columns feed the forward, and which one groups the rows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Value
+from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from .config import SageConfig
+from .data import RowSource
+from .encoding import LABEL_COLUMNS, Collator, Encoder
+from .errors import GroupError
+from .groups import Groups
+
+
+def open_source(
+    model: nn.Module, dataset: Dataset, config: SageConfig, processing_class: Any, data_collator: Collator | None
+) -> RowSource:
+    """The dataset as a stream of batches for the model.
+
+    Raises:
+        DatasetError: No way is known from its columns to the forward's arguments.
+        LabelError: It has no labels.
+    """
+    model_config = getattr(model, "config", None)
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    positions = getattr(model_config, "max_position_embeddings", None) or config.max_length
+    encoder = Encoder(
+        example=dataset[0],
+        inputs=frozenset(named),
+        processing_class=processing_class,
+        data_collator=data_collator,
+        causal_lm=type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+        label_ids=getattr(model_config, "label2id", None) or {},
+        text_columns=config.text_columns,
+        max_length=min(config.max_length, positions),
+    )
+    return RowSource(dataset, encoder, config.batch_size, config.shard_size)
+
+
+def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Groups:
+    """The groups of the rows: by a column, by the class label ("auto"), or all in one (None).
+
+    Raises:
+        GroupError: The column is missing, has nulls, or is no scalar.
+    """
+    column = class_column(dataset, model) if group_by == "auto" else group_by
+    if column is None:
+        return Groups.single(len(dataset))
+    if column not in dataset.column_names:
+        raise GroupError(
+            f"The dataset has no column {column!r}, only {dataset.column_names}",
+            where="group_by",
+            fix='Name a column that it has, or use "auto" or None.',
+        )
+    feature = dataset.features[column]
+    class_names = feature.names if isinstance(feature, ClassLabel) else None
+    return Groups.from_values(column, list(dataset.with_format(None)[column]), class_names)
+
+
+def class_column(dataset: Dataset, model: nn.Module) -> str | None:
+    """The label column of a classification task: scalar, of classes, text or whole numbers."""
+    if getattr(getattr(model, "config", None), "num_labels", 2) == 1:
+        return None  # regression
+    for name in LABEL_COLUMNS:
+        feature = dataset.features.get(name)
+        if isinstance(feature, ClassLabel):
+            return name
+        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool")):
+            return name
+    return None

@@ -1,0 +1,25 @@
+"""Random state: seeded while sage_hf works, and as it was afterwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seeds Python, NumPy and torch on entry and puts their states back on exit, also after an exception."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            set_seed(seed % 2**32)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

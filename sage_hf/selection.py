@@ -1,0 +1,247 @@
+"""What was chosen, and why: the result of a selection, in memory and on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset, load_from_disk
+from safetensors.numpy import load_file, save_file
+
+from .errors import DatasetError, OutputError
+
+SCORE_COLUMN = "sage_score"
+LOSS_COLUMN = "sage_loss"
+FORMAT_VERSION = 1
+
+# Why a row was set aside.
+SCORED, NOT_FINITE, ZERO_GRADIENT = 0, 1, 2
+REASONS = {NOT_FINITE: "gradient or loss not finite", ZERO_GRADIENT: "gradient exactly zero"}
+
+_JSON, _ARRAYS = "selection.json", "selection.safetensors"
+
+
+@dataclass
+class Selection:
+    """The rows that were kept, with every row's score.
+
+    N rows of the source, K kept, G groups.
+
+    Attributes:
+        indices: [K] int64, the kept row numbers of the source, ascending.
+        scores: [N] float32, agreement in [-1, 1]: 1 pulls the weights as its group does, 0 is unrelated, negative
+            pulls against it. NaN where the row was set aside.
+        losses: [N] float32, each row's own loss before training; NaN where the row was set aside.
+        groups: [N] int32 in [0, G).
+        group_names: [G].
+        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero.
+        stats: What the run measured: rows, energy captured, error bound, seconds, per-group table, ...
+        config: The settings, as `SageConfig.to_dict` gives them.
+        source_fingerprint: The source dataset's fingerprint.
+        source: The source dataset, if at hand.
+    """
+
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    losses: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int32]
+    group_names: list[str]
+    status: npt.NDArray[np.uint8]
+    stats: dict[str, Any]
+    config: dict[str, Any]
+    source_fingerprint: str
+    source: Dataset | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.indices)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The kept rows in the source's order, with their scores in a column `sage_score`.
+
+        Raises:
+            DatasetError: The selection was loaded without its source.
+        """
+        if self.source is None:
+            raise DatasetError(
+                "The selection was loaded without the rows it was made from",
+                where="Selection.load",
+                fix="Pass the source: Selection.load(path, source=dataset).",
+            )
+        source = self.source
+        if SCORE_COLUMN in source.column_names:
+            source = source.remove_columns(SCORE_COLUMN)
+        # Before the rows are chosen: adding a column afterwards rewrites the table.
+        return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
+
+    @property
+    def set_aside(self) -> dict[int, str]:
+        """Row number to reason of every row that has no score."""
+        return {int(row): REASONS[int(self.status[row])] for row in np.flatnonzero(self.status)}
+
+    @property
+    def group_table(self) -> list[dict[str, Any]]:
+        """One entry a group: name, rows, kept, set_aside, and the mean scores of its scored and of its kept rows."""
+        kept = np.zeros(len(self.scores), dtype=bool)
+        kept[self.indices] = True
+        table = []
+        for code, name in enumerate(self.group_names):
+            mine = self.groups == code
+            scored, chosen = mine & (self.status == SCORED), mine & kept
+            table.append(
+                {
+                    "name": name,
+                    "rows": int(mine.sum()),
+                    "kept": int(chosen.sum()),
+                    "set_aside": int((mine & (self.status != SCORED)).sum()),
+                    "mean_score": _mean(self.scores[scored]),
+                    "mean_score_kept": _mean(self.scores[chosen]),
+                }
+            )
+        return table
+
+    # --------------------------------------------------------------------- disk
+    def save(self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False) -> Path:
+        """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
+
+        Written beside the folder and renamed, so that a folder of this name is always whole.
+
+        Args:
+            path: The folder; it must not exist, or be empty.
+            include_dataset: Whether to write the kept rows, too.
+            overwrite: Whether a selection that is there already may be replaced.
+
+        Raises:
+            OutputError: The folder holds something, or cannot be written.
+        """
+        target = Path(path)
+        check_output(target, overwrite)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        except OSError as error:
+            raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
+        try:
+            if include_dataset:
+                self.dataset.save_to_disk(str(working / "part"))
+                for file in (working / "part").iterdir():
+                    file.rename(working / file.name)
+                (working / "part").rmdir()
+            save_file(
+                {
+                    "indices": self.indices,
+                    "scores": self.scores,
+                    "losses": self.losses,
+                    "groups": self.groups,
+                    "status": self.status,
+                },
+                working / _ARRAYS,
+            )
+            about = {
+                "format_version": FORMAT_VERSION,
+                "group_names": self.group_names,
+                "stats": self.stats,
+                "config": self.config,
+                "source_fingerprint": self.source_fingerprint,
+                "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
+            }
+            (working / _JSON).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            working.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            working.rename(target)
+        except OSError as error:
+            raise OutputError(
+                f"The selection could not be written: {error}",
+                where=str(target),
+                fix="Free some space, or choose another folder.",
+            ) from error
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The folder.
+            source: The dataset that was selected from; when omitted, `dataset` gives the rows saved in the folder.
+
+        Raises:
+            OutputError: The folder holds no selection, or one of a later version.
+            DatasetError: `source` is not the dataset that was selected from.
+        """
+        folder = Path(path)
+        if not (folder / _JSON).is_file() or not (folder / _ARRAYS).is_file():
+            raise OutputError(
+                "The folder holds no selection", where=str(folder), fix=f"Name a folder with {_JSON} and {_ARRAYS}."
+            )
+        about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        if about.get("format_version") != FORMAT_VERSION:
+            raise OutputError(
+                f"The selection has format {about.get('format_version')}, and this sage_hf reads {FORMAT_VERSION}",
+                where=str(folder / _JSON),
+                fix="Use the sage_hf that wrote it, or a newer one.",
+            )
+        arrays = load_file(folder / _ARRAYS)
+        selection = cls(
+            **{name: arrays[name] for name in ("indices", "scores", "losses", "groups", "status")},
+            group_names=about["group_names"],
+            stats=about["stats"],
+            config=about["config"],
+            source_fingerprint=about["source_fingerprint"],
+        )
+        if source is not None:
+            selection.attach(source)
+        elif (folder / "dataset_info.json").is_file():
+            selection.__dict__["dataset"] = load_from_disk(str(folder))
+        return selection
+
+    def attach(self, source: Dataset) -> None:
+        """Makes `dataset` choose from `source`.
+
+        Raises:
+            DatasetError: It is another dataset than the one that was selected from.
+        """
+        if len(source) != len(self.scores) or source._fingerprint != self.source_fingerprint:
+            raise DatasetError(
+                f"The selection was made from {len(self.scores)} rows with fingerprint {self.source_fingerprint}, and "
+                f"this dataset has {len(source)} rows and fingerprint {source._fingerprint}",
+                where="source",
+                fix="Pass the same dataset, loaded and processed the same way; or use the saved rows.",
+            )
+        self.source = source
+        self.__dict__.pop("dataset", None)
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses a folder that something would be lost in; to be called before the long run, too.
+
+    Raises:
+        OutputError: The folder holds another selection, or anything else.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if path.is_dir() and (path / _JSON).is_file():
+        if overwrite:
+            return
+        raise OutputError(
+            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite."
+        )
+    raise OutputError(
+        "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
+    )
+
+
+def _mean(values: npt.NDArray[np.float32]) -> float | None:
+    return float(values.mean(dtype=np.float64)) if len(values) else None

@@ -1,0 +1,451 @@
+"""The two passes over a dataset, and the choice.
+
+    pass 1, fit      per-example gradients -> Frequent Directions sketch S and consensus directions
+    pass 2, score    per-example gradients -> z = g S^T -> agreement with the group's consensus
+    choose           scores -> quotas per group -> strategy -> rows
+
+Axes: N rows of the dataset, B rows of a batch, D row width, l sketch size, G groups.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from accelerate.utils import tqdm
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from torch import Tensor, nn
+
+from .agreement import Consensus, agreement
+from .budget import allocate_quotas, resolve_budget
+from .config import SageConfig
+from .data import RowSource, as_rows, check_dataset, collate_checked
+from .encoding import Collator, Encoder
+from .errors import ConfigError, GradientError, GroupError, SageError, SketchError
+from .fingerprint import model_fingerprint
+from .gradients import GradientCollector
+from .gradients.loss import LossFunction
+from .groups import Groups
+from .opening import find_groups, open_source
+from .projections import Projections
+from .rng import isolated_rng
+from .selection import LOSS_COLUMN, NOT_FINITE, SCORE_COLUMN, SCORED, ZERO_GRADIENT, Selection
+from .shards import MergeTree, Partial
+from .sketch import FrequentDirections
+from .strategies import STRATEGIES, Candidates
+
+logger = logging.getLogger(__name__)
+
+# Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
+_CONSENSUS_BYTES = 2**30
+# Share of the free memory that the sketches may take.
+_MEMORY_SHARE = 0.8
+# A progress bar appears after this many seconds.
+_BAR_DELAY = 2.0
+
+
+class SageSelector:
+    """Chooses the rows of a dataset whose gradients agree with the consensus of their group.
+
+    The model, its training modes, `requires_grad` flags, `.grad`s and hooks and the global random states are
+    afterwards as they were before; nothing is downloaded or trained.
+
+    Args:
+        model: Any `torch.nn.Module` whose forward takes the batch's columns and returns a loss or logits; a
+            PreTrainedModel first of all. It computes where it is.
+        processing_class: Tokenizer, image processor or processor, for raw columns and padding.
+        data_collator: Joins rows to a batch, instead of the default.
+        loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
+        config: The settings.
+
+    Raises:
+        ConfigError: The strategy is unknown.
+        TargetError: `config.target_modules` targets nothing.
+
+    Example:
+        >>> selector = SageSelector(model, processing_class=tokenizer, config=SageConfig(fraction=0.1))
+        >>> selection = selector.select(dataset)
+        >>> selection.dataset                        # the kept rows, with a column sage_score
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        processing_class: Any = None,
+        data_collator: Collator | None = None,
+        loss_function: LossFunction | None = None,
+        config: SageConfig | None = None,
+    ) -> None:
+        self.config = config or SageConfig()
+        if self.config.strategy not in STRATEGIES:
+            raise ConfigError(
+                f"strategy is {self.config.strategy!r}", where="strategy", fix=f"Use one of {list(STRATEGIES)}."
+            )
+        self.model = model
+        self.processing_class = processing_class
+        self.data_collator = data_collator
+        self.collector = GradientCollector(
+            model,
+            target_modules=self.config.target_modules,
+            projection=self.config.projection,
+            loss_reduction=self.config.loss_reduction,
+            loss_function=loss_function,
+            seed=self.config.seed,
+        )
+        self.sketch: FrequentDirections | None = None
+        self.directions: Tensor | None = None
+        self._matrix: Tensor | None = None
+        self._encoder: Encoder | None = None
+        self._groups: Groups | None = None
+        self._status: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        self._losses: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._projected: Projections | None = None
+
+    # ------------------------------------------------------------------- pass 1
+    def fit(self, dataset: Dataset) -> SageSelector:
+        """Pass 1: sketches the gradients of all rows and finds the consensus directions.
+
+        With `consensus="exact"` a further pass writes the sketched gradients to a temporary file, which `select`
+        reads.
+
+        Args:
+            dataset: Raw or prepared rows, N >= 1.
+
+        Returns:
+            The selector itself.
+
+        Raises:
+            DatasetError: The dataset is empty, or its columns cannot be encoded.
+            GroupError: The column to group by is missing, has nulls or is no scalar.
+            LabelError: There are no labels.
+            BatchAxisError: The collator packs rows.
+            GradientError: No row has a usable gradient.
+            ConfigError: The sketch does not fit into the memory.
+        """
+        source = self._open(check_dataset(dataset))
+        groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        streaming = self._is_streaming(groups)
+        self._check_memory(source, groups)
+        self._status = np.zeros(len(dataset), dtype=np.uint8)
+        self._losses = np.full(len(dataset), np.nan, dtype=np.float32)
+        self._projected = None
+        codes = torch.from_numpy(groups.codes.astype(np.int64))
+        self._check_gradients(source)
+
+        def new_partial() -> Partial:
+            device = self.collector.device
+            sketch = FrequentDirections(self.config.sketch_size, self.collector.width, device=device)
+            sums = Consensus(groups.count, self.collector.width, device=device) if streaming else None
+            return Partial(sketch, sums)
+
+        def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
+            assert partial.sketch is not None
+            partial.sketch.update(gradients)
+            if partial.consensus is not None:
+                partial.consensus.update(gradients, codes[rows])
+
+        result, _ = self._pass(source, "sketching gradients", new_partial, add)
+        if not (self._status == SCORED).any():
+            raise GradientError(
+                f"No row has a usable gradient: {int((self._status == NOT_FINITE).sum())} are not finite, "
+                f"{int((self._status == ZERO_GRADIENT).sum())} are exactly zero",
+                where="dataset",
+                fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
+                "alone is not constant (a contrastive loss is).",
+            )
+        self.sketch = result.sketch
+        assert self.sketch is not None
+        self._matrix = self.sketch.sketch
+        if result.consensus is not None:
+            self.directions = result.consensus.directions(self._matrix).float()
+        else:
+            self._project(source, codes)
+        return self
+
+    def _project(self, source: RowSource, codes: Tensor) -> None:
+        """The exact consensus: writes z of every row to a file and sums its directions."""
+        groups = self._groups
+        assert groups is not None and self._matrix is not None
+        matrix = self._matrix
+        projected = Projections(len(codes), self.config.sketch_size, source.dataset._fingerprint)
+
+        def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
+            z = gradients.to(matrix) @ matrix.T
+            assert partial.consensus is not None
+            partial.consensus.update(z, codes[rows])
+            projected.write(rows, z)
+
+        def new_partial() -> Partial:
+            return Partial(consensus=Consensus(groups.count, self.config.sketch_size, device=self.collector.device))
+
+        result, _ = self._pass(source, "projecting gradients", new_partial, add)
+        assert result.consensus is not None
+        self.directions = result.consensus.directions().float()
+        self._projected = projected
+
+    # ------------------------------------------------------------------- pass 2
+    def score(self, batch: dict[str, list[Any]]) -> dict[str, list[float | None]]:
+        """Scores rows against the fitted sketch; made for `dataset.map(selector.score, batched=True)`.
+
+        `datasets` caches the result under a hash of the weights, the configuration and the fit: the model itself is
+        never pickled.
+
+        Args:
+            batch: {column: [B values]} with the columns of the dataset that was fitted.
+
+        Returns:
+            `sage_score`: [B] agreement in [-1, 1], and `sage_loss`: [B]; None for a row that cannot be scored (its
+            gradient is not finite, or exactly zero).
+
+        Raises:
+            SketchError: `fit` was not called.
+            GroupError: A row's group was not there at the fit.
+        """
+        encoder = self._encoder
+        if self._matrix is None or encoder is None or self._groups is None:
+            raise SketchError("The selector is not fitted", where="score", fix="Call selector.fit(dataset) first.")
+        rows = as_rows(batch)
+        codes = torch.zeros(len(rows), dtype=torch.int64)
+        if self._groups.column is not None:
+            if self._groups.column not in batch:
+                raise GroupError(
+                    f"The batch has no column {self._groups.column!r}, only {sorted(batch)}",
+                    where="score",
+                    fix="Keep the column to group by when you call map.",
+                )
+            codes = torch.from_numpy(self._groups.codes_for(list(batch[self._groups.column])).astype(np.int64))
+        scores = np.full(len(rows), np.nan, dtype=np.float32)
+        losses = np.full(len(rows), np.nan, dtype=np.float32)
+        with isolated_rng(self.config.seed):
+            features = encoder.encode(rows)
+            order = sorted(range(len(rows)), key=lambda row: (-(encoder.length(features[row]) or 0), row))
+            for start in range(0, len(order), self.config.batch_size):
+                chosen = order[start : start + self.config.batch_size]
+                made = collate_checked(encoder, [features[row] for row in chosen])
+                gradients, loss, status = self._gradients(made)
+                usable = (status == SCORED).cpu().numpy()
+                scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
+                losses[chosen] = np.where(usable, loss.float().cpu().numpy(), np.nan)
+        return {SCORE_COLUMN: _nullable(scores), LOSS_COLUMN: _nullable(losses)}
+
+    def _score_all(self, source: RowSource) -> npt.NDArray[np.float32]:
+        groups = self._groups
+        assert groups is not None
+        codes = torch.from_numpy(groups.codes.astype(np.int64))
+        scores = np.full(len(codes), np.nan, dtype=np.float32)
+        if self._projected is not None and self._projected.fingerprint == source.dataset._fingerprint:
+            for shard in source.shards():
+                z = self._projected.read(shard)
+                assert self.directions is not None
+                scores[shard.start : shard.stop] = agreement(z, self.directions.cpu(), codes[list(shard)]).numpy()
+        else:
+            _, scores = self._pass(
+                source,
+                "scoring agreement",
+                Partial,
+                lambda _, rows, rows_gradients: self._agreement(rows_gradients, codes[rows]),
+            )
+        scores[self._status != SCORED] = np.nan
+        return scores
+
+    # ------------------------------------------------------------------- choose
+    def select(self, dataset: Dataset) -> Selection:
+        """Both passes, then the choice.
+
+        Args:
+            dataset: As for `fit`.
+
+        Returns:
+            The selection; `.dataset` is the filtered dataset.
+
+        Raises:
+            BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
+            SageError: As for `fit`.
+        """
+        started = time.perf_counter()
+        budget = resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        self.fit(dataset)
+        fitted = time.perf_counter()
+        scores = self._score_all(self._open(dataset))
+        scored = time.perf_counter()
+        indices = self._choose(scores, budget)
+        assert self._groups is not None
+        self._losses[self._status != SCORED] = np.nan
+        selection = Selection(
+            indices=indices,
+            scores=scores,
+            losses=self._losses,
+            groups=self._groups.codes,
+            group_names=self._groups.names,
+            status=self._status,
+            stats={},
+            config=self.config.to_dict(),
+            source_fingerprint=dataset._fingerprint,
+            source=dataset,
+        )
+        self._projected = None
+        selection.stats.update(self._stats(selection, fitted - started, scored - fitted))
+        return selection
+
+    def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
+        assert self._groups is not None
+        rows = np.flatnonzero(self._status == SCORED).astype(np.int64)
+        if budget > len(rows):
+            logger.warning(
+                "%d rows were asked for and %d could be scored: all of these are kept; see Selection.set_aside.",
+                budget,
+                len(rows),
+            )
+            budget = len(rows)
+        balanced = self.config.balance != "none"
+        groups = (self._groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
+        sizes = np.bincount(groups, minlength=self._groups.count if balanced else 1)
+        quotas = allocate_quotas(sizes, budget, self.config.balance if balanced else "proportional")
+        candidates = Candidates(rows, scores[rows], self._losses[rows], groups)
+        return STRATEGIES[self.config.strategy](candidates, quotas, self.config.seed)
+
+    def _stats(self, selection: Selection, fit_seconds: float, score_seconds: float) -> dict[str, Any]:
+        assert self.sketch is not None
+        scored = selection.status == SCORED
+        return {
+            "rows": len(selection.scores),
+            "kept": len(selection),
+            "set_aside": int((~scored).sum()),
+            "energy": self.sketch.energy,
+            "error_bound": self.sketch.error_bound,
+            "squared_norm": self.sketch.squared_norm,
+            "sketch_size": self.config.sketch_size,
+            "row_width": self.collector.width,
+            "target_weights": self.collector.num_target_weights,
+            "consensus": "exact" if not self._is_streaming(self._groups) else "streaming",
+            "group_by": self._groups.column if self._groups else None,
+            "one_at_a_time": self.collector.one_at_a_time,
+            "mean_score": float(selection.scores[scored].mean(dtype=np.float64)),
+            "mean_score_kept": float(selection.scores[selection.indices].mean(dtype=np.float64)),
+            "mean_loss": float(selection.losses[scored].mean(dtype=np.float64)),
+            "fit_seconds": fit_seconds,
+            "score_seconds": score_seconds,
+            "model_fingerprint": model_fingerprint(self.collector.model),
+            "groups": selection.group_table,
+        }
+
+    # ------------------------------------------------------------------ internals
+    def _pass(
+        self,
+        source: RowSource,
+        title: str,
+        new_partial: Callable[[], Partial],
+        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
+    ) -> tuple[Partial, npt.NDArray[np.float32]]:
+        """Runs over all shards and merges what they gather.
+
+        `add` gets each batch's row numbers and gradients, those of unusable rows as zeros; what it returns for the
+        rows [B], if anything, comes back as [N].
+        """
+        tree = MergeTree()
+        values = np.full(len(source.dataset), np.nan, dtype=np.float32)
+        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False) as bar:
+            for number, shard in enumerate(source.shards()):
+                partial = new_partial()
+                seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+                # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
+                with isolated_rng(self.config.seed + number):
+                    for rows, batch in source.batches(shard):
+                        gradients, losses, status = self._gradients(batch)
+                        seen.append((rows, losses, status, add(partial, rows, gradients)))
+                        bar.update(len(rows))
+                for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
+                    chosen = rows.numpy()
+                    self._status[chosen] = np.maximum(self._status[chosen], status.cpu().numpy())
+                    self._losses[chosen] = losses.float().cpu().numpy()
+                    if value is not None:
+                        values[chosen] = value.cpu().numpy()
+                tree.push(partial)
+        return tree.result(), values
+
+    def _gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
+        gradients, losses = self.collector.collect(batch)
+        squared = gradients.to(torch.float64).square().sum(1)
+        finite = squared.isfinite() & losses.isfinite()
+        status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
+        status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
+        return torch.where(finite[:, None], gradients, 0.0), losses, status
+
+    def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
+        assert self._matrix is not None and self.directions is not None
+        return agreement(gradients.to(self._matrix) @ self._matrix.T, self.directions, codes)
+
+    def _open(self, dataset: Dataset) -> RowSource:
+        source = open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
+        self._encoder = source.encoder
+        return source
+
+    def _check_gradients(self, source: RowSource) -> None:
+        if self.config.check_gradients:
+            first = range(min(len(source.dataset), source.batch_size, 8))
+            with isolated_rng(self.config.seed):
+                _, batch = next(source.batches(first))
+                self.collector.check(batch)
+
+    def _is_streaming(self, groups: Groups | None) -> bool:
+        assert groups is not None
+        if self.config.consensus == "exact":
+            return False
+        too_large = groups.count * self.collector.width * 8 > _CONSENSUS_BYTES
+        if too_large:
+            logger.warning(
+                "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
+                groups.count,
+                self.collector.width,
+                _CONSENSUS_BYTES >> 20,
+            )
+        return not too_large
+
+    def _check_memory(self, source: RowSource, groups: Groups) -> None:
+        """Says before the run what it needs, and refuses what cannot fit."""
+        device = self.collector.device
+        alive = max(1, len(source.shards()).bit_length())
+        sketches = (2 + alive) * self.config.sketch_size * self.collector.width * 4
+        rows = self.config.batch_size * self.collector.width * 4
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        logger.info(
+            "Sketches of %d rows x %d take %d MB.", self.config.sketch_size, self.collector.width, sketches >> 20
+        )
+        if sketches + rows > _MEMORY_SHARE * free:
+            raise ConfigError(
+                f"Sketches of {self.config.sketch_size} rows x {self.collector.width} and batches of "
+                f"{self.config.batch_size} take {(sketches + rows) >> 20} MB, and {free >> 20} MB are free",
+                where="projection, sketch_size, batch_size",
+                fix='Use projection="auto" or a smaller side, fewer target modules, or a smaller sketch or batch.',
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as a hash of what determines the scores: all that `datasets` needs to name a cache file."""
+        fitted: list[Any] = []
+        if self._matrix is not None and self.directions is not None and self._groups is not None:
+            fitted += [self._matrix.cpu().numpy().tobytes(), self.directions.cpu().numpy().tobytes()]
+            fitted += sorted(self._groups.code_of.items(), key=str)
+        outside = [self.processing_class, self.data_collator, self.collector.loss_function]
+        state = (model_fingerprint(self.collector.model), self.config.to_dict(), fitted, outside)
+        return _cannot_travel, (Hasher.hash(state),)
+
+
+def _cannot_travel(fingerprint: str) -> SageSelector:
+    raise SageError(
+        f"A selector cannot be sent to another process (it is {fingerprint})",
+        where="dataset.map(num_proc=...)",
+        fix="Call map without num_proc; a model scores its rows in batches, in this process.",
+    )
+
+
+def _nullable(values: npt.NDArray[np.float32]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

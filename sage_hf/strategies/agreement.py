@@ -1,0 +1,13 @@
+"""The paper's rule: keep the rows that agree most with their group's consensus."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .base import Candidates, take_highest
+
+
+def agreement(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Highest agreement first (SAGE, arXiv 2510.02470; with quotas per class, CB-SAGE); uses no seed."""
+    return take_highest(candidates, candidates.scores, quotas)

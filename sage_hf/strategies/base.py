@@ -1,0 +1,41 @@
+"""What every strategy is given, and the one step that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that may be chosen: those not set aside.
+
+    Attributes:
+        rows: [M] int64, row numbers of the source dataset, ascending.
+        scores: [M] float32 agreement in [-1, 1].
+        losses: [M] float32, each row's own loss.
+        groups: [M] int64 in [0, G), the groups that the quotas are for.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    losses: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64]
+
+
+Strategy = Callable[[Candidates, npt.NDArray[np.int64], int], npt.NDArray[np.int64]]
+
+
+def take_highest(
+    candidates: Candidates, merit: npt.NDArray[np.floating], quotas: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Of every group the `quotas[g]` rows of highest merit, ascending; equal merit goes to the lower row."""
+    # Group first, then merit downwards, then row number: the first quota entries of every run are the chosen ones.
+    order = np.lexsort((candidates.rows, -merit, candidates.groups))
+    groups = candidates.groups[order]
+    first = np.searchsorted(groups, np.arange(len(quotas)))
+    rank = np.arange(len(order)) - first[groups]
+    return np.sort(candidates.rows[order[rank < quotas[groups]]])
