@@ -1,0 +1,264 @@
+"""The shell: `sage-hf select`, `sage-hf demo`.
+
+Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from accelerate import PartialState
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, TARGET_KEYWORDS, SageConfig
+from .errors import ConfigError, SageError
+from .report import summary
+from .strategies import STRATEGIES
+
+app = typer.Typer(
+    name="sage-hf",
+    help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+_WARM_UP = "Warm-up: a fresh head's gradients say nothing"
+_INPUT = "Model and dataset"
+
+
+def _words(name: str, values: Any) -> type[Enum]:
+    return Enum(name, {value: value for value in values}, type=str)  # type: ignore[return-value]
+
+
+# How a field's text on the command line becomes its value, where the two differ.
+_CHOICES = {
+    "strategy": _words("Strategy", STRATEGIES),
+    "balance": _words("Balance", BALANCES),
+    "consensus": _words("Consensus", CONSENSUSES),
+    "loss_reduction": _words("LossReduction", LOSS_REDUCTIONS),
+}
+
+
+def _parse(name: str, value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if name == "projection":
+        if value in ("auto", "none"):
+            return None if value == "none" else "auto"
+        if not value.isdecimal():
+            raise ConfigError(
+                f"projection is {value!r}", where="--projection", fix="Use auto, none, or a whole number."
+            )
+        return int(value)
+    if name == "target_modules":
+        # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
+        return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
+    if name == "group_by":
+        return None if value == "none" else value
+    if name == "text_columns":
+        return value.split(",") if value else None
+    return value
+
+
+_TYPES: dict[str, Any] = {
+    "fraction": float | None,
+    "num_examples": int | None,
+    "projection": str,
+    "target_modules": str,
+    "group_by": str,
+    "text_columns": str | None,
+}
+
+
+def _with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for every field of `SageConfig`, and the config made from them."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
+    options = []
+    for each in fields(SageConfig):
+        kind = _CHOICES.get(each.name) or _TYPES.get(each.name) or type(each.default)
+        default = _CHOICES[each.name](each.default) if each.name in _CHOICES else each.default
+        flag = "--" + each.name.replace("_", "-")
+        flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
+        panel = "How much to keep" if each.name in ("fraction", "num_examples") else "How to choose"
+        option = typer.Option(*flags, help=each.metadata["help"], rich_help_panel=panel)
+        options.append(
+            inspect.Parameter(
+                each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+            )
+        )
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        with_config = {each.name: _parse(each.name, given.pop(each.name)) for each in fields(SageConfig)}
+        command(**given, config=SageConfig(**with_config))
+
+    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return run
+
+
+def _friendly(command: Callable[..., None]) -> Callable[..., None]:
+    """Shows a `SageError` as a message, without a traceback."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        try:
+            command(**given)
+        except SageError as error:
+            console = Console(stderr=True)
+            console.print(f"[bold red]Error[/] in {_plain(error.where)}: {_plain(error.what)}.")
+            console.print(f"[bold]What to do:[/] {_plain(error.fix)}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@app.command()
+@_friendly
+@_with_config
+def select(
+    model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub id.")],
+    dataset: Annotated[str, typer.Argument(help="A json, csv or parquet file, a save_to_disk folder, or a Hub id.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the kept rows, the scores and the settings.")
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a selection that is there.")] = False,
+    split: Annotated[str, typer.Option(help="Split of the dataset.", rich_help_panel=_INPUT)] = "train",
+    dataset_name: Annotated[
+        str | None, typer.Option(help="The dataset's configuration on the Hub.", rich_help_panel=_INPUT)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="causal-lm, sequence-classification or image-classification; told from the checkpoint by default.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Such as cpu or cuda:0; the best there is by default.", rich_help_panel=_INPUT)
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's.", rich_help_panel=_INPUT)
+    ] = "auto",
+    warmup_steps: Annotated[
+        int | None, typer.Option(help="Train this many steps on random rows first.", rich_help_panel=_WARM_UP)
+    ] = None,
+    warmup_fraction: Annotated[
+        float | None, typer.Option(help="Train on this share of the rows first.", rich_help_panel=_WARM_UP)
+    ] = None,
+    warmup_learning_rate: Annotated[float, typer.Option(help="For the warm-up.", rich_help_panel=_WARM_UP)] = 5e-5,
+    *,
+    config: SageConfig,
+) -> None:
+    """Choose rows of a dataset and write them to a folder.
+
+    The folder opens with `datasets.load_from_disk`; `sage_hf.Selection.load` gives every row's score, too.
+
+    `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
+    """
+    from .budget import resolve_budget
+    from .loading import load_model, load_rows
+    from .selection import check_output
+    from .selector import SageSelector
+    from .warmup import warm_up
+
+    check_output(output, overwrite)
+    if warmup_steps is not None and warmup_fraction is not None:
+        raise ConfigError(
+            "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
+        )
+    state = PartialState()
+    console = Console(stderr=True, quiet=not state.is_main_process)
+    rows = load_rows(dataset, split, dataset_name)
+    resolve_budget(len(rows), config.fraction, config.num_examples)
+    loaded = load_model(model, rows, task, device or str(state.device), dtype)
+    console.print(f"{len(rows):,} rows of {_plain(dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
+    inputs = {"processing_class": loaded.processing_class, "config": config}
+    if warmup_steps is not None or warmup_fraction is not None:
+        done = warm_up(
+            loaded.model,
+            rows,
+            steps=warmup_steps,
+            fraction=warmup_fraction,
+            learning_rate=warmup_learning_rate,
+            **inputs,
+        )
+        console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}.")
+    elif loaded.new_weights:
+        console.print(
+            f"[bold yellow]The checkpoint lacks {len(loaded.new_weights)} weights[/] "
+            f"({_plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
+            "Add --warmup-steps or --warmup-fraction."
+        )
+    selection = SageSelector(loaded.model, **inputs).select(rows)
+    if state.is_main_process:
+        selection.save(output, overwrite=overwrite)
+        Console().print(summary(selection))
+        Console().print(f"Written to {output}.", markup=False)
+    state.wait_for_everyone()
+
+
+@app.command()
+@_friendly
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the picture and the numbers.")] = Path(
+        "out/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the split, the wrong labels and the random rows.")] = 0,
+    trainings: Annotated[int, typer.Option(min=1, help="Trainings of each arm; their mean is shown.")] = 3,
+) -> None:
+    """Real images, a fifth of the labels wrong: keep 10 %, train, and compare with random rows and all rows.
+
+    Needs no network; takes about a minute on two cores.
+    """
+    from .demo import run_demo
+
+    console = Console()
+    selection, arms = run_demo(output, seed=seed, trainings=trainings, say=lambda line: console.print(line))
+    console.print(summary(selection))
+    table = Table(title="Test accuracy after the same number of steps", title_justify="left")
+    for name, justify in (("trained on", "left"), ("rows", "right"), ("wrong labels", "right"), ("accuracy", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for arm in arms:
+        spread = f" ({min(arm.accuracies):.1%} to {max(arm.accuracies):.1%})" if len(arm.accuracies) > 1 else ""
+        table.add_row(arm.name, str(arm.rows), str(arm.wrong_labels), f"{arm.mean:.1%}{spread}")
+    console.print(table)
+    console.print(f"Picture: {output / 'demo.png'}", markup=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sage-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of `sage-hf` and `python -m sage_hf`."""
+    app()

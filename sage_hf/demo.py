@@ -1,0 +1,227 @@
+"""The demo: real images of digits, a fifth of the training labels wrong, and what selection makes of them.
+
+Nothing is downloaded: the images come with scikit-learn, the model is a small vision transformer built from a config.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Array3D, ClassLabel, Dataset, Features
+from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
+
+from .config import SageConfig
+from .errors import ConfigError
+from .selection import SCORE_COLUMN, Selection
+from .selector import SageSelector
+from .warmup import warm_up
+
+FRACTION = 0.1
+WRONG_SHARE = 0.2
+WARM_UP_STEPS = 800
+TRAINING_STEPS = 300
+LEARNING_RATE = 2e-3
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Training rows, some with a wrong label, and test rows, all with the right one.
+
+    Attributes:
+        train: Columns pixel_values [1, 8, 8] and label.
+        test: The same.
+        is_wrong: [len(train)], whether a training label was made wrong.
+    """
+
+    train: Dataset
+    test: Dataset
+    is_wrong: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to choose the training rows, and what came of it.
+
+    Attributes:
+        name: What was trained on.
+        rows: How many rows.
+        wrong_labels: How many of them have a wrong label.
+        accuracies: Test accuracy in [0, 1] of each training, from different initial weights.
+    """
+
+    name: str
+    rows: int
+    wrong_labels: int
+    accuracies: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return float(np.mean(self.accuracies))
+
+
+def load_noisy_digits(seed: int = 0, wrong_share: float = WRONG_SHARE) -> Digits:
+    """scikit-learn's 1,797 digits, 70 % to train on, a share of these with a random other label.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise ConfigError(
+            "The demo needs scikit-learn and matplotlib", where="demo", fix='Run pip install "sage-hf[demo]".'
+        ) from error
+    digits = load_digits()
+    images = (digits.images / 8 - 1).astype(np.float32)[:, None]
+    train_x, test_x, train_y, test_y = train_test_split(
+        images, digits.target, test_size=0.3, random_state=seed, stratify=digits.target
+    )
+    rng = np.random.default_rng(seed)
+    is_wrong = np.zeros(len(train_y), dtype=bool)
+    is_wrong[rng.permutation(len(train_y))[: round(wrong_share * len(train_y))]] = True
+    labels = np.where(is_wrong, (train_y + rng.integers(1, 10, len(train_y))) % 10, train_y)
+    return Digits(_dataset(train_x, labels), _dataset(test_x, test_y), is_wrong)
+
+
+def build_vit(seed: int = 0) -> ViTForImageClassification:
+    """A vision transformer of 3 layers, 64 wide, over the 16 patches of an 8 x 8 image; 0.1 million weights."""
+    set_seed(seed)
+    return ViTForImageClassification(
+        ViTConfig(
+            image_size=8,
+            patch_size=2,
+            num_channels=1,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_labels=10,
+        )
+    )
+
+
+def train_and_test(train: Dataset, test: Dataset, *, steps: int = TRAINING_STEPS, seed: int = 0) -> float:
+    """Trains a new model on some rows for a fixed number of steps; its accuracy on the test rows, in [0, 1]."""
+    if SCORE_COLUMN in train.column_names:
+        train = train.remove_columns(SCORE_COLUMN)
+    with tempfile.TemporaryDirectory(prefix="sage_hf-demo-") as folder:
+        arguments = TrainingArguments(
+            folder,
+            max_steps=steps,
+            learning_rate=LEARNING_RATE,
+            per_device_train_batch_size=BATCH_SIZE,
+            per_device_eval_batch_size=256,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            log_level="error",
+            seed=seed,
+            use_cpu=True,
+        )
+        trainer = Trainer(model=build_vit(seed), args=arguments, train_dataset=train)
+        # Trainer prints its metrics where there is no progress bar.
+        trainer.callback_handler.callbacks = [
+            callback for callback in trainer.callback_handler.callbacks if type(callback).__name__ != "PrinterCallback"
+        ]
+        trainer.train()
+        predicted = trainer.predict(test).predictions.argmax(1)  # type: ignore[union-attr]
+    return float((predicted == np.array(test["label"])).mean())
+
+
+def run_demo(
+    output: str | Path,
+    *,
+    seed: int = 0,
+    trainings: int = 3,
+    warm_up_steps: int = WARM_UP_STEPS,
+    training_steps: int = TRAINING_STEPS,
+    say: Callable[[str], None] = print,
+) -> tuple[Selection, list[Arm]]:
+    """Warm-up, selection, and a training on the selected, on as many random and on all rows.
+
+    Args:
+        output: Folder for `demo.json` and `demo.png`.
+        seed: Of the split, the noise, the warm-up and the random rows.
+        trainings: Of each arm, from different initial weights.
+        warm_up_steps: Steps on random rows before the selection.
+        training_steps: Steps of every training, so that all arms cost the same.
+        say: Takes a line about what happens.
+
+    Returns:
+        The selection, and the arms: selected, random, all.
+    """
+    digits = load_noisy_digits(seed)
+    count = len(digits.train)
+    say(
+        f"{count} images of digits, {int(digits.is_wrong.sum())} of them with a wrong label; {len(digits.test)} to test."
+    )
+    model = build_vit(seed)
+    warm_up(model, digits.train, steps=warm_up_steps, learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE)
+    say(f"Warm-up: {warm_up_steps} steps on random rows.")
+    config = SageConfig(fraction=FRACTION, seed=seed)
+    selection = SageSelector(model, config=config).select(digits.train)
+    say(
+        f"Selection: {len(selection)} rows in {selection.stats['fit_seconds'] + selection.stats['score_seconds']:.1f} s."
+    )
+    # The baseline gets the same quotas: as many rows of every class.
+    lots = SageSelector(model, config=SageConfig(fraction=FRACTION, strategy="random", seed=seed)).select(digits.train)
+    arms = []
+    for name, rows in (
+        ("selected by agreement", selection.indices),
+        ("random", lots.indices),
+        ("all", np.arange(count)),
+    ):
+        subset = digits.train.select(rows)
+        accuracies = [
+            train_and_test(subset, digits.test, steps=training_steps, seed=seed + number)
+            for number in range(trainings)
+        ]
+        arms.append(Arm(name, len(rows), int(digits.is_wrong[rows].sum()), accuracies))
+        say(f"Trained {trainings} x {training_steps} steps on {len(rows)} rows ({name}).")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "demo.json").write_text(
+        json.dumps({"arms": [asdict(arm) for arm in arms], "stats": selection.stats}, indent=2) + "\n",
+        encoding="utf-8",
+    )
+    draw(selection, digits.is_wrong, arms, folder / "demo.png")
+    return selection, arms
+
+
+def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm], path: Path) -> None:
+    """Saves the picture: agreement of rows with right and wrong labels, and each arm's accuracy."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    bins = np.linspace(-1, 1, 41)
+    for wanted, label, color, hatch in ((False, "right label", "#9ecae1", ""), (True, "wrong label", "#a63603", "//")):
+        left.hist(selection.scores[is_wrong == wanted], bins, label=label, color=color, hatch=hatch, alpha=0.8)
+    kept = selection.scores[selection.indices]
+    left.axvline(float(kept.min()), color="black", linestyle="--", label="lowest score kept")
+    left.set(xlabel="agreement with the class", ylabel="training rows", title="What agreement sees")
+    left.legend()
+    names = [f"{arm.name}\n{arm.rows} rows, {arm.wrong_labels} wrong" for arm in arms]
+    bars = right.bar(names, [100 * arm.mean for arm in arms], color=["#3182bd", "#bdbdbd", "#636363"])
+    for bar, arm in zip(bars, arms, strict=True):
+        right.plot([bar.get_x() + bar.get_width() / 2] * len(arm.accuracies), [100 * a for a in arm.accuracies], "k_")
+    right.bar_label(bars, fmt="%.1f", label_type="center", color="white", fontweight="bold")
+    right.set(ylabel="test accuracy, %", ylim=(0, 100), title="What training makes of it (lines: single trainings)")
+    figure.savefig(path, dpi=110)
+
+
+def _dataset(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Dataset:
+    features = Features({"pixel_values": Array3D((1, 8, 8), "float32"), "label": ClassLabel(num_classes=10)})
+    return Dataset.from_dict({"pixel_values": images, "label": labels}, features=features)

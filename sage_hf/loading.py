@@ -1,0 +1,185 @@
+"""What the shell names, loaded: a dataset from a path or the Hub, a model with the right head, its processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from .encoding import LABEL_COLUMNS
+from .errors import ConfigError, DatasetError
+
+_FILE_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+TASKS = {
+    "causal-lm": AutoModelForCausalLM,
+    "sequence-classification": AutoModelForSequenceClassification,
+    "image-classification": AutoModelForImageClassification,
+}
+_HEADS = {
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForSequenceClassification": "sequence-classification",
+    "ForImageClassification": "image-classification",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what encodes its inputs.
+
+    Attributes:
+        model: On its device.
+        processing_class: Tokenizer or image processor; None when the checkpoint has none.
+        task: One of `TASKS`.
+        new_weights: Names of weights that the checkpoint lacks, drawn at random.
+    """
+
+    model: PreTrainedModel
+    processing_class: Any
+    task: str
+    new_weights: list[str]
+
+
+def load_rows(path: str, split: str = "train", name: str | None = None) -> Dataset:
+    """A dataset from a json, csv or parquet file, a folder of `save_to_disk`, any folder of data, or the Hub.
+
+    Args:
+        path: The file, folder or Hub id.
+        split: Of a dataset that has several.
+        name: The dataset's configuration on the Hub.
+
+    Raises:
+        DatasetError: It is not there, cannot be read, or has no such split.
+    """
+    local = Path(path)
+    try:
+        if local.is_file():
+            kind = _FILE_FORMATS.get(local.suffix)
+            if kind is None:
+                raise DatasetError(
+                    f"Files that end in {local.suffix!r} cannot be read",
+                    where=path,
+                    fix=f"Use one of {', '.join(_FILE_FORMATS)}, a save_to_disk folder, or a Hub id.",
+                )
+            separator = {"sep": "\t"} if local.suffix == ".tsv" else {}
+            return load_dataset(kind, data_files=str(local), split="train", **separator)
+        if (local / "dataset_info.json").is_file() or (local / "dataset_dict.json").is_file():
+            loaded = load_from_disk(path)
+            if isinstance(loaded, DatasetDict):
+                if split not in loaded:
+                    raise DatasetError(f"There is no split {split!r}", where=path, fix=f"Use one of {list(loaded)}.")
+                return loaded[split]
+            return loaded
+        return load_dataset(path, name, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(
+            f"The dataset cannot be loaded: {str(error).splitlines()[0]}",
+            where=path,
+            fix="Check the path or Hub id, the split (--split) and the configuration (--dataset-name).",
+        ) from error
+
+
+def load_model(
+    path: str, dataset: Dataset, task: str | None = None, device: str | None = None, dtype: str = "auto"
+) -> Loaded:
+    """A model with the head that the task needs, and its processor.
+
+    Args:
+        path: Folder or Hub id of a checkpoint.
+        dataset: Its columns tell the task where the checkpoint does not, and the classes of a new head.
+        task: One of `TASKS`; None takes the checkpoint's own head, or a classification head for a dataset with labels.
+        device: As torch names it.
+        dtype: As torch names it, or "auto" for the checkpoint's.
+
+    Raises:
+        ConfigError: The model cannot be loaded, or no task is known.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+        task = task or _find_task(config, dataset)
+        if task not in TASKS:
+            raise ConfigError(f"task is {task!r}", where="--task", fix=f"Use one of {', '.join(TASKS)}.")
+        head: dict[str, Any] = {}
+        own_task = _own_task(config)
+        if task != "causal-lm" and own_task != task:
+            names = _class_names(dataset)
+            head = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+            head["num_labels"] = len(names)
+        model, info = TASKS[task].from_pretrained(path, dtype=dtype, output_loading_info=True, **head)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"The model cannot be loaded: {str(error).splitlines()[0]}",
+            where=path,
+            fix="Check the folder or Hub id; --task and --dtype may help.",
+        ) from error
+    processor_class = AutoImageProcessor if task == "image-classification" else AutoTokenizer
+    try:
+        processor = processor_class.from_pretrained(path)
+    except (OSError, ValueError):
+        processor = None  # fine for a prepared dataset; a raw one says what it lacks
+    if device is not None:
+        try:
+            model = model.to(torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"The model cannot be moved to {device!r}: {str(error).splitlines()[0]}",
+                where="--device",
+                fix="Use a device that torch sees here, such as cpu.",
+            ) from error
+    return Loaded(model, processor, task, sorted(info["missing_keys"]))
+
+
+def _own_task(config: Any) -> str | None:
+    for architecture in getattr(config, "architectures", None) or []:
+        for ending, task in _HEADS.items():
+            if architecture.endswith(ending):
+                return task
+    return None
+
+
+def _find_task(config: Any, dataset: Dataset) -> str:
+    own = _own_task(config)
+    if own is not None:
+        return own
+    if any(name in dataset.column_names for name in LABEL_COLUMNS):
+        is_image = any(name in dataset.column_names for name in ("image", "img", "pixel_values"))
+        return "image-classification" if is_image else "sequence-classification"
+    raise ConfigError(
+        f"The checkpoint names no task ({getattr(config, 'architectures', None)}), and the dataset has no label column",
+        where="--task",
+        fix=f"Pass one of {', '.join(TASKS)}.",
+    )
+
+
+def _class_names(dataset: Dataset) -> list[str]:
+    column = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    if column is None:
+        raise DatasetError(
+            f"A classification head needs labels, and there is no column {' or '.join(LABEL_COLUMNS)}",
+            where=f"columns {dataset.column_names}",
+            fix="Rename the label column, or pass --task causal-lm.",
+        )
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    values = set(dataset[column])
+    if values and all(isinstance(value, int) for value in values):
+        return [str(value) for value in range(max(values) + 1)]
+    return sorted(str(value) for value in values)

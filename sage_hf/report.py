@@ -1,0 +1,59 @@
+"""A selection told to a person: the summary table of the shell."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .selection import Selection
+
+# Groups that the table lists; of more, the largest.
+_LISTED_GROUPS = 20
+# Rows that are named when they were set aside.
+_NAMED_ROWS = 10
+
+
+def summary(selection: Selection) -> RenderableType:
+    """Kept rows by group, energy captured, rows set aside and time, as something `rich` prints."""
+    stats = selection.stats
+    table = Table(title=f"Kept {stats['kept']:,} of {stats['rows']:,} rows", title_justify="left")
+    table.add_column(stats["group_by"] or "group")
+    for name in ("rows", "kept", "set aside", "mean score", "mean score of kept"):
+        table.add_column(name, justify="right")
+    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
+    listed = sorted(groups[:_LISTED_GROUPS], key=lambda group: stats["groups"].index(group))
+    for group in listed:
+        table.add_row(
+            # Text, not str: a group may be called "[b]".
+            Text(group["name"]),
+            f"{group['rows']:,}",
+            f"{group['kept']:,}",
+            f"{group['set_aside']:,}",
+            _score(group["mean_score"]),
+            _score(group["mean_score_kept"]),
+        )
+    if len(groups) > len(listed):
+        others = groups[_LISTED_GROUPS:]
+        table.add_row(
+            f"{len(others)} more", f"{sum(g['rows'] for g in others):,}", f"{sum(g['kept'] for g in others):,}"
+        )
+    lines = [
+        f"Sketch: {stats['sketch_size']} rows x {stats['row_width']:,}, of {stats['target_weights']:,} weights; "
+        f"it holds {stats['energy']:.1%} of the gradients' energy.",
+        f"Consensus: {stats['consensus']}. Mean score of the kept rows {stats['mean_score_kept']:.3f}, "
+        f"of all {stats['mean_score']:.3f}.",
+        f"Time: {stats['fit_seconds']:.1f} s to fit, {stats['score_seconds']:.1f} s to score.",
+    ]
+    if stats["one_at_a_time"]:
+        lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
+    aside = selection.set_aside
+    if aside:
+        named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
+        more = f" and {len(aside) - _NAMED_ROWS:,} more" if len(aside) > _NAMED_ROWS else ""
+        lines.append(f"Set aside, never chosen: {len(aside):,} rows: {named}{more}.")
+    return Group(table, Text("\n".join(lines)))
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
