@@ -93,7 +93,8 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
         flag = "--" + each.name.replace("_", "-")
         flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
         panel = "How much to keep" if each.name in ("fraction", "num_examples") else "How to choose"
-        option = typer.Option(*flags, help=each.metadata["help"], rich_help_panel=panel)
+        metavar = "WORD" if each.name in _CHOICES else None  # the help names the words
+        option = typer.Option(*flags, help=each.metadata["help"], rich_help_panel=panel, metavar=metavar)
         options.append(
             inspect.Parameter(
                 each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]

@@ -134,7 +134,7 @@ def train_and_test(train: Dataset, test: Dataset, *, steps: int = TRAINING_STEPS
             callback for callback in trainer.callback_handler.callbacks if type(callback).__name__ != "PrinterCallback"
         ]
         trainer.train()
-        predicted = trainer.predict(test).predictions.argmax(1)  # type: ignore[union-attr]
+        predicted = trainer.predict(test).predictions.argmax(1)
     return float((predicted == np.array(test["label"])).mean())
 
 
@@ -162,17 +162,15 @@ def run_demo(
     """
     digits = load_noisy_digits(seed)
     count = len(digits.train)
-    say(
-        f"{count} images of digits, {int(digits.is_wrong.sum())} of them with a wrong label; {len(digits.test)} to test."
-    )
+    wrong = int(digits.is_wrong.sum())
+    say(f"{count} images of digits, {wrong} of them with a wrong label; {len(digits.test)} to test.")
     model = build_vit(seed)
     warm_up(model, digits.train, steps=warm_up_steps, learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE)
     say(f"Warm-up: {warm_up_steps} steps on random rows.")
     config = SageConfig(fraction=FRACTION, seed=seed)
     selection = SageSelector(model, config=config).select(digits.train)
-    say(
-        f"Selection: {len(selection)} rows in {selection.stats['fit_seconds'] + selection.stats['score_seconds']:.1f} s."
-    )
+    seconds = selection.stats["fit_seconds"] + selection.stats["score_seconds"]
+    say(f"Selection: {len(selection)} rows in {seconds:.1f} s.")
     # The baseline gets the same quotas: as many rows of every class.
     lots = SageSelector(model, config=SageConfig(fraction=FRACTION, strategy="random", seed=seed)).select(digits.train)
     arms = []
@@ -190,10 +188,8 @@ def run_demo(
         say(f"Trained {trainings} x {training_steps} steps on {len(rows)} rows ({name}).")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "demo.json").write_text(
-        json.dumps({"arms": [asdict(arm) for arm in arms], "stats": selection.stats}, indent=2) + "\n",
-        encoding="utf-8",
-    )
+    numbers = {"arms": [asdict(arm) for arm in arms], "stats": selection.stats}
+    (folder / "demo.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     draw(selection, digits.is_wrong, arms, folder / "demo.png")
     return selection, arms
 
@@ -213,12 +209,12 @@ def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm],
     left.axvline(float(kept.min()), color="black", linestyle="--", label="lowest score kept")
     left.set(xlabel="agreement with the class", ylabel="training rows", title="What agreement sees")
     left.legend()
-    names = [f"{arm.name}\n{arm.rows} rows, {arm.wrong_labels} wrong" for arm in arms]
-    bars = right.bar(names, [100 * arm.mean for arm in arms], color=["#3182bd", "#bdbdbd", "#636363"])
+    names = [f"{arm.name}\n{arm.rows} rows\n{arm.wrong_labels} wrong" for arm in arms]
+    bars = right.bar(names, [100 * arm.mean for arm in arms], color=["#6baed6", "#d9d9d9", "#969696"])
     for bar, arm in zip(bars, arms, strict=True):
         right.plot([bar.get_x() + bar.get_width() / 2] * len(arm.accuracies), [100 * a for a in arm.accuracies], "k_")
-    right.bar_label(bars, fmt="%.1f", label_type="center", color="white", fontweight="bold")
-    right.set(ylabel="test accuracy, %", ylim=(0, 100), title="What training makes of it (lines: single trainings)")
+    right.bar_label(bars, fmt="%.1f", label_type="center", fontweight="bold")
+    right.set(ylabel="test accuracy, %", ylim=(0, 100), title="What training makes of it (lines: each training)")
     figure.savefig(path, dpi=110)
 
 

@@ -162,7 +162,7 @@ def _find_task(config: Any, dataset: Dataset) -> str:
         is_image = any(name in dataset.column_names for name in ("image", "img", "pixel_values"))
         return "image-classification" if is_image else "sequence-classification"
     raise ConfigError(
-        f"The checkpoint names no task ({getattr(config, 'architectures', None)}), and the dataset has no label column",
+        f"The checkpoint names no known task ({config.architectures}), and the dataset has no label column",
         where="--task",
         fix=f"Pass one of {', '.join(TASKS)}.",
     )
