@@ -66,11 +66,20 @@ def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, b
         raise BudgetError(
             f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:2])}."
         )
-    quotas = np.zeros_like(available)
-    while (left := budget - int(quotas.sum())) > 0:
-        open_groups = quotas < available
-        share = _largest_remainder(open_groups.astype(np.int64), left)
-        quotas = np.minimum(quotas + share, available)
+    return _fill_evenly(available, budget)
+
+
+def _fill_evenly(available: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+    """As many from each group, or all that it has; what does not divide goes to the lower groups."""
+    low, high = 0, int(available.max(initial=0))
+    while low < high:  # the highest level that the budget reaches
+        level = (low + high + 1) // 2
+        if np.minimum(available, level).sum() <= budget:
+            low = level
+        else:
+            high = level - 1
+    quotas = np.minimum(available, low)
+    quotas[np.flatnonzero(available > low)[: budget - int(quotas.sum())]] += 1
     return quotas
 
 

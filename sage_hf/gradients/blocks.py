@@ -87,6 +87,15 @@ class Block:
         else:
             rows[:, self.columns] += values.to(rows)
 
+    def project(self, gradient: Tensor) -> Tensor:
+        """A whole gradient of the parameter's shape, as the block [r, c]: what the factors must amount to."""
+        block = wide(gradient).reshape(self.shape)
+        if self.is_projected("left"):
+            block = self.matrix("left", block).T @ block
+        if self.is_projected("right"):
+            block = block @ self.matrix("right", block)
+        return block
+
     def lookup(self, indices: Tensor, values: Tensor) -> Tensor:
         """The table gradient, [B, r * c], of `values` [B, T, C] added to rows `indices` [B, T]."""
         right = self.factor("right", values.unsqueeze(1)).squeeze(1)

@@ -19,7 +19,8 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from ..errors import GradientError, TargetError
+from ..errors import GradientError
+from .alone import gradients_alone
 from .blocks import Block, capture, contribute, term_shape
 from .loss import Batch, LossFunction, NotSeparable, batch_rows, per_example_loss
 from .projection import block_widths
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # How far a row's gradient in a batch may be from the row's gradient alone, as a share of its length, before the batch
 # is not trusted. Rounding stays below 1e-4 in float32 and 5e-2 in bfloat16; a mixed-up batch axis is off by about 1.
-_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-2}
+_TOLERANCE = 1e-2
 _HALF_TOLERANCE = 0.3
 
 
@@ -75,10 +76,10 @@ class GradientCollector:
         self.loss_reduction = loss_reduction
         self.loss_function = loss_function
         self.one_at_a_time = False
-        targets = resolve_targets(self.model, target_modules)
+        self._targets = resolve_targets(self.model, target_modules)
         self._terms: dict[nn.Module, list[tuple[Block, Term]]] = {}
         self._names: dict[nn.Module, str] = {}
-        self.blocks = self._lay_out(targets, projection, seed)
+        self.blocks = self._lay_out(self._targets, projection, seed)
         self.width = self.blocks[-1].columns.stop
         self._warned: set[str] = set()
         if target_modules == "all" and (left := uncovered(self.model)):
@@ -136,10 +137,11 @@ class GradientCollector:
         return self._collect_one_by_one(batch, size)
 
     def check(self, batch: Batch, rows: int = 2) -> bool:
-        """Compares the first rows of a batch with the same rows alone, and falls back to one at a time if they differ.
+        """Compares the first rows of a batch with plain autograd, one row at a time and without hooks.
 
         Catches what no look at the model can: a layer with the batch on another axis, batch statistics, a loss that
-        mixes rows, a collator that packs.
+        mixes rows, a layer that a rule takes for another kind. Where rows are wrong in a batch and right alone, they
+        are taken one at a time from then on.
 
         Args:
             batch: As for `collect`.
@@ -147,27 +149,46 @@ class GradientCollector:
 
         Returns:
             Whether whole batches are trusted.
+
+        Raises:
+            GradientError: Rows are wrong even alone.
         """
         size = batch_rows(batch)
-        if self.one_at_a_time or size == 1:
-            return not self.one_at_a_time
-        together, _ = self.collect(batch)
-        if self.one_at_a_time:
-            return False
         count = min(rows, size)
-        alone = torch.cat([self._collect(_row(batch, index, size), 1)[0] for index in range(count)]).double()
-        difference = together[:count].double() - alone
-        trusted = next(self.model.parameters()).dtype
-        tolerance = _HALF_TOLERANCE if self._is_half() else _TOLERANCE.get(trusted, 1e-2)
-        length = alone.norm(dim=1)
-        # A row that is not finite is set aside later; it says nothing of the batch axis.
-        wrong = (difference.norm(dim=1) > tolerance * length) & alone.isfinite().all(1) & (length > 0)
-        if not wrong.any():
-            return True
-        off = difference[wrong]
-        names = [b.name for b in self.blocks if (off[:, b.columns].norm() > tolerance * length[wrong].norm() / 10)]
-        self._fall_back(f"the gradients of {names[:6]} differ when rows share a batch")
+        truth = torch.cat([self._truth(_row(batch, index, size)) for index in range(count)])
+        differing = self._differing(self.collect(batch)[0][:count], truth)
+        if not differing:
+            return not self.one_at_a_time
+        alone = torch.cat([self._collect(_row(batch, index, size), 1)[0] for index in range(count)])
+        if wrong := self._differing(alone, truth):
+            raise GradientError(
+                f"The gradients of {wrong[:6]} are not what autograd gives",
+                where="target_modules",
+                fix="Leave these modules out: a layer that computes otherwise than its kind needs a rule of its own.",
+            )
+        self._fall_back(f"the gradients of {differing[:6]} differ when rows share a batch")
         return False
+
+    def _truth(self, batch: Batch) -> Tensor:
+        """The gradient row of a batch of one by autograd, [1, D]; NaN where a weight cannot be differentiated."""
+        with as_scored(self.model):
+            gradients = gradients_alone(self.model, list(self._targets.values()), batch, self._loss_settings())
+        parts = [
+            torch.full(block.widths, torch.nan).reshape(1, -1) if each is None else block.project(each).reshape(1, -1)
+            for block, each in zip(self.blocks, gradients, strict=True)
+        ]
+        return torch.cat([part.to(self.device, torch.float64) for part in parts], 1)
+
+    def _differing(self, rows: Tensor, truth: Tensor) -> list[str]:
+        """Names of the weights whose gradients are off by more than rounding, the most wrong first."""
+        # A row that is not finite is set aside later, and tells nothing here.
+        usable = truth.isfinite() & rows.isfinite()
+        length = torch.where(usable, truth, 0.0).norm(dim=1, keepdim=True)
+        error = torch.where(usable, (rows.double() - truth) / torch.where(length > 0, length, 1.0), 0.0)
+        if not (error.norm(dim=1) > self._tolerance()).any():
+            return []
+        share = {block.name: float(error[:, block.columns].norm()) for block in self.blocks}
+        return [name for name in sorted(share, key=lambda name: -share[name]) if share[name] > self._tolerance() / 10]
 
     # --------------------------------------------------------------------- setup
     def _lay_out(
@@ -180,14 +201,9 @@ class GradientCollector:
             for module_name, module, own in owners(self.model, parameter):
                 rule = rule_for(module)
                 terms = rule(module) if rule is not None else {}
-                if own not in terms:
-                    raise TargetError(
-                        f"{name} is also used by {module_name} ({type(module).__name__}), which has no rule",
-                        where="target_modules",
-                        fix="Target other modules, or untie the weight.",
-                    )
-                self._names[module] = module_name
-                places.append((module, terms[own]))
+                if own in terms:  # a module without a rule may only hold a weight for the layer that uses it
+                    self._names[module] = module_name
+                    places.append((module, terms[own]))
             held.append((name, places))
         shapes = [term_shape(places[0][1]) for _, places in held]
         blocks, start = [], 0
@@ -206,13 +222,7 @@ class GradientCollector:
         called: set[nn.Module] = set()
         written: set[str] = set()
         with as_scored(self.model), self._hooked(rows, size, called, written):
-            losses = per_example_loss(
-                self.model,
-                batch,
-                reduction=self.loss_reduction,
-                loss_function=self.loss_function,
-                device=self.device,
-            )
+            losses = per_example_loss(self.model, batch, **self._loss_settings())
             if losses.requires_grad:
                 losses.sum().backward()
         if not losses.requires_grad or not called:
@@ -237,6 +247,7 @@ class GradientCollector:
     def _hooked(self, rows: Tensor, size: int, called: set[nn.Module], written: set[str]) -> Iterator[None]:
         """Hooks on every targeted layer that fill `rows`; notes the layers `called` and the blocks `written`."""
         anchor = torch.ones((), requires_grad=True)
+        leading = [size]
 
         def on_forward(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
@@ -245,7 +256,8 @@ class GradientCollector:
             x = args[0] if args else next(iter(kwargs.values()))
             if output.shape[0] == 1 and size > 1 and any(isinstance(term, Lookup) for _, term in self._terms[module]):
                 # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
-                output = output.expand(size, *output.shape[1:])
+                output = output.expand(leading[0], *output.shape[1:])
+            leading[0] = max(leading[0], output.shape[0])  # several times the rows, where a model folds its input
             if output.shape[0] % size:
                 raise NotSeparable(
                     f"{self._names[module]} returns {list(output.shape)}, which no axis of {size} rows divides"
@@ -254,7 +266,7 @@ class GradientCollector:
             version = x._version
 
             def on_gradient(grad: Tensor) -> None:
-                if x._version != version and any(kept is not None for _, _, kept in held):
+                if x._version != version and any(_share_memory(kept, x) for _, _, kept in held):
                     raise GradientError(
                         f"The input of {self._names[module]} is changed in place after the layer has read it",
                         where=self._names[module],
@@ -276,11 +288,15 @@ class GradientCollector:
             for handle in handles:
                 handle.remove()
 
+    def _loss_settings(self) -> dict[str, Any]:
+        return {"reduction": self.loss_reduction, "loss_function": self.loss_function, "device": self.device}
+
     # ------------------------------------------------------------------- fallback
-    def _is_half(self) -> bool:
-        return torch.is_autocast_enabled(self.device.type) or any(
+    def _tolerance(self) -> float:
+        is_half = torch.is_autocast_enabled(self.device.type) or any(
             parameter.is_floating_point() and parameter.element_size() < 4 for parameter in self.model.parameters()
         )
+        return _HALF_TOLERANCE if is_half else _TOLERANCE
 
     def _fall_back(self, reason: str) -> None:
         self.one_at_a_time = True
@@ -302,6 +318,10 @@ class _GraphStart(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
         return None, None
+
+
+def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
+    return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
 
 def _row(batch: Batch, index: int, size: int) -> dict[str, Any]:

@@ -107,6 +107,23 @@ def per_example_loss(
     return loss.reshape(rows) if loss.numel() == rows else loss.sum().reshape(1)
 
 
+def own_loss(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    reduction: str = "mean",
+    loss_function: LossFunction | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """The scalar loss of a batch of one as the model gives it, without interception; arguments as above."""
+    if loss_function is None and reduction == "mean":
+        moved = send_to_device(dict(batch), device) if device is not None else batch
+        loss = _field(model(**accepted(model, moved)), "loss")
+        if loss is not None:
+            return loss.sum()
+    return per_example_loss(model, batch, reduction=reduction, loss_function=loss_function, device=device).sum()
+
+
 def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, Any]:
     """The entries of the batch that the model's forward takes, with `use_cache=False` where it knows the word."""
     parameters = inspect.signature(model.forward).parameters
