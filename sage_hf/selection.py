@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, load_from_disk
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .errors import DatasetError, OutputError
@@ -186,14 +187,19 @@ class Selection:
             raise OutputError(
                 "The folder holds no selection", where=str(folder), fix=f"Name a folder with {_JSON} and {_ARRAYS}."
             )
-        about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        try:
+            about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+            arrays = load_file(folder / _ARRAYS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise OutputError(
+                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+            ) from error
         if about.get("format_version") != FORMAT_VERSION:
             raise OutputError(
                 f"The selection has format {about.get('format_version')}, and this sage_hf reads {FORMAT_VERSION}",
                 where=str(folder / _JSON),
                 fix="Use the sage_hf that wrote it, or a newer one.",
             )
-        arrays = load_file(folder / _ARRAYS)
         selection = cls(
             **{name: arrays[name] for name in ("indices", "scores", "losses", "groups", "status")},
             group_names=about["group_names"],

@@ -385,7 +385,8 @@ class SageSelector:
         return agreement(gradients.to(self._matrix) @ self._matrix.T, self.directions, codes)
 
     def _open(self, dataset: Dataset) -> RowSource:
-        source = open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
+        with isolated_rng(self.config.seed):  # a transform of the dataset may draw
+            source = open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
         self._encoder = source.encoder
         return source
 

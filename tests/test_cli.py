@@ -1,0 +1,165 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict, load_from_disk
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
+
+import sage_hf
+from sage_hf import SageConfig, SageSelector, Selection
+from sage_hf.cli import app
+from sage_hf.loading import load_rows
+
+from .cases import BERT, llama, train_tokenizer
+
+RUNNER = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
+TEXTS = [f"the cat number {number} sat on the mat {'again ' * (number % 5)}" for number in range(24)]
+SMALL = ["--sketch-size", "8", "--batch-size", "8", "--shard-size", "16", "--device", "cpu"]
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Checkpoints and one dataset in every form."""
+    root = tmp_path_factory.mktemp("cli")
+    tokenizer = train_tokenizer(TEXTS, 280)
+    model = llama(vocab_size=len(tokenizer))
+    model.save_pretrained(root / "lm")
+    tokenizer.save_pretrained(root / "lm")
+    BertModel(BertConfig(**{**BERT, "vocab_size": len(tokenizer)})).save_pretrained(root / "bert")
+    tokenizer.save_pretrained(root / "bert")
+    rows = Dataset.from_dict({"text": TEXTS})
+    rows.to_json(root / "rows.json")
+    rows.to_json(root / "rows.jsonl")
+    rows.to_csv(root / "rows.csv")
+    rows.to_parquet(root / "rows.parquet")
+    rows.save_to_disk(root / "rows")
+    DatasetDict(train=rows, test=rows.select(range(3))).save_to_disk(root / "splits")
+    rows.add_column("label", ["b", "a"] * 12).to_json(root / "labelled.json")
+    return root
+
+
+@pytest.mark.parametrize("source", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet", "rows", "splits"])
+def test_every_form_of_a_dataset_loads_the_same_rows(folder, source):
+    assert load_rows(str(folder / source))["text"] == TEXTS
+
+
+def test_the_shell_keeps_the_rows_that_python_keeps(folder, tmp_path):
+    result = run("select", folder / "lm", folder / "rows.json", "--fraction", "0.25", "-o", tmp_path / "out", *SMALL)
+    assert result.exit_code == 0, result.output
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = SageConfig(fraction=0.25, sketch_size=8, batch_size=8, shard_size=16)
+    model = AutoModelForCausalLM.from_pretrained(folder / "lm")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
+    rows = load_rows(str(folder / "rows.json"))
+    wanted = SageSelector(model, processing_class=tokenizer, config=config).select(rows)
+    saved = Selection.load(tmp_path / "out")
+    assert np.array_equal(saved.indices, wanted.indices)
+    assert np.array_equal(saved.scores, wanted.scores)
+    assert load_from_disk(str(tmp_path / "out"))["text"] == [TEXTS[index] for index in wanted.indices]
+    assert "Kept 6 of 24 rows" in result.output
+    assert "of the gradients' energy" in result.output
+
+
+def test_a_classification_head_is_made_for_the_labels_and_warmed_up(folder, tmp_path):
+    common = ["select", folder / "bert", folder / "labelled.json", "--num-examples", "6", *SMALL]
+    result = run(*common, "-o", tmp_path / "cold")
+    assert result.exit_code == 0, result.output
+    assert "Add --warmup-steps" in result.output
+    result = run(*common, "-o", tmp_path / "warm", "--warmup-steps", "2", "--warmup-learning-rate", "1e-3")
+    assert result.exit_code == 0, result.output
+    assert "Warm-up: 2 steps" in result.output
+    saved = Selection.load(tmp_path / "warm")
+    assert saved.group_names == ["a", "b"]
+    assert saved.dataset["label"].count("a") == 3
+
+
+def test_options_reach_the_config(folder, tmp_path):
+    result = run(
+        *("select", folder / "lm", folder / "rows", "--num-examples", "5", "-o", tmp_path / "out", *SMALL),
+        *("--projection", "3", "--target-modules", "q_proj,v_proj", "--group-by", "none", "--text-columns", "text"),
+        *("--balance", "equal", "--consensus", "exact", "--no-check-gradients", "--strategy", "random", "--seed", "7"),
+    )
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "out" / "selection.json").read_text())["config"]
+    wanted = SageConfig(
+        num_examples=5,
+        sketch_size=8,
+        batch_size=8,
+        shard_size=16,
+        projection=3,
+        target_modules=["q_proj", "v_proj"],
+        group_by=None,
+        text_columns=["text"],
+        balance="equal",
+        consensus="exact",
+        check_gradients=False,
+        strategy="random",
+        seed=7,
+    )
+    assert config == wanted.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lm", "rows.json"], "Neither fraction nor num_examples"),
+        (["lm", "rows.json", "--fraction", "2"], "fraction is 2.0"),
+        (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
+        (["lm", "rows.xlsx", "--fraction", "0.5"], "cannot be loaded"),
+        (["nothing", "rows.json", "--fraction", "0.5"], "model cannot be loaded"),
+        (["lm", "splits", "--fraction", "0.5", "--split", "dev"], "no split 'dev'"),
+        (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),
+        (["lm", "rows.json", "--fraction", "0.5", "--device", "tpu9"], "cannot be moved to 'tpu9'"),
+        (["bert", "rows.json", "--fraction", "0.5"], "names no known task"),
+        (["lm", "rows.json", "--fraction", "0.5", "--warmup-steps", "1", "--warmup-fraction", "0.1"], "Both"),
+        (["lm", "rows.json", "--fraction", "0.5", "--group-by", "topic"], "no column 'topic'"),
+    ],
+)
+def test_errors_are_messages_with_exit_code_1(folder, tmp_path, arguments, words):
+    model, rows, *options = arguments
+    result = run("select", folder / model, folder / rows, "-o", tmp_path / "out", *SMALL, *options)
+    assert result.exit_code == 1, result.output
+    assert words in " ".join(result.output.split())
+    assert "What to do:" in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_selection_is_refused_before_anything_is_loaded_and_replaced_on_request(folder, tmp_path):
+    common = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", "-o", tmp_path / "out", *SMALL]
+    assert run(*common).exit_code == 0
+    result = run("select", "nothing", "nowhere", "--fraction", "0.25", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "another selection" in " ".join(result.output.split())
+    assert run(*common, "--overwrite").exit_code == 0
+
+
+def test_wrong_usage_is_exit_code_2():
+    assert run("select").exit_code == 2
+    assert run("select", "a", "b", "-o", "c", "--balance", "fair").exit_code == 2
+    assert run("nonsense").exit_code == 2
+
+
+def test_help_names_every_option_and_its_default():
+    result = run("select", "--help")
+    assert result.exit_code == 0
+    for name, field in SageConfig.__dataclass_fields__.items():
+        assert f"--{name.replace('_', '-')}" in result.output, name
+        assert field.metadata["help"].split()[0] in result.output
+
+
+def test_the_module_runs_and_tells_its_version():
+    environment = {**os.environ, "COLUMNS": "100"}
+    result = subprocess.run(
+        [sys.executable, "-m", "sage_hf", "--version"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert result.stdout.strip() == f"sage-hf {sage_hf.__version__}"

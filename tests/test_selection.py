@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+
+from sage_hf import SageConfig, SageSelector, Selection
+from sage_hf.errors import DatasetError, OutputError
+
+from .cases import image_rows, vit
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return image_rows(30)
+
+
+@pytest.fixture(scope="module")
+def selection(rows):
+    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    return SageSelector(vit(), config=config).select(rows)
+
+
+def assert_equal(one, other):
+    for name in ("indices", "scores", "losses", "groups", "status"):
+        assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True), name
+    assert one.group_names == other.group_names
+    assert one.stats == other.stats
+    assert one.config == other.config
+
+
+def test_a_saved_selection_comes_back_and_its_folder_opens_as_a_dataset(selection, rows, tmp_path):
+    selection.save(tmp_path / "kept")
+    loaded = Selection.load(tmp_path / "kept")
+    assert_equal(selection, loaded)
+    assert loaded.dataset["sage_score"] == selection.dataset["sage_score"]
+    assert load_from_disk(str(tmp_path / "kept"))["label"] == selection.dataset["label"]
+    again = Selection.load(tmp_path / "kept", source=rows)
+    assert again.dataset["pixel_values"] == selection.dataset["pixel_values"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_scores_alone_take_few_bytes_and_need_the_source(selection, rows, tmp_path):
+    selection.save(tmp_path / "kept", include_dataset=False)
+    loaded = Selection.load(tmp_path / "kept")
+    with pytest.raises(DatasetError, match="source=dataset"):
+        _ = loaded.dataset
+    assert Selection.load(tmp_path / "kept", source=rows).dataset["label"] == selection.dataset["label"]
+    with pytest.raises(DatasetError, match="30 rows with fingerprint"):
+        Selection.load(tmp_path / "kept", source=rows.shuffle(seed=0))
+
+
+def test_nothing_on_disk_is_a_pickle(selection, tmp_path):
+    selection.save(tmp_path / "kept")
+    kinds = {path.suffix for path in (tmp_path / "kept").iterdir()}
+    assert kinds == {".json", ".safetensors", ".arrow"}
+    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["format_version"] == 1
+
+
+def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
+    selection.save(tmp_path / "kept")
+    with pytest.raises(OutputError, match="another selection"):
+        selection.save(tmp_path / "kept")
+    selection.save(tmp_path / "kept", overwrite=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("all of it")
+    with pytest.raises(OutputError, match="no selection"):
+        selection.save(tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "all of it"
+    (tmp_path / "empty").mkdir()
+    selection.save(tmp_path / "empty")
+
+
+def test_a_write_that_fails_leaves_the_old_selection_and_no_debris(selection, tmp_path, monkeypatch):
+    selection.save(tmp_path / "kept")
+    monkeypatch.setattr("sage_hf.selection.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OutputError, match="disk full"):
+        selection.save(tmp_path / "kept", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert_equal(selection, Selection.load(tmp_path / "kept"))
+
+
+def test_what_is_no_selection_or_a_later_one_is_refused(selection, tmp_path):
+    with pytest.raises(OutputError, match="holds no selection"):
+        Selection.load(tmp_path)
+    selection.save(tmp_path / "kept")
+    about = tmp_path / "kept" / "selection.json"
+    about.write_text(about.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(OutputError, match="format 99"):
+        Selection.load(tmp_path / "kept")
+    about.write_text("{")
+    with pytest.raises(OutputError, match="cannot be read"):
+        Selection.load(tmp_path / "kept")
+
+
+def test_the_group_table_counts_every_row_once(selection):
+    table = selection.group_table
+    assert [entry["name"] for entry in table] == ["class 0", "class 1", "class 2"]
+    assert sum(entry["rows"] for entry in table) == 30
+    assert sum(entry["kept"] for entry in table) == len(selection) == 6
+    assert all(entry["mean_score_kept"] >= entry["mean_score"] for entry in table)
+
+
+def test_an_old_score_column_is_replaced(rows):
+    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    again = SageSelector(vit(), config=config).select(rows.add_column("sage_score", [9.0] * 30))
+    assert max(again.dataset["sage_score"]) <= 1
