@@ -2,7 +2,6 @@
 
 import torch
 from datasets import ClassLabel, Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     BertConfig,
@@ -15,7 +14,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
     T5Config,
@@ -179,21 +177,6 @@ class OneLayer(nn.Module):
 
     def forward(self, inputs):
         return self.features(inputs) @ self.mix
-
-
-def train_tokenizer(texts, size=256):
-    """A byte-level BPE tokenizer over some texts, with an end-of-text token and no padding token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
 
 
 def image_rows(count=60, classes=3, seed=0):

@@ -10,11 +10,12 @@ from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 import sage_hf
+from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, Selection
 from sage_hf.cli import app
 from sage_hf.loading import load_rows
 
-from .cases import BERT, llama, train_tokenizer
+from .cases import BERT, llama
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
 TEXTS = [f"the cat number {number} sat on the mat {'again ' * (number % 5)}" for number in range(24)]

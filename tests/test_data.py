@@ -4,11 +4,10 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples.python_text import train_tokenizer
 from sage_hf.data import RowSource, check_dataset
 from sage_hf.encoding import Encoder
 from sage_hf.errors import BatchAxisError, DatasetError
-
-from .cases import train_tokenizer
 
 TOKENIZER = train_tokenizer(["a b c"], 260)
 

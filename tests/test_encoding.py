@@ -4,10 +4,9 @@ from datasets import Dataset
 from PIL import Image
 from transformers import ViTImageProcessorPil as ViTImageProcessor
 
+from examples.python_text import train_tokenizer
 from sage_hf.encoding import Encoder
 from sage_hf.errors import DatasetError, LabelError
-
-from .cases import train_tokenizer
 
 TEXTS = ["the cat sat on the mat", "a dog", "one two three four five six"]
 LM_INPUTS = frozenset({"input_ids", "attention_mask", "labels"})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples.python_text import train_tokenizer
 from sage_hf import GradientCollector, SageConfig, SageSelector
 from sage_hf.errors import (
     BudgetError,
@@ -19,7 +20,7 @@ from sage_hf.errors import (
 )
 from sage_hf.fingerprint import model_fingerprint
 
-from .cases import bert, image_rows, llama, token_rows, train_tokenizer, vit
+from .cases import bert, image_rows, llama, token_rows, vit
 from .gradients.test_collector import assert_same, state_of
 from .reference import exact_agreement
 

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
+from examples.python_text import train_tokenizer
 from sage_hf import SageConfig
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.warmup import warm_up
 
-from .cases import image_rows, llama, token_rows, train_tokenizer, vit
+from .cases import image_rows, llama, token_rows, vit
 
 
 def test_it_learns_and_takes_the_steps_that_it_was_asked_for():

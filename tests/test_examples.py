@@ -1,0 +1,84 @@
+"""The README's lines and the examples run as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+
+from examples.benchmarks.readme import with_tables
+from examples.python_text import build_llama, docstring_rows, topic_rows, train_tokenizer
+from sage_hf import SageConfig, SageSelector, Selection
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(*arguments, **settings):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, **settings)
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_work_as_they_stand(tmp_path):
+    code = re.search(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert "sage_score" in result.stdout
+    before, after = map(float, re.search(r"([\d.]+) ([\d.]+)\s*$", result.stdout).groups())
+    assert after < before
+
+
+def test_the_tables_of_the_readme_are_the_measured_ones():
+    assert with_tables(README) == README
+
+
+def test_every_path_that_the_documents_name_is_there():
+    for page in ("README.md", "examples/README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (ROOT / page).parent.joinpath(path).exists(), (page, path)
+        for path in re.findall(r"python (examples/[\w/]+\.py)", text):
+            assert (ROOT / path).exists(), (page, path)
+
+
+def test_real_text_is_there_without_network():
+    topics, documented = topic_rows(), docstring_rows(limit=300)
+    assert len(topics) > 1000
+    assert len(set(topics["topic"])) > 50
+    assert len(documented) == 300
+    assert all(
+        prompt.strip() and completion.strip() for prompt, completion in zip(*documented[:].values(), strict=True)
+    )
+
+
+def test_a_causal_language_model_selects_from_prompts_and_completions():
+    rows = docstring_rows(limit=60)
+    tokenizer = train_tokenizer(rows["completion"], 400)
+    config = SageConfig(fraction=0.25, sketch_size=16, batch_size=8, shard_size=32, max_length=64)
+    selection = SageSelector(build_llama(len(tokenizer), 16), processing_class=tokenizer, config=config).select(rows)
+    assert len(selection) == 15
+    assert selection.group_names == ["all"]
+    assert not selection.set_aside or set(selection.set_aside.values()) == {"gradient exactly zero"}
+
+
+@pytest.mark.slow
+def test_the_text_example_runs_from_the_shell(tmp_path):
+    result = run(
+        *("examples/select_text.py", "--rows", "120", "--warmup-steps", "3", "--group-by-topic"),
+        *("--output", str(tmp_path / "out")),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Kept 12 of 120 rows" in result.stdout
+    assert "Lowest agreement" in result.stdout
+    assert len(load_from_disk(str(tmp_path / "out"))) == 12
+    assert len(Selection.load(tmp_path / "out").scores) == 120
+
+
+@pytest.mark.parametrize("script", ["select_text.py", "benchmarks/speed.py", "benchmarks/memory.py"])
+def test_every_script_has_a_help_text(script):
+    result = run(f"examples/{script}", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "python examples/" in result.stdout
