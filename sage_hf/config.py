@@ -6,6 +6,7 @@ The CLI reads its options, their help and their defaults from the fields of `Sag
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 from .errors import BudgetError, ConfigError
@@ -88,23 +89,22 @@ class SageConfig:
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
-        for name in ("sketch_size", "batch_size", "shard_size", "max_length"):
+        for name in ("sketch_size", "batch_size", "shard_size", "max_length", "num_examples", "seed", "projection"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} is {value!r}", where=name, fix="Give a whole number of at least 1.")
+            if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
+                continue
+            least = 0 if name == "seed" else 1
+            if not _is_whole(value) or not least <= value < 2**63:
+                error = BudgetError if name == "num_examples" else ConfigError
+                raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")
+            object.__setattr__(self, name, int(value))  # a NumPy number is no JSON
+        if self.fraction is not None:
+            if not isinstance(self.fraction, Real) or isinstance(self.fraction, bool):
+                raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
+            object.__setattr__(self, "fraction", float(self.fraction))
         for name, allowed in (("balance", BALANCES), ("consensus", CONSENSUSES), ("loss_reduction", LOSS_REDUCTIONS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
-        if self.projection not in ("auto", None) and not (
-            isinstance(self.projection, int) and not isinstance(self.projection, bool) and self.projection >= 1
-        ):
-            raise ConfigError(
-                f"projection is {self.projection!r}",
-                where="projection",
-                fix='Use "auto", None for exact gradients, or a side of at least 1.',
-            )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed is {self.seed!r}", where="seed", fix="Give a whole number from 0 to 2^63 - 1.")
         if not self.target_modules:
             raise ConfigError(
                 "target_modules is empty", where="target_modules", fix='Use "auto" or name at least one module.'
@@ -120,6 +120,11 @@ class SageConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
         return asdict(self)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def check_budget(fraction: float | None, num_examples: int | None) -> None:

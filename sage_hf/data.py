@@ -47,9 +47,23 @@ def check_dataset(dataset: Any) -> Dataset:
     return dataset
 
 
+def readable(dataset: Dataset) -> Dataset:
+    """The dataset as its rows are to be read: all columns as plain Python, unless a transform makes them.
+
+    A transform (an image pipeline, say) is part of the data; a tensor format or a choice of columns is not.
+    """
+    return dataset if dataset.format["type"] == "custom" else dataset.with_format(None)
+
+
 def as_rows(columns: dict[str, Any]) -> list[Row]:
     """[{column: value}] from {column: [values]}, the form in which `datasets` hands out batches."""
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = zip(*columns.values(), strict=True)
+    return [{name: _scalar(value) for name, value in zip(columns, row, strict=True)} for row in rows]
+
+
+def _scalar(value: Any) -> Any:
+    """A tensor or NumPy number of no axes as Python's."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 @dataclass
@@ -69,8 +83,7 @@ class RowSource:
     shard_size: int
 
     def __post_init__(self) -> None:
-        # A transform set by the user (an image pipeline, say) is part of the data; a tensor format is not.
-        self._reader = self.dataset if self.dataset.format["type"] == "custom" else self.dataset.with_format(None)
+        self._reader = readable(self.dataset)
 
     def shards(self) -> list[range]:
         """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""
@@ -94,8 +107,17 @@ class RowSource:
             chosen = order[start : start + self.batch_size]
             yield self._batch([shard[index] for index in chosen], [features[index] for index in chosen])
 
+    def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+        """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone."""
+        features = self._features(range(min(len(self.dataset), self.batch_size)))
+        features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
+        chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
+        ends = sorted({0, len(chosen) - 1})
+        alone = {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
+        return collate_checked(self.encoder, chosen), alone
+
     def _features(self, rows: range) -> list[Row]:
-        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]))
+        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]), first=rows.start)
 
     def _batch(self, rows: list[int], features: list[Row]) -> tuple[Tensor, dict[str, Any]]:
         return torch.tensor(rows), collate_checked(self.encoder, features)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, default_data_collator
 
@@ -42,6 +43,7 @@ class Encoder:
         data_collator: The user's collator, or None.
         causal_lm: Whether tokens are their own labels.
         label_ids: The model's number of each class name, for labels that are text.
+        num_labels: How many classes the model has, if it has classes.
         text_columns: The text column, or two of a pair; None finds them.
         max_length: Longest row in tokens.
 
@@ -55,18 +57,32 @@ class Encoder:
     data_collator: Collator | None = None
     causal_lm: bool = False
     label_ids: Mapping[str, int] = field(default_factory=dict)
+    num_labels: int | None = None
     text_columns: Sequence[str] | None = None
     max_length: int = 1024
 
     def __post_init__(self) -> None:
         tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
         self.tokenizer = _training_copy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else None
+        if self.tokenizer is not None:
+            self.max_length = min(self.max_length, self.tokenizer.model_max_length)
+        self._first = 0
         self._encode = self._find_encoding()
         self._check_labels()
 
     # ------------------------------------------------------------------- encode
-    def encode(self, rows: list[Row]) -> list[Row]:
-        """Features of each row: lists and numbers, not yet padded."""
+    def encode(self, rows: list[Row], first: int = 0) -> list[Row]:
+        """Features of each row: lists and numbers, not yet padded.
+
+        Args:
+            rows: {column: value} each.
+            first: Number of the first row in the dataset, for messages.
+
+        Raises:
+            DatasetError: A text is null or no text.
+            LabelError: A label is null, unknown, or no class of the model.
+        """
+        self._first = first
         return self._encode(rows)
 
     def collate(self, features: list[Row]) -> dict[str, Any]:
@@ -109,6 +125,12 @@ class Encoder:
                     f"The dataset has no column {missing}, only {sorted(columns)}",
                     where="text_columns",
                     fix="Name columns that it has.",
+                )
+            if self.causal_lm and len(self.text_columns) > 1:
+                raise DatasetError(
+                    "A causal language model reads one text a row, and two columns were named",
+                    where="text_columns",
+                    fix='Name one; or rename the columns to "prompt" and "completion", whose prompt is not scored.',
                 )
             return self._texts(list(self.text_columns))
         if any(name in columns for name in _INPUT_COLUMNS if not self.inputs or name in self.inputs):
@@ -165,9 +187,17 @@ class Encoder:
     # ---------------------------------------------------------------- encodings
     def _prepared(self, rows: list[Row]) -> list[Row]:
         takes_all = not self.inputs
-        kept = [name for name in rows[0] if takes_all or name in self.inputs or name in LABEL_COLUMNS]
+        labels = self._label_column(rows[0])
+        kept = [
+            name
+            for name in rows[0]
+            if name == labels or (name not in LABEL_COLUMNS and (takes_all or name in self.inputs))
+        ]
         features = [{name: row[name] for name in kept} for row in rows]
-        if self.causal_lm and self.data_collator is None and not set(kept) & set(LABEL_COLUMNS):
+        if labels is not None:
+            for number, feature in enumerate(features):
+                feature[labels] = self._label(feature[labels], labels, number)
+        elif self.causal_lm and self.data_collator is None:
             for feature in features:
                 seen = feature.get("attention_mask", [1] * len(feature["input_ids"]))
                 feature["labels"] = [
@@ -180,7 +210,7 @@ class Encoder:
         tokenizer = self._need_tokenizer(columns)
 
         def encode(rows: list[Row]) -> list[Row]:
-            texts = [[row[column] for row in rows] for column in columns]
+            texts = [self._strings(rows, column) for column in columns]
             if self.causal_lm:
                 return [self._as_own_labels(ids) for ids in tokenizer(texts[0]).input_ids]
             tokens = tokenizer(*texts, truncation=True, max_length=self.max_length)
@@ -189,8 +219,24 @@ class Encoder:
 
         return encode
 
+    def _strings(self, rows: list[Row], column: str) -> list[str]:
+        for number, row in enumerate(rows):
+            if not isinstance(row[column], str):
+                raise DatasetError(
+                    f"Row {self._first + number} holds {row[column]!r}, and a text is needed",
+                    where=f"column {column!r}",
+                    fix="Filter or fill such rows, or name another column with text_columns.",
+                )
+        return [row[column] for row in rows]
+
     def _dialogues(self, rows: list[Row]) -> list[Row]:
         tokenizer = self._need_tokenizer(["messages"])
+        if tokenizer.chat_template is None:
+            raise DatasetError(
+                "The tokenizer has no chat template to join messages with",
+                where="processing_class",
+                fix="Set tokenizer.chat_template, or bring the rows into a text or prompt and completion column.",
+            )
         tokens = [tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True) for row in rows]
         return [self._as_own_labels(list(each["input_ids"]), end=False) for each in tokens]
 
@@ -202,7 +248,7 @@ class Encoder:
             if len(prompts) > 1:
                 asked = [f"{text}\n" for text in asked]
             before = tokenizer(asked).input_ids
-            after = tokenizer([row[completion] for row in rows], add_special_tokens=False).input_ids
+            after = tokenizer(self._strings(rows, completion), add_special_tokens=False).input_ids
             return [self._as_own_labels(ids + more, masked=len(ids)) for ids, more in zip(before, after, strict=True)]
 
         return encode
@@ -235,33 +281,54 @@ class Encoder:
         labels = [IGNORE_INDEX] * min(masked, len(ids)) + ids[masked:]
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
+    def _label_column(self, row: Row) -> str | None:
+        """The column that the loss is to see; a class is none for a causal language model."""
+        columns = [name for name in ("labels", "label", "label_ids") if name in row]
+        if self.causal_lm and self.data_collator is None:
+            columns = [name for name in columns if isinstance(row[name], (list, Tensor))]
+        return columns[0] if columns else None
+
     def _with_labels(self, features: list[Row], rows: list[Row]) -> list[Row]:
-        column = next((name for name in LABEL_COLUMNS if name in rows[0]), None)
+        column = self._label_column(rows[0])
         if column is not None:
-            for feature, row in zip(features, rows, strict=True):
-                feature["labels"] = self._label(row[column], column)
+            for number, (feature, row) in enumerate(zip(features, rows, strict=True)):
+                feature["labels"] = self._label(row[column], column, number)
         return features
 
-    def _label(self, value: Any, column: str) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in self.label_ids:
-            raise LabelError(
-                f"The model knows no class {value!r}, only {list(self.label_ids)[:12]}",
-                where=f"column {column!r}",
-                fix="Set label2id in the model's config, or encode the column (dataset.class_encode_column).",
-            )
-        return self.label_ids[value]
+    def _label(self, value: Any, column: str, number: int) -> Any:
+        where = f"column {column!r}, row {self._first + number}"
+        if value is None:
+            raise LabelError("The label is null", where=where, fix="Filter or fill such rows.")
+        if isinstance(value, str):
+            if value not in self.label_ids:
+                raise LabelError(
+                    f"The model knows no class {value!r}, only {list(self.label_ids)[:12]}",
+                    where=where,
+                    fix="Set label2id in the model's config, or encode the column (dataset.class_encode_column).",
+                )
+            return self.label_ids[value]
+        if isinstance(value, (bool, int)):
+            classes = self.num_labels
+            if classes is not None and classes > 1 and not 0 <= value < classes and value != IGNORE_INDEX:
+                raise LabelError(
+                    f"The label is {value}, and the model has the classes 0 to {classes - 1}",
+                    where=where,
+                    fix="Load the model with the right num_labels, or number the classes from 0.",
+                )
+            return int(value)
+        return value
 
     def _pad(self, features: list[Row]) -> dict[str, Any]:
         assert self.tokenizer is not None
-        name = next((name for name in LABEL_COLUMNS if name in features[0]), None)
-        if name is None or not isinstance(features[0][name], (list, Tensor)):
-            batch = dict(self.tokenizer.pad(features, return_tensors="pt"))
-            if name is not None:
-                batch["labels"] = batch.pop(name)
-            return batch
-        return dict(DataCollatorForSeq2Seq(self.tokenizer)(features))
+        name = self._label_column(features[0])
+        first = None if name is None else features[0][name]
+        if isinstance(first, (list, Tensor)) and not isinstance(first[0], float):
+            return dict(DataCollatorForSeq2Seq(self.tokenizer)(features))
+        inputs = [{key: value for key, value in feature.items() if key != name} for feature in features]
+        batch = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
+        if name is not None:
+            batch["labels"] = torch.tensor([feature[name] for feature in features])
+        return batch
 
 
 def _training_copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

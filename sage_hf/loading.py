@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -22,6 +24,10 @@ from .encoding import LABEL_COLUMNS
 from .errors import ConfigError, DatasetError
 
 _FILE_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+# Words of the tokenizer that transformers makes up for a checkpoint without tokenizer files: the special tokens.
+_EMPTY_VOCABULARY = 8
 
 TASKS = {
     "causal-lm": AutoModelForCausalLM,
@@ -84,11 +90,11 @@ def load_rows(path: str, split: str = "train", name: str | None = None) -> Datas
                 return loaded[split]
             return loaded
         return load_dataset(path, name, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError, UnicodeError) as error:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(
-            f"The dataset cannot be loaded: {str(error).splitlines()[0]}",
+            f"The dataset cannot be loaded: {_first_line(error.__cause__ or error)}",
             where=path,
             fix="Check the path or Hub id, the split (--split) and the configuration (--dataset-name).",
         ) from error
@@ -109,6 +115,8 @@ def load_model(
     Raises:
         ConfigError: The model cannot be loaded, or no task is known.
     """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}", where="--dtype", fix=f"Use one of {', '.join(_DTYPES)}.")
     try:
         config = AutoConfig.from_pretrained(path)
         task = task or _find_task(config, dataset)
@@ -121,11 +129,11 @@ def load_model(
             head = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
             head["num_labels"] = len(names)
         model, info = TASKS[task].from_pretrained(path, dtype=dtype, output_loading_info=True, **head)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"The model cannot be loaded: {str(error).splitlines()[0]}",
+            f"The model cannot be loaded: {_first_line(error)}",
             where=path,
             fix="Check the folder or Hub id; --task and --dtype may help.",
         ) from error
@@ -134,16 +142,22 @@ def load_model(
         processor = processor_class.from_pretrained(path)
     except (OSError, ValueError):
         processor = None  # fine for a prepared dataset; a raw one says what it lacks
+    if task != "image-classification" and processor is not None and processor.vocab_size <= _EMPTY_VOCABULARY:
+        processor = None  # transformers makes an empty tokenizer of a checkpoint that has none
     if device is not None:
         try:
             model = model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"The model cannot be moved to {device!r}: {str(error).splitlines()[0]}",
+                f"The model cannot be moved to {device!r}: {_first_line(error)}",
                 where="--device",
                 fix="Use a device that torch sees here, such as cpu.",
             ) from error
     return Loaded(model, processor, task, sorted(info["missing_keys"]))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _own_task(config: Any) -> str | None:
@@ -179,7 +193,16 @@ def _class_names(dataset: Dataset) -> list[str]:
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    values = set(dataset[column])
+    held = list(dataset.with_format(None)[column])
+    if not all(isinstance(value, (bool, int, str)) for value in held) or any(
+        not isinstance(value, str) and value < 0 for value in held
+    ):
+        raise DatasetError(
+            f"The column {column!r} holds no classes: text or whole numbers from 0, none of them null",
+            where="dataset",
+            fix="Filter or encode it, or load a model that has a head already.",
+        )
+    values = set(held)
     if values and all(isinstance(value, int) for value in values):
         return [str(value) for value in range(max(values) + 1)]
     return sorted(str(value) for value in values)

@@ -10,10 +10,12 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .config import SageConfig
-from .data import RowSource
+from .data import RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder
 from .errors import GroupError
 from .groups import Groups
+
+_CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 def open_source(
@@ -28,18 +30,29 @@ def open_source(
     model_config = getattr(model, "config", None)
     parameters = inspect.signature(model.forward).parameters.values()
     named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    positions = getattr(model_config, "max_position_embeddings", None) or config.max_length
     encoder = Encoder(
-        example=dataset[0],
+        example=readable(dataset)[0],
         inputs=frozenset(named),
         processing_class=processing_class,
         data_collator=data_collator,
-        causal_lm=type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+        causal_lm=any(kind.__name__ in _CAUSAL_LMS for kind in type(model).__mro__),
         label_ids=getattr(model_config, "label2id", None) or {},
+        num_labels=getattr(model_config, "num_labels", None),
         text_columns=config.text_columns,
-        max_length=min(config.max_length, positions),
+        max_length=min([config.max_length, *_position_limits(model)]),
     )
     return RowSource(dataset, encoder, config.batch_size, config.shard_size)
+
+
+def _position_limits(model: nn.Module) -> list[int]:
+    """How many positions the model has; RoBERTa's table begins after the padding index."""
+    tables = [
+        module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0)
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+    ]
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return [*tables, *([limit] if isinstance(limit, int) and limit > 0 else [])]
 
 
 def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Groups:

@@ -133,7 +133,7 @@ class Selection:
             raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
         try:
             if include_dataset:
-                self.dataset.save_to_disk(str(working / "part"))
+                self.dataset.with_format(None).save_to_disk(str(working / "part"))
                 for file in (working / "part").iterdir():
                     file.rename(working / file.name)
                 (working / "part").rmdir()
@@ -194,23 +194,34 @@ class Selection:
             raise OutputError(
                 f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
             ) from error
-        if about.get("format_version") != FORMAT_VERSION:
+        version = about.get("format_version") if isinstance(about, dict) else None
+        if version != FORMAT_VERSION:
             raise OutputError(
-                f"The selection has format {about.get('format_version')}, and this sage_hf reads {FORMAT_VERSION}",
+                f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
                 where=str(folder / _JSON),
                 fix="Use the sage_hf that wrote it, or a newer one.",
             )
-        selection = cls(
-            **{name: arrays[name] for name in ("indices", "scores", "losses", "groups", "status")},
-            group_names=about["group_names"],
-            stats=about["stats"],
-            config=about["config"],
-            source_fingerprint=about["source_fingerprint"],
-        )
+        try:
+            selection = cls(
+                **{name: arrays[name] for name in ("indices", "scores", "losses", "groups", "status")},
+                group_names=about["group_names"],
+                stats=about["stats"],
+                config=about["config"],
+                source_fingerprint=about["source_fingerprint"],
+            )
+        except KeyError as error:
+            raise OutputError(
+                f"The selection lacks {error}", where=str(folder), fix="Make it again, or restore its files."
+            ) from error
         if source is not None:
             selection.attach(source)
         elif (folder / "dataset_info.json").is_file():
-            selection.__dict__["dataset"] = load_from_disk(str(folder))
+            try:
+                selection.__dict__["dataset"] = load_from_disk(str(folder))
+            except (OSError, ValueError) as error:
+                raise OutputError(
+                    f"The kept rows cannot be read: {error}", where=str(folder), fix="Pass the source instead."
+                ) from error
         return selection
 
     def attach(self, source: Dataset) -> None:
@@ -236,7 +247,14 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     Raises:
         OutputError: The folder holds another selection, or anything else.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists():
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise OutputError(
+                f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
+            )
+        return
+    if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir() and (path / _JSON).is_file():
         if overwrite:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 import torch
-from accelerate.utils import tqdm
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
 
 from .agreement import Consensus, agreement
@@ -34,10 +33,11 @@ from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
 from .opening import find_groups, open_source
+from .passes import GradientPasses
 from .projections import Projections
 from .rng import isolated_rng
 from .selection import LOSS_COLUMN, NOT_FINITE, SCORE_COLUMN, SCORED, ZERO_GRADIENT, Selection
-from .shards import MergeTree, Partial
+from .shards import Partial
 from .sketch import FrequentDirections
 from .strategies import STRATEGIES, Candidates
 
@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 _CONSENSUS_BYTES = 2**30
 # Share of the free memory that the sketches may take.
 _MEMORY_SHARE = 0.8
-# A progress bar appears after this many seconds.
-_BAR_DELAY = 2.0
+# Rows of the batch that is compared with rows alone before the first pass.
+_CHECKED_ROWS = 4
 
 
 class SageSelector:
@@ -105,8 +105,7 @@ class SageSelector:
         self._matrix: Tensor | None = None
         self._encoder: Encoder | None = None
         self._groups: Groups | None = None
-        self._status: npt.NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
-        self._losses: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._passes = GradientPasses(self.collector, self.config.seed, num_rows=0)
         self._projected: Projections | None = None
 
     # ------------------------------------------------------------------- pass 1
@@ -134,11 +133,11 @@ class SageSelector:
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
         streaming = self._is_streaming(groups)
         self._check_memory(source, groups)
-        self._status = np.zeros(len(dataset), dtype=np.uint8)
-        self._losses = np.full(len(dataset), np.nan, dtype=np.float32)
+        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset))
         self._projected = None
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         self._check_gradients(source)
+        source.batch_size = self._batch_size()
 
         def new_partial() -> Partial:
             device = self.collector.device
@@ -152,11 +151,11 @@ class SageSelector:
             if partial.consensus is not None:
                 partial.consensus.update(gradients, codes[rows])
 
-        result, _ = self._pass(source, "sketching gradients", new_partial, add)
-        if not (self._status == SCORED).any():
+        result, _ = self._passes.run(source, "sketching gradients", new_partial, add)
+        if not (self._passes.status == SCORED).any():
             raise GradientError(
-                f"No row has a usable gradient: {int((self._status == NOT_FINITE).sum())} are not finite, "
-                f"{int((self._status == ZERO_GRADIENT).sum())} are exactly zero",
+                f"No row has a usable gradient: {int((self._passes.status == NOT_FINITE).sum())} are not finite, "
+                f"{int((self._passes.status == ZERO_GRADIENT).sum())} are exactly zero",
                 where="dataset",
                 fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
                 "alone is not constant (a contrastive loss is).",
@@ -186,7 +185,7 @@ class SageSelector:
         def new_partial() -> Partial:
             return Partial(consensus=Consensus(groups.count, self.config.sketch_size, device=self.collector.device))
 
-        result, _ = self._pass(source, "projecting gradients", new_partial, add)
+        result, _ = self._passes.run(source, "projecting gradients", new_partial, add)
         assert result.consensus is not None
         self.directions = result.consensus.directions().float()
         self._projected = projected
@@ -212,6 +211,8 @@ class SageSelector:
         encoder = self._encoder
         if self._matrix is None or encoder is None or self._groups is None:
             raise SketchError("The selector is not fitted", where="score", fix="Call selector.fit(dataset) first.")
+        if isinstance(batch, LazyRow):
+            raise ConfigError("score takes batches", where="dataset.map", fix="Pass batched=True to map.")
         rows = as_rows(batch)
         codes = torch.zeros(len(rows), dtype=torch.int64)
         if self._groups.column is not None:
@@ -221,16 +222,18 @@ class SageSelector:
                     where="score",
                     fix="Keep the column to group by when you call map.",
                 )
-            codes = torch.from_numpy(self._groups.codes_for(list(batch[self._groups.column])).astype(np.int64))
+            codes = torch.from_numpy(
+                self._groups.codes_for([row[self._groups.column] for row in rows]).astype(np.int64)
+            )
         scores = np.full(len(rows), np.nan, dtype=np.float32)
         losses = np.full(len(rows), np.nan, dtype=np.float32)
         with isolated_rng(self.config.seed):
             features = encoder.encode(rows)
             order = sorted(range(len(rows)), key=lambda row: (-(encoder.length(features[row]) or 0), row))
-            for start in range(0, len(order), self.config.batch_size):
-                chosen = order[start : start + self.config.batch_size]
+            for start in range(0, len(order), self._batch_size()):
+                chosen = order[start : start + self._batch_size()]
                 made = collate_checked(encoder, [features[row] for row in chosen])
-                gradients, loss, status = self._gradients(made)
+                gradients, loss, status = self._passes.gradients(made)
                 usable = (status == SCORED).cpu().numpy()
                 scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
                 losses[chosen] = np.where(usable, loss.float().cpu().numpy(), np.nan)
@@ -247,13 +250,13 @@ class SageSelector:
                 assert self.directions is not None
                 scores[shard.start : shard.stop] = agreement(z, self.directions.cpu(), codes[list(shard)]).numpy()
         else:
-            _, scores = self._pass(
+            _, scores = self._passes.run(
                 source,
                 "scoring agreement",
                 Partial,
                 lambda _, rows, rows_gradients: self._agreement(rows_gradients, codes[rows]),
             )
-        scores[self._status != SCORED] = np.nan
+        scores[self._passes.status != SCORED] = np.nan
         return scores
 
     # ------------------------------------------------------------------- choose
@@ -278,14 +281,14 @@ class SageSelector:
         scored = time.perf_counter()
         indices = self._choose(scores, budget)
         assert self._groups is not None
-        self._losses[self._status != SCORED] = np.nan
+        self._passes.losses[self._passes.status != SCORED] = np.nan
         selection = Selection(
             indices=indices,
             scores=scores,
-            losses=self._losses,
+            losses=self._passes.losses,
             groups=self._groups.codes,
             group_names=self._groups.names,
-            status=self._status,
+            status=self._passes.status,
             stats={},
             config=self.config.to_dict(),
             source_fingerprint=dataset._fingerprint,
@@ -297,7 +300,7 @@ class SageSelector:
 
     def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
         assert self._groups is not None
-        rows = np.flatnonzero(self._status == SCORED).astype(np.int64)
+        rows = np.flatnonzero(self._passes.status == SCORED).astype(np.int64)
         if budget > len(rows):
             logger.warning(
                 "%d rows were asked for and %d could be scored: all of these are kept; see Selection.set_aside.",
@@ -309,7 +312,7 @@ class SageSelector:
         groups = (self._groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
         sizes = np.bincount(groups, minlength=self._groups.count if balanced else 1)
         quotas = allocate_quotas(sizes, budget, self.config.balance if balanced else "proportional")
-        candidates = Candidates(rows, scores[rows], self._losses[rows], groups)
+        candidates = Candidates(rows, scores[rows], self._passes.losses[rows], groups)
         return STRATEGIES[self.config.strategy](candidates, quotas, self.config.seed)
 
     def _stats(self, selection: Selection, fit_seconds: float, score_seconds: float) -> dict[str, Any]:
@@ -338,48 +341,6 @@ class SageSelector:
         }
 
     # ------------------------------------------------------------------ internals
-    def _pass(
-        self,
-        source: RowSource,
-        title: str,
-        new_partial: Callable[[], Partial],
-        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
-    ) -> tuple[Partial, npt.NDArray[np.float32]]:
-        """Runs over all shards and merges what they gather.
-
-        `add` gets each batch's row numbers and gradients, those of unusable rows as zeros; what it returns for the
-        rows [B], if anything, comes back as [N].
-        """
-        tree = MergeTree()
-        values = np.full(len(source.dataset), np.nan, dtype=np.float32)
-        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False) as bar:
-            for number, shard in enumerate(source.shards()):
-                partial = new_partial()
-                seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
-                # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
-                with isolated_rng(self.config.seed + number):
-                    for rows, batch in source.batches(shard):
-                        gradients, losses, status = self._gradients(batch)
-                        seen.append((rows, losses, status, add(partial, rows, gradients)))
-                        bar.update(len(rows))
-                for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
-                    chosen = rows.numpy()
-                    self._status[chosen] = np.maximum(self._status[chosen], status.cpu().numpy())
-                    self._losses[chosen] = losses.float().cpu().numpy()
-                    if value is not None:
-                        values[chosen] = value.cpu().numpy()
-                tree.push(partial)
-        return tree.result(), values
-
-    def _gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
-        gradients, losses = self.collector.collect(batch)
-        squared = gradients.to(torch.float64).square().sum(1)
-        finite = squared.isfinite() & losses.isfinite()
-        status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
-        status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
-        return torch.where(finite[:, None], gradients, 0.0), losses, status
-
     def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
         assert self._matrix is not None and self.directions is not None
         return agreement(gradients.to(self._matrix) @ self._matrix.T, self.directions, codes)
@@ -388,14 +349,18 @@ class SageSelector:
         with isolated_rng(self.config.seed):  # a transform of the dataset may draw
             source = open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
         self._encoder = source.encoder
+        source.batch_size = self._batch_size()
         return source
 
     def _check_gradients(self, source: RowSource) -> None:
+        """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
-            first = range(min(len(source.dataset), source.batch_size, 8))
             with isolated_rng(self.config.seed):
-                _, batch = next(source.batches(first))
-                self.collector.check(batch)
+                self.collector.check(*source.sample(_CHECKED_ROWS))
+
+    def _batch_size(self) -> int:
+        """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
+        return 1 if self.collector.one_at_a_time else self.config.batch_size
 
     def _is_streaming(self, groups: Groups | None) -> bool:
         assert groups is not None

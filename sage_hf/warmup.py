@@ -11,7 +11,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from .config import SageConfig
-from .data import check_dataset
+from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError
 from .opening import open_source
@@ -76,10 +76,11 @@ def warm_up(
         raise ConfigError(f"fraction is {fraction}", where="fraction", fix="Give a share above 0 and at most 1.")
     config = config or SageConfig()
     encoder = open_source(model, check_dataset(dataset), config, processing_class, data_collator).encoder
-    rows = dataset
+    rows = readable(dataset)
     if fraction is not None:
-        rows = dataset.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
+        rows = rows.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
     training = {module: module.training for module in model.modules()}
+    settings = dict(vars(model.config)) if hasattr(model, "config") else None
     device = next(model.parameters()).device
     with isolated_rng(config.seed), tempfile.TemporaryDirectory(prefix="sage_hf-warmup-") as folder:
         arguments = TrainingArguments(
@@ -101,7 +102,12 @@ def warm_up(
             train_dataset=rows,
             data_collator=lambda batch: encoder.collate(encoder.encode(batch)),
         )
-        result = trainer.train()
-    for module, mode in training.items():
-        module.training = mode
+        try:
+            result = trainer.train()
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+            if settings is not None:  # Trainer switches the cache off, forward passes note the problem type
+                vars(model.config).clear()
+                vars(model.config).update(settings)
     return WarmUp(int(result.global_step), float(result.training_loss))

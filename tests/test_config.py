@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from sage_hf import SageConfig
@@ -11,6 +12,8 @@ from sage_hf.errors import BudgetError, ConfigError, SageError
         ("sketch_size", 2.5),
         ("batch_size", -1),
         ("shard_size", True),
+        ("sketch_size", "64"),
+        ("sketch_size", None),
         ("max_length", 0),
         ("balance", "fair"),
         ("consensus", "approximate"),
@@ -29,7 +32,9 @@ def test_a_value_that_cannot_work_is_refused_by_name(field, value):
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("budget", [{"fraction": 0}, {"fraction": 2}, {"num_examples": 0}])
+@pytest.mark.parametrize(
+    "budget", [{"fraction": 0}, {"fraction": 2}, {"num_examples": 0}, {"fraction": "0.1"}, {"num_examples": 2.5}]
+)
 def test_a_budget_out_of_range_is_refused_at_once(budget):
     with pytest.raises(BudgetError):
         SageConfig(**budget)
@@ -52,4 +57,5 @@ def test_every_field_has_a_help_text_and_a_description():
 
 
 def test_the_config_is_plain_data():
+    assert type(SageConfig(num_examples=np.int64(3)).num_examples) is int
     assert SageConfig(fraction=0.5, target_modules=["query"]).to_dict()["target_modules"] == ["query"]

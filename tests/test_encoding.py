@@ -141,6 +141,44 @@ def test_what_cannot_be_encoded_says_what_is_missing(tokenizer):
         batch(encoder(rows, causal_lm=True), rows)
 
 
+@pytest.mark.parametrize("value", [None, 3])
+def test_what_is_no_text_is_named_by_its_row(tokenizer, value):
+    rows = [{"text": "a"}, {"text": value}]
+    with pytest.raises(DatasetError, match=f"Row 41 holds {value}"):
+        encoder(rows, processing_class=tokenizer, causal_lm=True).encode(rows, first=40)
+
+
+def test_labels_that_are_no_class_of_the_model_are_named_by_their_row(tokenizer):
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": None}, {"text": "b", "label": 5}]
+    made = encoder(rows, CLASS_INPUTS, processing_class=tokenizer, num_labels=3)
+    with pytest.raises(LabelError, match=r"null.*row 1"):
+        made.encode(rows[:2])
+    with pytest.raises(LabelError, match=r"label is 5, and the model has the classes 0 to 2.*row 7"):
+        made.encode(rows[2:], first=7)
+
+
+def test_truth_values_and_many_hot_labels_are_kept_as_what_they_are(tokenizer):
+    for labels, kind in (([True, False], torch.int64), ([[1.0, 0.0], [0.0, 1.0]], torch.float32)):
+        rows = [{"text": text, "label": label} for text, label in zip(["a", "a dog"], labels, strict=True)]
+        made = batch(encoder(rows, CLASS_INPUTS, processing_class=tokenizer), rows)
+        assert made["labels"].dtype is kind
+        assert made["labels"].tolist() == labels
+
+
+def test_a_class_beside_the_tokens_is_no_label_of_a_language_model(tokenizer):
+    rows = [{"input_ids": [5, 6], "label": 1}]
+    made = batch(encoder(rows, causal_lm=True, processing_class=tokenizer), rows)
+    assert made["labels"].tolist() == [[5, 6]]
+
+
+def test_one_text_a_row_and_a_chat_template_are_asked_for(tokenizer):
+    with pytest.raises(DatasetError, match="prompt"):
+        encoder([{"q": "a", "a": "b"}], processing_class=tokenizer, causal_lm=True, text_columns=["q", "a"])
+    rows = [{"messages": [{"role": "user", "content": "a"}]}]
+    with pytest.raises(DatasetError, match="no chat template"):
+        encoder(rows, processing_class=tokenizer, causal_lm=True).encode(rows)
+
+
 def test_the_dataset_column_types_do_not_matter(tokenizer):
     rows = Dataset.from_dict({"input_ids": [[1, 2, 3], [4, 5, 6]]}).with_format("torch")
     made = encoder([rows[0]], causal_lm=True, processing_class=tokenizer)

@@ -15,6 +15,7 @@ LAYERS = (
     ("demo",),
     ("loading", "report", "warmup"),
     ("selector",),
+    ("passes",),
     ("selection", "opening", "shards", "projections"),
     ("strategies", "budget", "groups"),
     ("agreement",),
@@ -61,7 +62,7 @@ def test_every_room_has_a_layer():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_small_and_free_of_pickle(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 460
+    assert len(text.splitlines()) <= 420
     assert "import pickle" not in text
     assert "torch.load(" not in text
 

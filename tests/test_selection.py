@@ -71,6 +71,19 @@ def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
     selection.save(tmp_path / "empty")
 
 
+def test_a_folder_that_cannot_be_made_is_refused(selection, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="Nothing can be written"):
+        selection.save(tmp_path / "file" / "kept")
+
+
+def test_rows_with_a_transform_can_be_saved(selection, rows, tmp_path):
+    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    shown = SageSelector(vit(), config=config).select(rows.with_transform(lambda batch: batch))
+    shown.save(tmp_path / "kept")
+    assert Selection.load(tmp_path / "kept").dataset["label"] == selection.dataset["label"]
+
+
 def test_a_write_that_fails_leaves_the_old_selection_and_no_debris(selection, tmp_path, monkeypatch):
     selection.save(tmp_path / "kept")
     monkeypatch.setattr("sage_hf.selection.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -87,6 +100,12 @@ def test_what_is_no_selection_or_a_later_one_is_refused(selection, tmp_path):
     about = tmp_path / "kept" / "selection.json"
     about.write_text(about.read_text().replace('"format_version": 1', '"format_version": 99'))
     with pytest.raises(OutputError, match="format 99"):
+        Selection.load(tmp_path / "kept")
+    about.write_text('{"format_version": 1}')
+    with pytest.raises(OutputError, match="lacks 'group_names'"):
+        Selection.load(tmp_path / "kept")
+    about.write_text("[]")
+    with pytest.raises(OutputError, match="format None"):
         Selection.load(tmp_path / "kept")
     about.write_text("{")
     with pytest.raises(OutputError, match="cannot be read"):

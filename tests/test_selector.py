@@ -138,8 +138,20 @@ def test_model_and_random_state_come_back_after_an_exception():
     spoilt = rows.remove_columns("label").add_column("label", [0] * 20 + [7] * 4)
     model.train()
     before = state_of(model)
-    with pytest.raises(IndexError):
+    with pytest.raises(LabelError, match=r"label is 7.*row 20"):
         select(model, spoilt)
+    assert_same(before, state_of(model))
+
+    def fail(module, arguments):
+        if len(fail.calls) > 3:
+            raise KeyError("in the middle")
+        fail.calls.append(module)
+
+    fail.calls = []
+    model.classifier.register_forward_pre_hook(fail)
+    before = state_of(model)
+    with pytest.raises(KeyError, match="in the middle"):
+        select(model, rows)
     assert_same(before, state_of(model))
 
 
@@ -286,6 +298,54 @@ def test_the_fingerprint_of_a_model_follows_its_weights_alone():
     with torch.no_grad():
         model.classifier.weight[0, 0] += 1e-6
     assert model_fingerprint(model) != before
+
+
+# ------------------------------------------------------------------ padding that shows
+class Blind(nn.Module):
+    """Sees no attention mask: padding changes a row."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.layer = nn.Embedding(64, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids):
+        return self.layer(self.embed(input_ids).mean(1))
+
+
+def test_a_model_that_sees_padding_is_scored_row_by_row_without_any(caplog):
+    rows = token_rows(30).add_column("label", [index % 3 for index in range(30)])
+    wanted = select(Blind(), rows, batch_size=1)
+    found = select(Blind(), rows, batch_size=8)
+    assert found.stats["one_at_a_time"]
+    assert "one at a time" in caplog.text
+    assert np.allclose(found.scores, wanted.scores, atol=1e-6)
+    # With its padding masked out by the model, batches are trusted.
+    assert not select(llama(), token_rows(30)).stats["one_at_a_time"]
+
+
+def test_a_model_that_takes_one_row_only_is_scored_row_by_row():
+    class Single(Sensitive):
+        def forward(self, x):
+            if len(x) > 1:
+                raise ValueError("Cannot handle batch sizes > 1")
+            return super().forward(x)
+
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    rows = datasets.Dataset.from_dict({"x": x, "label": [index % 3 for index in range(20)]})
+    assert np.allclose(select(Single(), rows).scores, select(Sensitive(), rows).scores, atol=1e-6)
+
+
+def test_formats_of_the_dataset_change_nothing():
+    rows = image_rows(24)
+    wanted = select(vit(), rows)
+    for name in ("torch", "numpy"):
+        assert np.array_equal(select(vit(), rows.with_format(name)).scores, wanted.scores)
+    selector = SageSelector(vit(), config=SageConfig(**SMALL)).fit(rows)
+    scored = rows.with_format("torch").map(selector.score, batched=True)
+    assert np.allclose(scored.with_format(None)["sage_score"], wanted.scores, atol=1e-6)
+    with pytest.raises(ConfigError, match="batched=True"):
+        rows.map(selector.score)
 
 
 # ------------------------------------------------------------------------ bad input

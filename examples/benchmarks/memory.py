@@ -37,6 +37,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(256, CLASSES)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits of ten classes."""
         return {"logits": self.head(self.body(x))}
 
 

@@ -174,7 +174,7 @@ def even_rows(model: LlamaForCausalLM, rows: int, rounds: int, device: str) -> d
 
 
 def uneven_rows(model: LlamaForCausalLM, rows: int, rounds: int, device: str) -> dict[str, Any]:
-    """Docstrings with their signatures as masked prompts: fit against Trainer's default batches of 8 in random order."""
+    """Docstrings, signatures as masked prompts: fit against the default batches of Trainer, 8 in random order."""
     dataset = docstring_rows().shuffle(seed=0).select(range(rows))
     tokenizer = train_tokenizer(dataset["completion"], VOCABULARY)
     config = SageConfig(fraction=0.1, batch_size=BATCH, max_length=256, check_gradients=False)

@@ -23,13 +23,15 @@ def gradients_alone(
         loss_settings: As `per_example_loss` takes them.
     """
     floating = [parameter for parameter in parameters if parameter.is_floating_point()]
+    # All of them, not the targets alone: the graph must be the one that training has.
+    thawed = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     try:
-        for parameter in floating:
+        for parameter in thawed:
             parameter.requires_grad_(True)
         loss = own_loss(model, batch, **loss_settings)
         found = torch.autograd.grad(loss, floating, allow_unused=True)
     finally:
-        for parameter in floating:
+        for parameter in thawed:
             parameter.requires_grad_(False)
     gradients = dict(zip(map(id, floating), found, strict=True))
     # A weight that the loss does not reach has a gradient of zero; one that cannot be differentiated has none.

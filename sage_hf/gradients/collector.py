@@ -11,7 +11,7 @@ Axes: B rows of the batch, D row width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -136,16 +136,16 @@ class GradientCollector:
                 self._fall_back(str(reason))
         return self._collect_one_by_one(batch, size)
 
-    def check(self, batch: Batch, rows: int = 2) -> bool:
-        """Compares the first rows of a batch with plain autograd, one row at a time and without hooks.
+    def check(self, batch: Batch, alone: Mapping[int, Batch] | None = None) -> bool:
+        """Compares the first and the last row of a batch with plain autograd, each row alone and without hooks.
 
         Catches what no look at the model can: a layer with the batch on another axis, batch statistics, a loss that
-        mixes rows, a layer that a rule takes for another kind. Where rows are wrong in a batch and right alone, they
-        are taken one at a time from then on.
+        mixes rows, padding that shows, a layer that a rule takes for another kind. Where rows are wrong in a batch and
+        right alone, they are taken one at a time from then on.
 
         Args:
-            batch: As for `collect`.
-            rows: How many rows to compare.
+            batch: As for `collect`; best with its longest row first and its shortest last.
+            alone: Rows of the batch as batches of their own, without padding; cut out of the batch when omitted.
 
         Returns:
             Whether whole batches are trusted.
@@ -154,19 +154,23 @@ class GradientCollector:
             GradientError: Rows are wrong even alone.
         """
         size = batch_rows(batch)
-        count = min(rows, size)
-        truth = torch.cat([self._truth(_row(batch, index, size)) for index in range(count)])
-        differing = self._differing(self.collect(batch)[0][:count], truth)
+        if alone is None:
+            alone = {index: _row(batch, index, size) for index in sorted({0, size - 1})}
+        truth = torch.cat([self._truth(each) for each in alone.values()])
+        try:
+            differing = self._differing(self.collect(batch)[0][list(alone)], truth)
+            reason = f"the gradients of {differing[:6]} differ when rows share a batch"
+        except ValueError as error:  # what models raise that take one row only
+            differing, reason = ["every weight"], str(error)
         if not differing:
             return not self.one_at_a_time
-        alone = torch.cat([self._collect(_row(batch, index, size), 1)[0] for index in range(count)])
-        if wrong := self._differing(alone, truth):
+        if wrong := self._differing(torch.cat([self._collect(each, 1)[0] for each in alone.values()]), truth):
             raise GradientError(
                 f"The gradients of {wrong[:6]} are not what autograd gives",
                 where="target_modules",
                 fix="Leave these modules out: a layer that computes otherwise than its kind needs a rule of its own.",
             )
-        self._fall_back(f"the gradients of {differing[:6]} differ when rows share a batch")
+        self._fall_back(reason)
         return False
 
     def _truth(self, batch: Batch) -> Tensor:
@@ -218,10 +222,12 @@ class GradientCollector:
 
     # ------------------------------------------------------------------- collect
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(size, self.width, dtype=self.dtype, device=self.device)
         called: set[nn.Module] = set()
         written: set[str] = set()
+        with torch.inference_mode(False):  # the rows are filled outside it
+            rows = torch.empty(size, self.width, dtype=self.dtype, device=self.device)
         with as_scored(self.model), self._hooked(rows, size, called, written):
+            batch = {key: _usable(value) for key, value in batch.items()}
             losses = per_example_loss(self.model, batch, **self._loss_settings())
             if losses.requires_grad:
                 losses.sum().backward()
@@ -281,7 +287,7 @@ class GradientCollector:
             output.register_hook(on_gradient)
             return output
 
-        handles = [module.register_forward_hook(on_forward, with_kwargs=True) for module in self._terms]
+        handles = [module.register_forward_hook(on_forward, with_kwargs=True, prepend=True) for module in self._terms]
         try:
             yield
         finally:
@@ -320,6 +326,11 @@ class _GraphStart(torch.autograd.Function):
         return None, None
 
 
+def _usable(value: Any) -> Any:
+    """A tensor that autograd may save: one made under `torch.inference_mode` may not be."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
 def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
     return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 
@@ -351,6 +362,8 @@ def as_scored(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
+    config = getattr(model, "config", None)
+    settings = dict(vars(config)) if config is not None else {}  # forward passes note the problem type there
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.inference_mode(False), torch.enable_grad():
         try:
@@ -368,3 +381,6 @@ def as_scored(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
             for module, implementation in compiled:
                 module._compiled_call_impl = implementation
+            if config is not None:
+                vars(config).clear()
+                vars(config).update(settings)

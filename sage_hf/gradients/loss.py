@@ -203,6 +203,8 @@ def _row_reduce(values: Tensor, weights: Tensor, rows: int, reduction: str) -> T
 def _is_causal_lm(model: nn.Module) -> bool:
     """Whether the model's loss is the plain shifted cross-entropy and its head can skip positions."""
     forward = inspect.signature(model.forward).parameters
+    if getattr(getattr(model, "config", None), "output_router_logits", False):
+        return False  # the loss has a part for the routing of experts
     return "logits_to_keep" in forward and getattr(model, "loss_function", None) is ForCausalLMLoss
 
 

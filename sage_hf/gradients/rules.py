@@ -175,14 +175,21 @@ LINEAR_KINDS = (nn.Linear, Conv1D)
 MATRIX_KINDS = (*LINEAR_KINDS, nn.Conv1d, nn.Conv2d)
 
 
-def rule_for(module: nn.Module) -> Rule | None:
-    """The rule of a module's kind, subclasses included; None when there is none.
+def kind_of(module: nn.Module) -> type[nn.Module] | None:
+    """The layer kind that a module is a subclass of, whether or not it computes as that kind does."""
+    return next((kind for kind in type(module).__mro__ if kind in RULES), None)
 
-    transformers defines an RMSNorm class of its own in every model file; they are known by their names.
+
+def rule_for(module: nn.Module) -> Rule | None:
+    """The rule of a module's kind; None when there is none.
+
+    A subclass counts as its kind while it computes as its kind does: one with a forward of its own (a scaled
+    embedding, a weight-standardised convolution) has no rule. transformers defines an RMSNorm class of its own in
+    every model file; they are known by their names.
     """
-    for kind in type(module).__mro__:
-        if kind in RULES:
-            return RULES[kind]
+    kind = kind_of(module)
+    if kind is not None:
+        return RULES[kind] if type(module).forward is kind.forward else None
     if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
         return rms_norm
     return None

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..config import TARGET_KEYWORDS
 from ..errors import TargetError
-from .rules import LINEAR_KINDS, MATRIX_KINDS, rule_for
+from .rules import LINEAR_KINDS, MATRIX_KINDS, kind_of, rule_for
 
 # How many module names an error lists.
 _NAMED = 12
@@ -35,15 +35,15 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     Raises:
         TargetError: Nothing matches, a name matches nothing, or a matching module has no rule.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    if not names:
+    if not any(True for _ in model.parameters()):
         raise TargetError("The model has no parameters", where="model", fix="Pass a model with weights.")
     if isinstance(target_modules, str) and target_modules in TARGET_KEYWORDS:
         chosen = _by_keyword(model, target_modules)
     else:
         chosen = _by_name(model, target_modules)
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        chosen = {key for key in chosen if key in _trainable(model)}
+    chosen -= _used_otherwise(model)
+    if trainable := {id(parameter) for parameter in model.parameters() if parameter.requires_grad}:
+        chosen &= trainable
     targets = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in chosen}
     if not targets:
         raise TargetError(
@@ -67,24 +67,29 @@ def owners(model: nn.Module, parameter: nn.Parameter) -> list[tuple[str, nn.Modu
 
 def uncovered(model: nn.Module) -> list[str]:
     """Names of trainable parameters that no rule covers: bare parameters, fused experts, unknown layer kinds."""
-    covered = _of_modules(model.modules())
+    covered = _of_modules(model.modules()) - _used_otherwise(model)
     return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
-
-
-def _trainable(model: nn.Module) -> set[int]:
-    return {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
 
 
 def _of_modules(modules: Iterable[nn.Module]) -> set[int]:
     """Ids of the parameters of these modules that a rule covers."""
     found = set()
     for module in modules:
-        rule = rule_for(module)
-        if rule is None or not any(True for _ in module.parameters(recurse=False)):
+        if not any(True for _ in module.parameters(recurse=False)):
             continue
-        terms = rule(module)
+        rule = rule_for(module)
+        terms = rule(module) if rule is not None else {}
         found |= {id(p) for own, p in module.named_parameters(recurse=False) if own in terms}
     return found
+
+
+def _used_otherwise(model: nn.Module) -> set[int]:
+    """ids of parameters that a layer without a rule computes with, such as the table of a scaled embedding.
+
+    Where one is tied to a layer that has a rule, its gradient would lack a part.
+    """
+    unruly = (module for module in model.modules() if kind_of(module) is not None and rule_for(module) is None)
+    return {id(parameter) for module in unruly for parameter in module.parameters(recurse=False)}
 
 
 def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
@@ -93,17 +98,19 @@ def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
     if keyword == "head":
         return _of_modules(_head(model))
     kinds = MATRIX_KINDS if keyword == "auto" else LINEAR_KINDS
-    vocabulary = _vocabulary_head(model)
-    return {id(module.weight) for module in model.modules() if isinstance(module, kinds) and module is not vocabulary}
+    vocabulary = set(_vocabulary_head(model))
+    layers = [module for module in model.modules() if isinstance(module, kinds) and module not in vocabulary]
+    return {id(module.weight) for module in layers if rule_for(module) is not None}
 
 
-def _vocabulary_head(model: nn.Module) -> nn.Module | None:
-    """The language-model head: millions of weights that mostly count tokens."""
+def _vocabulary_head(model: nn.Module) -> list[nn.Module]:
+    """The language-model head, with what wraps it: millions of weights that mostly count tokens."""
     getter = getattr(model, "get_output_embeddings", None)
     try:
-        return getter() if getter is not None else None
+        head = getter() if getter is not None else None
     except (NotImplementedError, AttributeError):
-        return None
+        return []
+    return list(head.modules()) if isinstance(head, nn.Module) else []
 
 
 def _head(model: nn.Module) -> list[nn.Module]:

@@ -89,6 +89,7 @@ def state_of(model):
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
         "hooks": [len(module._forward_hooks) for module in model.modules()],
         "weights": copy.deepcopy(model.state_dict()),
+        "config": model.config.to_dict(),
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state()[1].copy(),
         "python": random.getstate(),
@@ -99,6 +100,7 @@ def assert_same(before, after):
     assert before["training"] == after["training"]
     assert before["trainable"] == after["trainable"]
     assert before["hooks"] == after["hooks"]
+    assert before["config"] == after["config"]
     assert before["python"] == after["python"]
     assert (before["numpy"] == after["numpy"]).all()
     assert torch.equal(before["torch"], after["torch"])
@@ -229,25 +231,21 @@ def test_the_check_finds_rows_that_see_each_other_and_names_the_weights(caplog):
     assert torch.allclose(collector(batch), alone)
 
 
-class Scaled(nn.Linear):
-    """Calls itself a Linear and is not quite one."""
+class Borrowed(nn.Module):
+    """Calls a layer, and uses its weight a second time behind its back."""
+
+    def __init__(self):
+        super().__init__()
+        self.odd = nn.Linear(4, 3)
 
     def forward(self, inputs):
-        return super().forward(inputs) * inputs.mean(-1, keepdim=True)
+        return self.odd(inputs) + nn.functional.linear(inputs * 2, self.odd.weight)
 
 
 def test_the_check_refuses_a_layer_that_computes_otherwise_than_its_kind():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.odd = Scaled(4, 3)
-
-        def forward(self, inputs):
-            return self.odd(inputs)
-
     batch = {"inputs": torch.randn(6, 4) + 1, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
     with pytest.raises(GradientError, match=r"gradients of \['odd.weight'.*not what autograd gives"):
-        GradientCollector(Net(), projection=None).check(batch)
+        GradientCollector(Borrowed(), projection=None).check(batch)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -257,6 +255,24 @@ def test_projected_rows_of_every_head_pass_the_check(kind, projection):
     before = state_of(model)
     assert GradientCollector(model, projection=projection).check(batch)
     assert_same(before, state_of(model))
+
+
+def test_a_user_hook_that_changes_an_output_is_part_of_the_model():
+    model, batch = head("sequence")
+    model.classifier.register_forward_hook(lambda module, args, output: output * 3)
+    collector = GradientCollector(model)
+    assert collector.check(batch)
+    wanted = per_example_gradients(model, batch, ["classifier.weight"])
+    rows = GradientCollector(model, projection=None, target_modules=["classifier.weight"])(batch)
+    assert relative_error(rows, wanted) < 1e-4
+
+
+def test_tensors_of_inference_mode_can_be_scored():
+    model = llama()
+    with torch.inference_mode():
+        batch = lm_batch()
+        rows = GradientCollector(model)(batch)
+    assert torch.equal(rows, GradientCollector(model)({key: value.clone() for key, value in batch.items()}))
 
 
 class Changed(nn.Module):

@@ -55,6 +55,21 @@ def test_frozen_weights_are_left_out_unless_all_are_frozen():
     assert len(names(model, "auto")) > 10
 
 
+def test_a_layer_with_a_forward_of_its_own_has_no_rule_and_takes_what_is_tied_to_it_out():
+    class Scaled(nn.Embedding):
+        def forward(self, inputs):
+            return super().forward(inputs) * 2
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.layer, self.head = Scaled(5, 4), nn.Linear(4, 4), nn.Linear(4, 5, bias=False)
+            self.head.weight = self.embed.weight
+
+    assert names(Net(), "all") == ["layer.weight", "layer.bias"]
+    assert uncovered(Net()) == ["embed.weight"]
+
+
 def test_what_matches_nothing_is_an_error_that_names_the_modules():
     with pytest.raises(TargetError, match=r"'key_proj' matches no layer.*model\.embed_tokens \(Embedding\)"):
         names(llama(), ["q_proj", "key_proj"])

@@ -1,0 +1,92 @@
+"""One pass over a dataset: every row's gradient, once, shard by shard.
+
+Axes: N rows of the dataset, B rows of a batch, D row width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import tqdm
+from torch import Tensor
+
+from .data import RowSource
+from .gradients import GradientCollector
+from .rng import isolated_rng
+from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
+from .shards import MergeTree, Partial
+
+# A progress bar appears after this many seconds.
+_BAR_DELAY = 2.0
+
+
+class GradientPasses:
+    """Runs passes over one dataset, and keeps what every pass learns of its rows.
+
+    Args:
+        collector: Takes the gradients.
+        seed: Of what the model or a transform of the dataset draws.
+        num_rows: N.
+
+    Attributes:
+        status: [N] uint8, whether each row is scored or why it is set aside.
+        losses: [N] float32, each row's own loss.
+    """
+
+    def __init__(self, collector: GradientCollector, seed: int, num_rows: int) -> None:
+        self.collector = collector
+        self.seed = seed
+        self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
+        self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
+
+    def run(
+        self,
+        source: RowSource,
+        title: str,
+        new_partial: Callable[[], Partial],
+        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
+    ) -> tuple[Partial, npt.NDArray[np.float32]]:
+        """Runs over all shards and merges what they gather.
+
+        Args:
+            source: The dataset.
+            title: Of the progress bar.
+            new_partial: Makes what a shard gathers into.
+            add: Gets each batch's row numbers [B] and gradients [B, D], those of unusable rows as zeros.
+
+        Returns:
+            What the shards gathered, merged; and what `add` returned for the rows, if anything, as [N].
+        """
+        tree = MergeTree()
+        values = np.full(len(self.status), np.nan, dtype=np.float32)
+        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False) as bar:
+            for number, shard in enumerate(source.shards()):
+                partial = new_partial()
+                seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+                # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
+                with isolated_rng(self.seed + number):
+                    for rows, batch in source.batches(shard):
+                        gradients, losses, status = self.gradients(batch)
+                        seen.append((rows, losses, status, add(partial, rows, gradients)))
+                        bar.update(len(rows))
+                for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
+                    chosen = rows.numpy()
+                    self.status[chosen] = np.maximum(self.status[chosen], status.cpu().numpy())
+                    self.losses[chosen] = losses.float().cpu().numpy()
+                    if value is not None:
+                        values[chosen] = value.cpu().numpy()
+                tree.push(partial)
+        return tree.result(), values
+
+    def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
+        gradients, losses = self.collector.collect(batch)
+        squared = gradients.to(torch.float64).square().sum(1)
+        finite = squared.isfinite() & losses.isfinite()
+        status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
+        status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
+        return torch.where(finite[:, None], gradients, 0.0), losses, status
