@@ -22,7 +22,7 @@ from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
 
-from .agreement import Consensus, agreement
+from .agreement import Consensus, agreement, unit
 from .budget import allocate_quotas, resolve_budget
 from .config import SageConfig
 from .data import RowSource, as_rows, check_dataset, collate_checked
@@ -44,7 +44,7 @@ from .strategies import STRATEGIES, Candidates
 logger = logging.getLogger(__name__)
 
 # Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
-_CONSENSUS_BYTES = 2**30
+_CONSENSUS_BYTES = 2**28
 # Share of the free memory that the sketches may take.
 _MEMORY_SHARE = 0.8
 # Rows of the batch that is compared with rows alone before the first pass.
@@ -107,6 +107,7 @@ class SageSelector:
         self._groups: Groups | None = None
         self._passes = GradientPasses(self.collector, self.config.seed, num_rows=0)
         self._projected: Projections | None = None
+        self._streaming = True
 
     # ------------------------------------------------------------------- pass 1
     def fit(self, dataset: Dataset) -> SageSelector:
@@ -131,7 +132,7 @@ class SageSelector:
         """
         source = self._open(check_dataset(dataset))
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
-        streaming = self._is_streaming(groups)
+        streaming = self._streaming = self._is_streaming(groups)
         self._check_memory(source, groups)
         self._passes = GradientPasses(self.collector, self.config.seed, len(dataset))
         self._projected = None
@@ -162,7 +163,8 @@ class SageSelector:
             )
         self.sketch = result.sketch
         assert self.sketch is not None
-        self._matrix = self.sketch.sketch
+        # Only directions of z count from here on: a sketch of length 1 keeps huge gradients from overflowing.
+        self._matrix = self.sketch.sketch / self.sketch.singular_values[0].to(self.sketch.dtype)
         if result.consensus is not None:
             self.directions = result.consensus.directions(self._matrix).float()
         else:
@@ -177,7 +179,7 @@ class SageSelector:
         projected = Projections(len(codes), self.config.sketch_size, source.dataset._fingerprint)
 
         def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
-            z = gradients.to(matrix) @ matrix.T
+            z = unit(gradients).to(matrix) @ matrix.T
             assert partial.consensus is not None
             partial.consensus.update(z, codes[rows])
             projected.write(rows, z)
@@ -328,7 +330,7 @@ class SageSelector:
             "sketch_size": self.config.sketch_size,
             "row_width": self.collector.width,
             "target_weights": self.collector.num_target_weights,
-            "consensus": "exact" if not self._is_streaming(self._groups) else "streaming",
+            "consensus": "streaming" if self._streaming else "exact",
             "group_by": self._groups.column if self._groups else None,
             "one_at_a_time": self.collector.one_at_a_time,
             "mean_score": float(selection.scores[scored].mean(dtype=np.float64)),
@@ -343,7 +345,7 @@ class SageSelector:
     # ------------------------------------------------------------------ internals
     def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
         assert self._matrix is not None and self.directions is not None
-        return agreement(gradients.to(self._matrix) @ self._matrix.T, self.directions, codes)
+        return agreement(unit(gradients).to(self._matrix) @ self._matrix.T, self.directions, codes)
 
     def _open(self, dataset: Dataset) -> RowSource:
         with isolated_rng(self.config.seed):  # a transform of the dataset may draw
@@ -362,8 +364,7 @@ class SageSelector:
         """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
         return 1 if self.collector.one_at_a_time else self.config.batch_size
 
-    def _is_streaming(self, groups: Groups | None) -> bool:
-        assert groups is not None
+    def _is_streaming(self, groups: Groups) -> bool:
         if self.config.consensus == "exact":
             return False
         too_large = groups.count * self.collector.width * 8 > _CONSENSUS_BYTES
@@ -381,6 +382,8 @@ class SageSelector:
         device = self.collector.device
         alive = max(1, len(source.shards()).bit_length())
         sketches = (2 + alive) * self.config.sketch_size * self.collector.width * 4
+        if self._streaming:
+            sketches += (1 + alive) * groups.count * self.collector.width * 8
         rows = self.config.batch_size * self.collector.width * 4
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
         logger.info(

@@ -225,6 +225,16 @@ def test_rows_that_cannot_be_scored_are_set_aside_named_and_leave_the_others_alo
     assert selection.stats["set_aside"] == 3
 
 
+@pytest.mark.parametrize("consensus", ["streaming", "exact"])
+def test_huge_and_tiny_gradients_are_scored_by_their_direction(consensus):
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    scale = np.where(np.arange(30) % 2, 1e25, 1e-12).astype(np.float32)[:, None]
+    rows = datasets.Dataset.from_dict({"x": x * scale, "label": [index % 3 for index in range(30)]})
+    selection = select(Sensitive(), rows, group_by=None, consensus=consensus, check_gradients=False)
+    assert not selection.set_aside
+    assert np.isfinite(selection.scores).all()
+
+
 def test_when_too_few_rows_can_be_scored_all_of_them_are_kept_and_said(caplog):
     rows = datasets.Dataset.from_dict({"x": np.ones((4, 4), np.float32), "label": [0, 1, 2, -100]})
     selection = select(Sensitive(), rows, fraction=1.0, group_by=None)
