@@ -86,7 +86,7 @@ def _public_things() -> Iterator[tuple[str, object]]:
         except Exception:  # a module for another platform
             continue
         for name, thing in sorted(vars(module).items()):
-            is_own = getattr(thing, "__module__", "").partition(".")[0] == module_name
+            is_own = (getattr(thing, "__module__", None) or "").partition(".")[0] == module_name
             if name.startswith("_") or not is_own or not callable(thing) or id(thing) in seen:
                 continue
             seen.add(id(thing))

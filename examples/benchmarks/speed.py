@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import write
 from python_text import docstring_rows, train_tokenizer
 
-from sage_hf import FrequentDirections, GradientCollector, SageConfig, SageSelector
+from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageSelector
 from sage_hf.opening import open_source
+from sage_hf.passes import GradientPasses
 
 VOCABULARY, LENGTH, BATCH = 8192, 128, 16
 Batch = dict[str, torch.Tensor]
@@ -218,14 +219,14 @@ def uneven_rows(model: LlamaForCausalLM, rows: int, rounds: int, device: str) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rows", type=int, default=512, help="rows a round")
+    parser.add_argument("--rows", type=int, default=256, help="rows a round")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         torch.set_num_threads(1)
     model = build_model().to(arguments.device)
     even = even_rows(model, arguments.rows, arguments.rounds, arguments.device)
-    uneven = uneven_rows(model, arguments.rows // 2, arguments.rounds, arguments.device)
+    uneven = uneven_rows(model, arguments.rows, arguments.rounds, arguments.device)
 
     lines = [("measured", "ratio", "range", "wanted")]
     for name, result, wanted in (
