@@ -61,7 +61,9 @@ def make_rows(size: int, folder: Path) -> None:
 def measure(folder: Path, consensus: str) -> dict[str, float]:
     """Selects, while a thread samples the memory."""
     dataset = load_from_disk(str(folder))
-    warm = SageConfig(num_examples=10, batch_size=64, consensus=consensus)
+    settings = {"batch_size": 64, "projection": 32, "consensus": consensus}
+    torch.set_num_threads(1)
+    warm = SageConfig(num_examples=10, **settings)
     SageSelector(Classifier(), config=warm).select(dataset.select(range(500)))  # libraries loaded, pools filled
     before, peak, done = own_bytes(), [0], threading.Event()
 
@@ -72,7 +74,7 @@ def measure(folder: Path, consensus: str) -> dict[str, float]:
     thread = threading.Thread(target=sample)
     thread.start()
     start = time.perf_counter()
-    SageSelector(Classifier(), config=SageConfig(fraction=0.1, batch_size=64, consensus=consensus)).select(dataset)
+    SageSelector(Classifier(), config=SageConfig(fraction=0.1, **settings)).select(dataset)
     seconds = time.perf_counter() - start
     done.set()
     thread.join()

@@ -332,31 +332,26 @@ def test_tensors_without_a_common_first_axis_are_refused():
         GradientCollector(llama())({**lm_batch(), "labels": torch.zeros(3, 9, dtype=torch.long)})
 
 
+class HalfIdle(nn.Module):
+    """Has a layer that its forward never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return self.used(inputs)
+
+
 def test_targets_that_take_no_part_in_the_loss_are_an_error():
-    class Idle(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.idle = nn.Linear(4, 3), nn.Linear(4, 3)
-
-        def forward(self, inputs):
-            return self.used(inputs)
-
     batch = {"inputs": torch.randn(3, 4), "labels": torch.tensor([0, 1, 2])}
     with pytest.raises(GradientError, match="No targeted layer has a part in the loss"):
-        GradientCollector(Idle(), target_modules=["idle"])(batch)
+        GradientCollector(HalfIdle(), target_modules=["idle"])(batch)
 
 
 def test_a_targeted_layer_that_is_not_called_counts_as_zero_and_is_named(caplog):
-    class Partly(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.used, self.idle = nn.Linear(4, 3), nn.Linear(4, 3)
-
-        def forward(self, inputs):
-            return self.used(inputs)
-
     batch = {"inputs": torch.randn(3, 4), "labels": torch.tensor([0, 1, 2])}
-    rows = GradientCollector(Partly(), projection=None)(batch)
+    rows = GradientCollector(HalfIdle(), projection=None)(batch)
     assert rows.shape == (3, 24)
     assert not rows[:, 12:].any()
     assert "idle.weight" in caplog.text
