@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, default_data_collator
 
 from .errors import DatasetError, LabelError
+from .gradients.loss import IGNORE_INDEX
 
 Row = dict[str, Any]
 Collator = Callable[[list[Row]], Mapping[str, Any]]
 
-IGNORE_INDEX = -100
 LABEL_COLUMNS = ("label", "labels", "label_ids")
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 _INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from .encoding import LABEL_COLUMNS
-from .errors import ConfigError, DatasetError
+from .errors import ConfigError, DatasetError, SageError
 
 _FILE_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
@@ -90,9 +90,9 @@ def load_rows(path: str, split: str = "train", name: str | None = None) -> Datas
                 return loaded[split]
             return loaded
         return load_dataset(path, name, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError, UnicodeError) as error:
-        if isinstance(error, DatasetError):
-            raise
+    except SageError:
+        raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise DatasetError(
             f"The dataset cannot be loaded: {_first_line(error.__cause__ or error)}",
             where=path,
@@ -129,9 +129,9 @@ def load_model(
             head = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
             head["num_labels"] = len(names)
         model, info = TASKS[task].from_pretrained(path, dtype=dtype, output_loading_info=True, **head)
+    except SageError:
+        raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(
             f"The model cannot be loaded: {_first_line(error)}",
             where=path,

@@ -14,6 +14,7 @@ from .config import SageConfig
 from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError
+from .gradients.collector import unchanged_config
 from .opening import open_source
 from .rng import isolated_rng
 
@@ -80,9 +81,12 @@ def warm_up(
     if fraction is not None:
         rows = rows.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
     training = {module: module.training for module in model.modules()}
-    settings = dict(vars(model.config)) if hasattr(model, "config") else None
     device = next(model.parameters()).device
-    with isolated_rng(config.seed), tempfile.TemporaryDirectory(prefix="sage_hf-warmup-") as folder:
+    with (
+        isolated_rng(config.seed),
+        unchanged_config(model),
+        tempfile.TemporaryDirectory(prefix="sage_hf-warmup-") as folder,
+    ):
         arguments = TrainingArguments(
             folder,
             max_steps=steps if steps is not None else -1,
@@ -107,7 +111,4 @@ def warm_up(
         finally:
             for module, mode in training.items():
                 module.training = mode
-            if settings is not None:  # Trainer switches the cache off, forward passes note the problem type
-                vars(model.config).clear()
-                vars(model.config).update(settings)
     return WarmUp(int(result.global_step), float(result.training_loss))

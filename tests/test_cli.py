@@ -121,6 +121,10 @@ def test_options_reach_the_config(folder, tmp_path):
         (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),
         (["lm", "rows.json", "--fraction", "0.5", "--device", "tpu9"], "cannot be moved to 'tpu9'"),
         (["bert", "rows.json", "--fraction", "0.5"], "names no known task"),
+        (
+            ["bert", "rows.json", "--fraction", "0.5", "--task", "sequence-classification"],
+            "Rename the label column, or pass --task causal-lm.",
+        ),
         (["lm", "rows.json", "--fraction", "0.5", "--warmup-steps", "1", "--warmup-fraction", "0.1"], "Both"),
         (["lm", "rows.json", "--fraction", "0.5", "--group-by", "topic"], "no column 'topic'"),
     ],

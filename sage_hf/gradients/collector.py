@@ -176,7 +176,9 @@ class GradientCollector:
     def _truth(self, batch: Batch) -> Tensor:
         """The gradient row of a batch of one by autograd, [1, D]; NaN where a weight cannot be differentiated."""
         with as_scored(self.model):
-            gradients = gradients_alone(self.model, list(self._targets.values()), batch, self._loss_settings())
+            gradients = gradients_alone(
+                self.model, list(self._targets.values()), _usable(batch), self._loss_settings()
+            )
         parts = [
             torch.full(block.widths, torch.nan).reshape(1, -1) if each is None else block.project(each).reshape(1, -1)
             for block, each in zip(self.blocks, gradients, strict=True)
@@ -227,8 +229,7 @@ class GradientCollector:
         with torch.inference_mode(False):  # the rows are filled outside it
             rows = torch.empty(size, self.width, dtype=self.dtype, device=self.device)
         with as_scored(self.model), self._hooked(rows, size, called, written):
-            batch = {key: _usable(value) for key, value in batch.items()}
-            losses = per_example_loss(self.model, batch, **self._loss_settings())
+            losses = per_example_loss(self.model, _usable(batch), **self._loss_settings())
             if losses.requires_grad:
                 losses.sum().backward()
         if not losses.requires_grad or not called:
@@ -326,9 +327,12 @@ class _GraphStart(torch.autograd.Function):
         return None, None
 
 
-def _usable(value: Any) -> Any:
-    """A tensor that autograd may save: one made under `torch.inference_mode` may not be."""
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+def _usable(batch: Batch) -> dict[str, Any]:
+    """The batch with tensors that autograd may save: those made under `torch.inference_mode` may not be."""
+    return {
+        key: value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+        for key, value in batch.items()
+    }
 
 
 def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
@@ -362,10 +366,13 @@ def as_scored(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
-    config = getattr(model, "config", None)
-    settings = dict(vars(config)) if config is not None else {}  # forward passes note the problem type there
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)), torch.inference_mode(False), torch.enable_grad():
+    with (
+        torch.random.fork_rng(devices=list(devices)),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        unchanged_config(model),
+    ):
         try:
             for module in training:
                 module.training = False
@@ -381,6 +388,16 @@ def as_scored(model: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
             for module, implementation in compiled:
                 module._compiled_call_impl = implementation
-            if config is not None:
-                vars(config).clear()
-                vars(config).update(settings)
+
+
+@contextmanager
+def unchanged_config(model: nn.Module) -> Iterator[None]:
+    """Puts a model's config back: forward passes note the problem type there, Trainer switches the cache off."""
+    config = getattr(model, "config", None)
+    settings = dict(vars(config)) if config is not None else {}
+    try:
+        yield
+    finally:
+        if config is not None:
+            vars(config).clear()
+            vars(config).update(settings)

@@ -71,11 +71,16 @@ def uncovered(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
 
 
+def _holds_weights(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own, not only in its parts."""
+    return next(module.parameters(recurse=False), None) is not None
+
+
 def _of_modules(modules: Iterable[nn.Module]) -> set[int]:
     """Ids of the parameters of these modules that a rule covers."""
     found = set()
     for module in modules:
-        if not any(True for _ in module.parameters(recurse=False)):
+        if not _holds_weights(module):
             continue
         rule = rule_for(module)
         terms = rule(module) if rule is not None else {}
@@ -146,7 +151,7 @@ def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
     chosen: set[int] = set()
     for pattern in patterns:
         modules = {name: module for name, module in model.named_modules() if name and matches(pattern, name)}
-        owning = {name: m for name, m in modules.items() if any(True for _ in m.parameters(recurse=False))}
+        owning = {name: m for name, m in modules.items() if _holds_weights(m)}
         ruleless = [f"{name} ({type(module).__name__})" for name, module in owning.items() if rule_for(module) is None]
         if ruleless and not is_regex:
             raise TargetError(
@@ -170,7 +175,7 @@ def _describe(model: nn.Module) -> str:
     held = [
         f"{name or 'the model itself'} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if _holds_weights(module)
     ]
     shown = ", ".join(held[:_NAMED])
     return shown + (f" and {len(held) - _NAMED} more" if len(held) > _NAMED else "")
