@@ -7,6 +7,8 @@ from .gradients import GradientCollector, per_example_loss
 from .selection import Selection
 from .selector import SageSelector
 from .sketch import FrequentDirections
+from .trainer import SageMixin, SageTrainer
+from .training_args import SageArguments, SageTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -14,9 +16,13 @@ __all__ = [
     "Consensus",
     "FrequentDirections",
     "GradientCollector",
+    "SageArguments",
     "SageConfig",
     "SageError",
+    "SageMixin",
     "SageSelector",
+    "SageTrainer",
+    "SageTrainingArguments",
     "Selection",
     "agreement",
     "per_example_loss",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, TARGET_KEYWORDS, SageConfig
+from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, SageConfig, from_text
 from .errors import ConfigError, SageError
 from .report import summary
 from .strategies import STRATEGIES
@@ -42,7 +41,7 @@ def _words(name: str, values: Any) -> type[Enum]:
     return Enum(name, {value: value for value in values}, type=str)  # type: ignore[return-value]
 
 
-# How a field's text on the command line becomes its value, where the two differ.
+# Fields that take one of a few words.
 _CHOICES = {
     "strategy": _words("Strategy", STRATEGIES),
     "balance": _words("Balance", BALANCES),
@@ -51,27 +50,7 @@ _CHOICES = {
 }
 
 
-def _parse(name: str, value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if name == "projection":
-        if value in ("auto", "none"):
-            return None if value == "none" else "auto"
-        if not value.isdecimal():
-            raise ConfigError(
-                f"projection is {value!r}", where="--projection", fix="Use auto, none, or a whole number."
-            )
-        return int(value)
-    if name == "target_modules":
-        # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
-        return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
-    if name == "group_by":
-        return None if value == "none" else value
-    if name == "text_columns":
-        return value.split(",") if value else None
-    return value
-
-
+# Options that are text, or whose default does not tell their type.
 _TYPES: dict[str, Any] = {
     "fraction": float | None,
     "num_examples": int | None,
@@ -103,7 +82,7 @@ def _with_config(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        with_config = {each.name: _parse(each.name, given.pop(each.name)) for each in fields(SageConfig)}
+        with_config = {each.name: from_text(each.name, given.pop(each.name)) for each in fields(SageConfig)}
         command(**given, config=SageConfig(**with_config))
 
     run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]

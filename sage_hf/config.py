@@ -5,7 +5,10 @@ The CLI reads its options, their help and their defaults from the fields of `Sag
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from numbers import Real
 from typing import Any, Literal
 
@@ -120,6 +123,44 @@ class SageConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
         return asdict(self)
+
+
+def check_strategy(name: str, known: Iterable[str]) -> None:
+    """Checks a strategy's name, which the config cannot: it knows no strategies.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name not in known:
+        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"Use one of {list(known)}.")
+
+
+def from_text(name: str, value: Any) -> Any:
+    """The value of a field of `SageConfig` that a shell or a YAML file may have given as text.
+
+    Args:
+        name: The field.
+        value: Text, or the value itself, which is returned as it is.
+
+    Raises:
+        ConfigError: The text says nothing that the field can be.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if not isinstance(value, str):
+        return value
+    if name == "projection" and value != "auto":
+        if value != "none" and not value.isdecimal():
+            raise ConfigError(f"projection is {value!r}", where="projection", fix="Use auto, none, or a whole number.")
+        return None if value == "none" else int(value)
+    if name == "target_modules":
+        # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
+        return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
+    if name == "group_by":
+        return None if value == "none" else value
+    if name == "text_columns":
+        return value.split(",") if value else None
+    return value
 
 
 def _is_whole(value: Any) -> bool:

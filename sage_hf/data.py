@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 
-from .encoding import Encoder, Row
+from .encoding import Row
 from .errors import BatchAxisError, DatasetError
 from .gradients.loss import batch_rows
 
@@ -66,6 +66,27 @@ def _scalar(value: Any) -> Any:
     return value.item() if getattr(value, "shape", None) == () else value
 
 
+class Batcher(Protocol):
+    """The way from rows to batches; `Encoder` is one."""
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether rows are short lists of tokens, of which a shard fits into memory at once and sorts by length."""
+        ...
+
+    def encode(self, rows: list[Row], first: int = 0) -> list[Row]:
+        """Features of each row; `first` is the number of the first in the dataset."""
+        ...
+
+    def length(self, feature: Row) -> int | None:
+        """Tokens of an encoded row; None where rows have no length."""
+        ...
+
+    def collate(self, features: list[Row]) -> dict[str, Any]:
+        """A batch of features."""
+        ...
+
+
 @dataclass
 class RowSource:
     """A dataset and the way from its rows to batches.
@@ -78,7 +99,7 @@ class RowSource:
     """
 
     dataset: Dataset
-    encoder: Encoder
+    encoder: Batcher
     batch_size: int
     shard_size: int
 
@@ -107,14 +128,19 @@ class RowSource:
             chosen = order[start : start + self.batch_size]
             yield self._batch([shard[index] for index in chosen], [features[index] for index in chosen])
 
-    def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-        """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone."""
+    def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]] | None]:
+        """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone.
+
+        None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
+        """
         features = self._features(range(min(len(self.dataset), self.batch_size)))
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
+        batch = collate_checked(self.encoder, chosen)
+        if not _equal(batch, collate_checked(self.encoder, chosen)):
+            return batch, None
         ends = sorted({0, len(chosen) - 1})
-        alone = {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
-        return collate_checked(self.encoder, chosen), alone
+        return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
 
     def _features(self, rows: range) -> list[Row]:
         return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]), first=rows.start)
@@ -123,13 +149,18 @@ class RowSource:
         return torch.tensor(rows), collate_checked(self.encoder, features)
 
 
-def collate_checked(encoder: Encoder, features: list[Row]) -> dict[str, Any]:
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two batches of the same rows hold the same tensors."""
+    return all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, Tensor))
+
+
+def collate_checked(encoder: Batcher, features: list[Row]) -> dict[str, Any]:
     """A batch that has one row for each feature.
 
     Raises:
         BatchAxisError: The collator packed them.
     """
-    batch = encoder.collate(features)
+    batch = encoder.collate([dict(feature) for feature in features])  # collators take columns out of what they get
     found = batch_rows(batch)
     if found != len(features):
         raise BatchAxisError(

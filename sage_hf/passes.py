@@ -31,15 +31,17 @@ class GradientPasses:
         collector: Takes the gradients.
         seed: Of what the model or a transform of the dataset draws.
         num_rows: N.
+        progress: Whether passes show a progress bar.
 
     Attributes:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
     """
 
-    def __init__(self, collector: GradientCollector, seed: int, num_rows: int) -> None:
+    def __init__(self, collector: GradientCollector, seed: int, num_rows: int, progress: bool = True) -> None:
         self.collector = collector
         self.seed = seed
+        self.progress = progress
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
 
@@ -63,7 +65,8 @@ class GradientPasses:
         """
         tree = MergeTree()
         values = np.full(len(self.status), np.nan, dtype=np.float32)
-        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False) as bar:
+        hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
+        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False, disable=hidden) as bar:
             for number, shard in enumerate(source.shards()):
                 partial = new_partial()
                 seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []

@@ -23,3 +23,14 @@ def isolated_rng(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def default_seed(seed: int) -> Iterator[None]:
+    """torch's CPU generator as if seeded with `seed`, and as before on exit: random samplers read the seed from it."""
+    state = torch.random.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        torch.random.set_rng_state(state)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from .errors import DatasetError, OutputError
+from .fingerprint import dataset_digest
 
 SCORE_COLUMN = "sage_score"
 LOSS_COLUMN = "sage_loss"
@@ -230,7 +231,11 @@ class Selection:
         Raises:
             DatasetError: It is another dataset than the one that was selected from.
         """
-        if len(source) != len(self.scores) or source._fingerprint != self.source_fingerprint:
+        # The fingerprint tells how a dataset was made; where it differs, the rows decide.
+        same = len(source) == len(self.scores) and (
+            source._fingerprint == self.source_fingerprint or dataset_digest(source) == self.stats.get("source_digest")
+        )
+        if not same:
             raise DatasetError(
                 f"The selection was made from {len(self.scores)} rows with fingerprint {self.source_fingerprint}, and "
                 f"this dataset has {len(source)} rows and fingerprint {source._fingerprint}",

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
@@ -24,14 +23,15 @@ from torch import Tensor, nn
 
 from .agreement import Consensus, agreement, unit
 from .budget import allocate_quotas, resolve_budget
-from .config import SageConfig
-from .data import RowSource, as_rows, check_dataset, collate_checked
-from .encoding import Collator, Encoder
+from .config import SageConfig, check_strategy
+from .data import Batcher, RowSource, as_rows, check_dataset, collate_checked
+from .encoding import Collator
 from .errors import ConfigError, GradientError, GroupError, SageError, SketchError
-from .fingerprint import model_fingerprint
+from .fingerprint import dataset_digest, model_fingerprint
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
+from .memory import check_memory
 from .opening import find_groups, open_source
 from .passes import GradientPasses
 from .projections import Projections
@@ -45,10 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
 _CONSENSUS_BYTES = 2**28
-# Share of the free memory that the sketches may take.
-_MEMORY_SHARE = 0.8
 # Rows of the batch that is compared with rows alone before the first pass.
-_CHECKED_ROWS = 4
+CHECKED_ROWS = 4
 
 
 class SageSelector:
@@ -64,6 +62,7 @@ class SageSelector:
         data_collator: Joins rows to a batch, instead of the default.
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
+        progress: Whether to show progress bars, on the main process.
 
     Raises:
         ConfigError: The strategy is unknown.
@@ -83,12 +82,10 @@ class SageSelector:
         data_collator: Collator | None = None,
         loss_function: LossFunction | None = None,
         config: SageConfig | None = None,
+        progress: bool = True,
     ) -> None:
         self.config = config or SageConfig()
-        if self.config.strategy not in STRATEGIES:
-            raise ConfigError(
-                f"strategy is {self.config.strategy!r}", where="strategy", fix=f"Use one of {list(STRATEGIES)}."
-            )
+        check_strategy(self.config.strategy, STRATEGIES)
         self.model = model
         self.processing_class = processing_class
         self.data_collator = data_collator
@@ -103,9 +100,10 @@ class SageSelector:
         self.sketch: FrequentDirections | None = None
         self.directions: Tensor | None = None
         self._matrix: Tensor | None = None
-        self._encoder: Encoder | None = None
+        self._encoder: Batcher | None = None
         self._groups: Groups | None = None
-        self._passes = GradientPasses(self.collector, self.config.seed, num_rows=0)
+        self._progress = progress
+        self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
         self._projected: Projections | None = None
         self._streaming = True
 
@@ -134,7 +132,7 @@ class SageSelector:
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
         streaming = self._streaming = self._is_streaming(groups)
         self._check_memory(source, groups)
-        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset))
+        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress)
         self._projected = None
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         self._check_gradients(source)
@@ -339,6 +337,7 @@ class SageSelector:
             "fit_seconds": fit_seconds,
             "score_seconds": score_seconds,
             "model_fingerprint": model_fingerprint(self.collector.model),
+            "source_digest": dataset_digest(selection.source) if selection.source is not None else None,
             "groups": selection.group_table,
         }
 
@@ -349,16 +348,19 @@ class SageSelector:
 
     def _open(self, dataset: Dataset) -> RowSource:
         with isolated_rng(self.config.seed):  # a transform of the dataset may draw
-            source = open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
+            source = self._open_source(dataset)
         self._encoder = source.encoder
         source.batch_size = self._batch_size()
         return source
+
+    def _open_source(self, dataset: Dataset) -> RowSource:
+        return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
 
     def _check_gradients(self, source: RowSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
             with isolated_rng(self.config.seed):
-                self.collector.check(*source.sample(_CHECKED_ROWS))
+                self.collector.check(*source.sample(CHECKED_ROWS))
 
     def _batch_size(self) -> int:
         """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
@@ -378,24 +380,8 @@ class SageSelector:
         return not too_large
 
     def _check_memory(self, source: RowSource, groups: Groups) -> None:
-        """Says before the run what it needs, and refuses what cannot fit."""
-        device = self.collector.device
-        alive = max(1, len(source.shards()).bit_length())
-        sketches = (2 + alive) * self.config.sketch_size * self.collector.width * 4
-        if self._streaming:
-            sketches += (1 + alive) * groups.count * self.collector.width * 8
-        rows = self.config.batch_size * self.collector.width * 4
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-        logger.info(
-            "Sketches of %d rows x %d take %d MB.", self.config.sketch_size, self.collector.width, sketches >> 20
-        )
-        if sketches + rows > _MEMORY_SHARE * free:
-            raise ConfigError(
-                f"Sketches of {self.config.sketch_size} rows x {self.collector.width} and batches of "
-                f"{self.config.batch_size} take {(sketches + rows) >> 20} MB, and {free >> 20} MB are free",
-                where="projection, sketch_size, batch_size",
-                fix='Use projection="auto" or a smaller side, fewer target modules, or a smaller sketch or batch.',
-            )
+        consensus = groups.count if self._is_streaming(groups) else 0
+        check_memory(self.config, self.collector.width, self.collector.device, len(source.shards()), consensus)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as a hash of what determines the scores: all that `datasets` needs to name a cache file."""

@@ -14,7 +14,7 @@ from .config import SageConfig
 from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError
-from .gradients.collector import unchanged_config
+from .gradients.state import unchanged_config
 from .opening import open_source
 from .rng import isolated_rng
 

@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from ..errors import GradientError
+from ..errors import BatchAxisError, GradientError
 from .alone import gradients_alone
 from .blocks import Block, capture, contribute, term_shape
 from .loss import Batch, LossFunction, NotSeparable, batch_rows, per_example_loss
 from .projection import block_widths
 from .rules import Lookup, Term, rule_for
+from .state import as_scored, unwrap
 from .targets import owners, resolve_targets, uncovered
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class GradientCollector:
         self.loss_reduction = loss_reduction
         self.loss_function = loss_function
         self.one_at_a_time = False
+        self._computes_in_half = False
         self._targets = resolve_targets(self.model, target_modules)
         self._terms: dict[nn.Module, list[tuple[Block, Term]]] = {}
         self._names: dict[nn.Module, str] = {}
@@ -152,11 +153,13 @@ class GradientCollector:
 
         Raises:
             GradientError: Rows are wrong even alone.
+            BatchAxisError: The loss compares rows, and is constant for one alone.
         """
         size = batch_rows(batch)
         if alone is None:
             alone = {index: _row(batch, index, size) for index in sorted({0, size - 1})}
         truth = torch.cat([self._truth(each) for each in alone.values()])
+        self._check_not_contrastive(batch, truth)
         try:
             differing = self._differing(self.collect(batch)[0][list(alone)], truth)
             reason = f"the gradients of {differing[:6]} differ when rows share a batch"
@@ -172,6 +175,25 @@ class GradientCollector:
             )
         self._fall_back(reason)
         return False
+
+    def _check_not_contrastive(self, batch: Batch, truth: Tensor) -> None:
+        """A loss that compares the rows of a batch is constant for one row, whatever the row is."""
+        if truth.nan_to_num().any():
+            return
+        size = batch_rows(batch)
+        try:
+            compares = bool(self._collect(batch, size)[0].nan_to_num().any())
+        except NotSeparable:
+            compares = not self._collect_one_by_one(batch, size)[0].nan_to_num().any()
+        except ValueError:  # what models raise that take one row only
+            return
+        if compares:
+            raise BatchAxisError(
+                "Rows have a gradient together and none alone: the loss compares the rows of a batch (in-batch "
+                "negatives, contrastive), so no row has a loss of its own",
+                where="model.forward or loss_function",
+                fix="Choose rows with a loss of single rows: pass loss_function, or a model with another head.",
+            )
 
     def _truth(self, batch: Batch) -> Tensor:
         """The gradient row of a batch of one by autograd, [1, D]; NaN where a weight cannot be differentiated."""
@@ -260,6 +282,7 @@ class GradientCollector:
             if not torch.is_grad_enabled():
                 return None
             called.add(module)
+            self._computes_in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
             x = args[0] if args else next(iter(kwargs.values()))
             if output.shape[0] == 1 and size > 1 and any(isinstance(term, Lookup) for _, term in self._terms[module]):
                 # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
@@ -300,7 +323,7 @@ class GradientCollector:
 
     # ------------------------------------------------------------------- fallback
     def _tolerance(self) -> float:
-        is_half = torch.is_autocast_enabled(self.device.type) or any(
+        is_half = self._computes_in_half or any(
             parameter.is_floating_point() and parameter.element_size() < 4 for parameter in self.model.parameters()
         )
         return _HALF_TOLERANCE if is_half else _TOLERANCE
@@ -345,59 +368,3 @@ def _row(batch: Batch, index: int, size: int) -> dict[str, Any]:
         key: value[index : index + 1] if isinstance(value, Tensor) and value.ndim and value.shape[0] == size else value
         for key, value in batch.items()
     }
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DDP, `torch.compile` and PEFT wrappers: hooks on a compiled graph would see nothing.
-
-    A PEFT model's adapters live inside the base model, so its forward is the adapted one; only prompt tuning adds to
-    the inputs, and stays wrapped.
-    """
-    model = extract_model_from_parallel(model, keep_torch_compile=False)
-    peft: Any = model
-    if hasattr(peft, "peft_config") and hasattr(peft, "get_base_model"):
-        return peft if peft.active_peft_config.is_prompt_learning else peft.get_base_model()
-    return model
-
-
-@contextmanager
-def as_scored(model: nn.Module) -> Iterator[None]:
-    """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out."""
-    training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with (
-        torch.random.fork_rng(devices=list(devices)),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        unchanged_config(model),
-    ):
-        try:
-            for module in training:
-                module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            for module, _ in compiled:
-                module._compiled_call_impl = None
-            yield
-        finally:
-            for module in training:
-                module.training = True
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module, implementation in compiled:
-                module._compiled_call_impl = implementation
-
-
-@contextmanager
-def unchanged_config(model: nn.Module) -> Iterator[None]:
-    """Puts a model's config back: forward passes note the problem type there, Trainer switches the cache off."""
-    config = getattr(model, "config", None)
-    settings = dict(vars(config)) if config is not None else {}
-    try:
-        yield
-    finally:
-        if config is not None:
-            vars(config).clear()
-            vars(config).update(settings)

@@ -124,6 +124,28 @@ def own_loss(
     return per_example_loss(model, batch, reduction=reduction, loss_function=loss_function, device=device).sum()
 
 
+def separated(batch_loss: LossFunction, reduction: str = "mean") -> LossFunction:
+    """One loss a row from a function that gives one loss a batch, as a Trainer's `compute_loss_func` does.
+
+    Args:
+        batch_loss: (outputs, batch) -> scalar. One built on torch's loss functions is told apart into rows in one
+            call; any other makes the collector take its rows one at a time.
+        reduction: "mean" or "sum" of what `batch_loss` averages within a row.
+    """
+
+    def loss_function(outputs: Any, batch: Batch) -> Tensor:
+        rows = batch_rows(batch)
+        if rows == 1 and reduction == "mean":
+            return batch_loss(outputs, batch).reshape(1)
+        with _RowwiseLosses(rows, reduction) as intercepted:
+            loss = batch_loss(outputs, batch)
+        if intercepted.inseparable or loss.numel() != rows or not intercepted.count:
+            raise NotSeparable(f"the loss function gives shape {list(loss.shape)} for {rows} rows")
+        return loss.reshape(rows)
+
+    return loss_function
+
+
 def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, Any]:
     """The entries of the batch that the model's forward takes, with `use_cache=False` where it knows the word."""
     parameters = inspect.signature(model.forward).parameters

@@ -1,0 +1,98 @@
+"""Rows as a training sees them: through the dataset and the collator of its own dataloader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .budget import resolve_budget
+from .config import SageConfig
+from .data import RowSource, check_dataset
+from .encoding import Row
+from .gradients.loss import LossFunction
+from .opening import find_groups
+from .rng import isolated_rng
+from .selector import CHECKED_ROWS, SageSelector
+
+
+@dataclass
+class TrainingBatcher:
+    """Rows to batches by the collator alone, which is all that stands between them in a training.
+
+    Attributes:
+        collator: The dataloader's.
+        is_tokens: Whether rows hold token ids.
+    """
+
+    collator: Callable[[list[Row]], Mapping[str, Any]]
+    is_tokens: bool
+
+    def encode(self, rows: list[Row], first: int = 0) -> list[Row]:
+        """The rows."""
+        return rows
+
+    def length(self, feature: Row) -> int | None:
+        """Tokens of a row."""
+        ids = feature.get("input_ids")
+        return None if ids is None else len(ids)
+
+    def collate(self, features: list[Row]) -> dict[str, Any]:
+        """A batch."""
+        return dict(self.collator(features))
+
+
+class TrainingRows(RowSource):
+    """Reads rows as a dataloader does, in the dataset's own format."""
+
+    def _features(self, rows: range) -> list[Row]:
+        return self.dataset.__getitems__(list(rows))
+
+
+class TrainingSelector(SageSelector):
+    """Scores what a training trains on: its dataloader gives the rows and the collator.
+
+    Args:
+        model: The model in training.
+        dataloader: Over all rows, in any order.
+        loss_function: As for `SageSelector`.
+        config: As for `SageSelector`.
+        progress: As for `SageSelector`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: DataLoader,
+        *,
+        loss_function: LossFunction | None,
+        config: SageConfig,
+        progress: bool,
+    ) -> None:
+        super().__init__(model, loss_function=loss_function, config=config, progress=progress)
+        self._rows: Any = dataloader.dataset
+        self._collator: Any = dataloader.collate_fn
+
+    def check(self, dataset: Dataset) -> None:
+        """What can go wrong before the first step rather than in the middle: a few rows are scored and compared.
+
+        Args:
+            dataset: The rows of the dataloader with all their columns.
+
+        Raises:
+            SageError: As for `SageSelector.fit`.
+        """
+        resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        source = self._open(dataset)
+        self._check_memory(source, find_groups(self.collector.model, dataset, self.config.group_by))
+        with isolated_rng(self.config.seed):
+            source.sample(CHECKED_ROWS)  # the collator gives rows, and does not pack them
+        self._check_gradients(source)
+
+    def _open_source(self, dataset: Dataset) -> RowSource:
+        batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in self._rows.column_names)
+        return TrainingRows(self._rows, batcher, self.config.batch_size, self.config.shard_size)
