@@ -9,12 +9,19 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 # Modules that open windows, sockets or web pages, or print, when they are imported.
 _NOT_IMPORTED = {"antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3", "__main__", "msilib", "nturl2path"}
@@ -31,6 +38,18 @@ def topic_rows(longest: int = 1200) -> Dataset:
         if len(paragraph.split()) >= 8
     ]
     return Dataset.from_list(rows)
+
+
+def topic_classes(classes: int = 8, longest: int = 1200) -> Dataset:
+    """Paragraphs of the largest topics: columns text and label; a paragraph of several topics counts once."""
+    rows, seen = topic_rows(longest), set()
+    names = [name for name, _ in Counter(rows["topic"]).most_common(classes)]
+    kept = [
+        {"text": row["text"], "label": names.index(row["topic"])}
+        for row in rows
+        if row["topic"] in names and not (row["text"] in seen or seen.add(row["text"]))
+    ]
+    return Dataset.from_list(kept, features=Features({"text": Value("string"), "label": ClassLabel(names=names)}))
 
 
 def docstring_rows(limit: int | None = None, longest: int = 1200) -> Dataset:
@@ -71,6 +90,22 @@ def build_llama(vocabulary: int, width: int = 64, layers: int = 2, seed: int = 0
             max_position_embeddings=512,
             bos_token_id=0,
             eos_token_id=0,
+        )
+    )
+
+
+def build_bert(vocabulary: int, classes: int, width: int = 64, layers: int = 2) -> BertForSequenceClassification:
+    """A small text classifier from a config."""
+    torch.manual_seed(0)
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            num_labels=classes,
         )
     )
 

@@ -24,7 +24,12 @@ _LISTED_GROUPS = 20
 
 
 def add_selection(
-    folder: Path, selection: Selection, dataset: Dataset, args: SageArguments, selections: int
+    folder: Path,
+    selection: Selection,
+    dataset: Dataset,
+    args: SageArguments,
+    selections: int,
+    dataset_name: str | list[str] | None = None,
 ) -> ModelCard:
     """Adds to the README.md in a folder how the rows were chosen, and puts a picture beside it.
 
@@ -34,6 +39,7 @@ def add_selection(
         dataset: What was selected from.
         args: The training's settings.
         selections: How often rows were chosen.
+        dataset_name: What to call the dataset; its own name by default.
 
     Returns:
         The card as written.
@@ -41,7 +47,9 @@ def add_selection(
     path = folder / "README.md"
     card = ModelCard.load(path)
     picture = PICTURE if save_scores(selection, folder / PICTURE) else None
-    told = facts(selection, dataset, args, selections, picture)
+    names = [dataset_name] if isinstance(dataset_name, str) else dataset_name
+    called = _cell(", ".join(names)) if names else _name(dataset)
+    told = facts(selection, called, args, selections, picture)
     card = render(card.data.to_dict(), card.text.strip(), told)
     card.save(path)
     return card
@@ -66,7 +74,7 @@ def render(card_data: dict[str, Any], trainer_card: str, told: dict[str, Any]) -
 
 
 def facts(
-    selection: Selection, dataset: Dataset, args: SageArguments, selections: int, picture: str | None
+    selection: Selection, dataset_name: str, args: SageArguments, selections: int, picture: str | None
 ) -> dict[str, Any]:
     """What the card tells of a selection, as JSON-ready values."""
     from . import __version__  # here, because the package imports this module before it has one
@@ -77,7 +85,7 @@ def facts(
     targets = config["target_modules"]
     return {
         "sage_version": __version__,
-        "dataset_name": _name(dataset),
+        "dataset_name": dataset_name,
         "dataset_fingerprint": selection.source_fingerprint,
         "rows": stats["rows"],
         "kept": len(selection),

@@ -13,9 +13,8 @@ from .selection import SCORED, Selection
 
 logger = logging.getLogger(__name__)
 
-# Told apart in black and white, too: light, and dark with hatching.
-_KEPT: dict[str, Any] = {"color": "#a63603", "hatch": "//", "edgecolor": "white", "linewidth": 0}
-_NOT_KEPT: dict[str, Any] = {"color": "#9ecae1"}
+# Told apart in black and white, too: dark (and hatched), and light.
+_KEPT, _NOT_KEPT = "#a63603", "#9ecae1"
 _BINS = 40
 
 
@@ -43,8 +42,11 @@ def save_scores(selection: Selection, path: Path) -> bool:
     scored = selection.status == SCORED
     scores = selection.scores
     bins = np.linspace(min(-0.02, float(scores[scored].min())), 1.0, _BINS + 1).tolist()
-    axes.hist(scores[scored & ~kept], bins, label=f"not kept ({int((scored & ~kept).sum()):,})", **_NOT_KEPT)
-    axes.hist(scores[scored & kept], bins, label=f"kept ({int((scored & kept).sum()):,})", alpha=0.85, **_KEPT)
+    parts = {"kept": scores[scored & kept], "not kept": scores[scored & ~kept]}
+    labels = [f"{name} ({len(part):,})" for name, part in parts.items()]
+    drawn: Any = axes.hist(list(parts.values()), bins, label=labels, color=[_KEPT, _NOT_KEPT], stacked=True)
+    for bar in drawn[2][0]:
+        bar.set(hatch="//", edgecolor="white", linewidth=0)
     axes.set(xlabel="agreement with the group", ylabel="rows", title="Rows by agreement")
     axes.legend()
     # No date inside, so that the same selection is the same file.

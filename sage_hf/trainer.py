@@ -24,8 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .budget import resolve_budget
 from .checkpoint import load_renamed
-from .data import check_dataset
-from .errors import ConfigError, DatasetError, GradientError, OutputError
+from .errors import ConfigError, GradientError, OutputError
 from .gradients.loss import LossFunction
 from .gradients.state import unwrap
 from .model_card import add_selection
@@ -33,15 +32,13 @@ from .rng import default_seed
 from .selection import Selection
 from .timeline import PassSize, Segment, Timeline, plan
 from .training_args import SageArguments
-from .training_data import TrainingSelector
+from .training_data import TrainingSelector, check_trainable
 from .training_loss import from_compute_loss_func, smoothed
 
 logger = logging.getLogger(__name__)
 
 # Folder of the current selection in a checkpoint.
 SELECTION_FOLDER = "sage_selection"
-# Options that join rows to one sequence.
-_PACKING_OPTIONS = ("packing", "padding_free")
 
 
 class SageMixin:
@@ -221,7 +218,13 @@ class SageMixin:
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         if self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
             add_selection(
-                Path(self.args.output_dir), self.selection, self.train_dataset, self.args, len(self.selections)
+                Path(self.args.output_dir),
+                self.selection,
+                self.train_dataset,
+                self.args,
+                len(self.selections),
+                # Trainer's word for it, and trl's.
+                kwargs.get("dataset") or kwargs.get("dataset_name"),
             )
 
     # ---------------------------------------------------------------- selection
@@ -332,36 +335,9 @@ class SageMixin:
 
     # -------------------------------------------------------- checks and resume
     def _check_settings(self) -> None:
-        """Refuses what has no gradient a row, before anything is computed.
-
-        Raises:
-            DatasetError: The rows cannot be counted.
-            ConfigError: An option packs rows.
-        """
-        if self.train_dataset is None:
-            return  # a Trainer that only evaluates
-        if isinstance(self.train_dataset, torch.utils.data.IterableDataset):
-            raise DatasetError(
-                "A stream has no length and no row numbers, which a schedule over a subset needs",
-                where="train_dataset",
-                fix="Write the stream to a Dataset first (Dataset.from_generator) and choose from that, "
-                "or train without sage_fraction.",
-            )
-        check_dataset(self.train_dataset)
-        if getattr(self, "get_sp_size", lambda: 1)() > 1:
-            raise ConfigError(
-                "Sequence parallelism splits every row between processes",
-                where="parallelism_config",
-                fix="Choose rows before: SageSelector(...).select(dataset).dataset.",
-            )
-        packed = [name for name in _PACKING_OPTIONS if getattr(self.args, name, False)]
-        if packed:
-            raise ConfigError(
-                f"{' and '.join(packed)} joins rows to one sequence, in which no row has a gradient of its own",
-                where=", ".join(packed),
-                fix=f"Set {' and '.join(f'{name}=False' for name in packed)}, or choose rows before packing: "
-                "SageSelector(...).select(dataset).dataset.",
-            )
+        if self.train_dataset is not None:  # a Trainer may only evaluate
+            parallel = getattr(self, "get_sp_size", lambda: 1)()
+            check_trainable(self.train_dataset, self.args, parallel)
 
     def _restore(self, checkpoint: Path, segment: Segment | None, steps: int) -> None:
         """Reads the subset that the checkpoint was trained on, and `steps` of the segment that goes on with it.

@@ -8,16 +8,20 @@ from typing import Any
 
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from .budget import resolve_budget
 from .config import SageConfig
 from .data import RowSource, check_dataset
 from .encoding import Row
+from .errors import ConfigError, DatasetError
 from .gradients.loss import LossFunction
 from .opening import find_groups
 from .rng import isolated_rng
 from .selector import CHECKED_ROWS, SageSelector
+
+# Options of training arguments that join rows to one sequence.
+_PACKING_OPTIONS = ("packing", "padding_free")
 
 
 @dataclass
@@ -96,3 +100,38 @@ class TrainingSelector(SageSelector):
     def _open_source(self, dataset: Dataset) -> RowSource:
         batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in self._rows.column_names)
         return TrainingRows(self._rows, batcher, self.config.batch_size, self.config.shard_size)
+
+
+def check_trainable(dataset: Any, args: Any, sequence_parallel: int) -> None:
+    """Refuses rows and options in which no row has a gradient of its own, before anything is computed.
+
+    Args:
+        dataset: What is trained on.
+        args: The training's settings.
+        sequence_parallel: Processes that a row is split between.
+
+    Raises:
+        DatasetError: The rows cannot be counted.
+        ConfigError: An option joins rows, or splits them.
+    """
+    if isinstance(dataset, IterableDataset):
+        raise DatasetError(
+            "A stream has no length and no row numbers, which a schedule over a subset needs",
+            where="train_dataset",
+            fix="Write the stream to a Dataset first (Dataset.from_generator) and choose from that, "
+            "or train without sage_fraction.",
+        )
+    check_dataset(dataset)
+    if sequence_parallel > 1:
+        raise ConfigError(
+            "Sequence parallelism splits every row between processes",
+            where="parallelism_config",
+            fix="Choose rows before: SageSelector(...).select(dataset).dataset.",
+        )
+    if packed := [name for name in _PACKING_OPTIONS if getattr(args, name, False)]:
+        raise ConfigError(
+            f"{' and '.join(packed)} joins rows to one sequence, in which no row has a gradient of its own",
+            where=", ".join(packed),
+            fix=f"Set {' and '.join(f'{name}=False' for name in packed)}, or choose rows before packing: "
+            "SageSelector(...).select(dataset).dataset.",
+        )
