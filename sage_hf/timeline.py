@@ -75,6 +75,10 @@ class Timeline:
     epochs: int
     samples: float
 
+    def chosen_at(self, number: int) -> int:
+        """Optimizer steps after which the subset of a segment is chosen."""
+        return max(each.first_step for each in self.segments[: number + 1] if each.selects)
+
     def locate(self, global_step: int) -> tuple[int, int]:
         """(segment, optimizer steps done in it) after so many optimizer steps; past the last one at the end."""
         for segment in self.segments if global_step < self.max_steps else ():

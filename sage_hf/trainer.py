@@ -23,8 +23,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .budget import resolve_budget
-from .checkpoint import load_renamed
-from .errors import ConfigError, GradientError, OutputError
+from .checkpoint import CHOSEN_AT, check_selection, load_renamed, load_selection, save_selection
+from .errors import ConfigError, GradientError
 from .gradients.loss import LossFunction
 from .gradients.state import unwrap
 from .model_card import add_selection
@@ -36,9 +36,6 @@ from .training_data import TrainingSelector, check_trainable
 from .training_loss import from_compute_loss_func, smoothed
 
 logger = logging.getLogger(__name__)
-
-# Folder of the current selection in a checkpoint.
-SELECTION_FOLDER = "sage_selection"
 
 
 class SageMixin:
@@ -118,7 +115,7 @@ class SageMixin:
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
         values = super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
-        self._timeline = None
+        self._timeline = self._pacer.segment = None
         if not self._is_on:
             return values
         self._check_settings()
@@ -200,18 +197,22 @@ class SageMixin:
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"  # type: ignore[attr-defined]
-            selection.save(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
+            save_selection(selection, folder)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
-        if self._is_on:
-            load_renamed(self.model, Path(resume_from_checkpoint))
+        self._rename(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()  # type: ignore[misc]
-        if self._is_on and self.state.best_model_checkpoint:
-            load_renamed(self.model, Path(self.state.best_model_checkpoint))
+        if self.state.best_model_checkpoint:
+            self._rename(self.state.best_model_checkpoint)
+
+    def _rename(self, checkpoint: str) -> None:
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
+        if self._is_on and not is_sharded:
+            load_renamed(self.model, Path(checkpoint))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Trainer's model card, and how the rows were chosen, with a picture; arguments as Trainer's."""
@@ -243,8 +244,8 @@ class SageMixin:
             # Devices may round differently; rows that differ between processes would be seen twice, or never.
             selection.indices = self._from_main(selection.indices)
         seconds = time.perf_counter() - started
-        selection.stats["trained_steps"] = self.state.global_step
-        selection.stats["trained_epochs"] = self.state.epoch
+        selection.stats[CHOSEN_AT] = self.state.global_step
+        selection.stats["trained_epochs"] = float(self.state.epoch or 0)
         logs = {
             "sage_seconds": round(seconds, 4),
             "sage_rows_kept": len(selection),
@@ -338,27 +339,27 @@ class SageMixin:
         if self.train_dataset is not None:  # a Trainer may only evaluate
             parallel = getattr(self, "get_sp_size", lambda: 1)()
             check_trainable(self.train_dataset, self.args, parallel)
+        owner = next(kind for kind in type(self).__mro__ if "compute_loss" in vars(kind))
+        known = owner.__module__.partition(".")[0] in ("transformers", "trl")
+        is_models = known and getattr(self.args, "loss_type", "nll") == "nll"
+        if not is_models and type(self).get_sage_loss_function is SageMixin.get_sage_loss_function:
+            logger.warning(
+                "%s computes a loss of its own, and rows are scored by the model's. Override get_sage_loss_function "
+                "to score them by that loss.",
+                owner.__name__,
+            )
 
     def _restore(self, checkpoint: Path, segment: Segment | None, steps: int) -> None:
-        """Reads the subset that the checkpoint was trained on, and `steps` of the segment that goes on with it.
-
-        Raises:
-            OutputError: The subset is needed, and the checkpoint has none.
-            DatasetError: It is of another dataset.
-        """
-        folder = checkpoint / SELECTION_FOLDER
+        """Reads the subset that the checkpoint was trained on, and `steps` of the segment that goes on with it."""
+        assert self._timeline is not None
         needed = segment is not None and not segment.is_warmup and (steps > 0 or not segment.selects)
-        if not folder.is_dir():
-            if needed:
-                raise OutputError(
-                    "The checkpoint was made in the middle of training on a subset, and the subset is missing",
-                    where=str(folder),
-                    fix="Restore the folder, resume from a checkpoint of the warm-up, or start again.",
-                )
+        selection = load_selection(checkpoint, self.train_dataset, needed)
+        if selection is None:
             return
-        self.selections = [Selection.load(folder, source=self.train_dataset)]
         if segment is not None and needed:
+            check_selection(selection, self.args.sage_config(), self._timeline.chosen_at(segment.number), checkpoint)
             self._selected_for = segment.number
+        self.selections = [selection]
 
 
 class SageTrainer(SageMixin, Trainer):

@@ -90,6 +90,12 @@ class TrainingSelector(SageSelector):
         Raises:
             SageError: As for `SageSelector.fit`.
         """
+        if not isinstance(self._rows, Dataset):
+            raise DatasetError(
+                f"The training dataloader reads from a {type(self._rows).__name__}, not from the dataset",
+                where="get_train_dataloader",
+                fix="Leave the dataset as it is, and change rows with dataset.map or with_transform.",
+            )
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         source = self._open(dataset)
         self._check_memory(source, find_groups(self.collector.model, dataset, self.config.group_by))

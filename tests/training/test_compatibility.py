@@ -109,6 +109,17 @@ def test_a_subclass_gives_the_loss_of_its_own_compute_loss(tmp_path):
     assert_scored_by_the_training_loss(train(vit(), args, image_rows(24), Weighted))
 
 
+def test_a_compute_loss_that_is_not_scored_by_is_said(tmp_path, caplog):
+    class Silent(SageTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+
+    make(vit(), sage_args(tmp_path), image_rows(9))
+    assert not caplog.text
+    make(vit(), sage_args(tmp_path), image_rows(9), Silent)
+    assert "Override get_sage_loss_function" in caplog.text
+
+
 # ------------------------------------------------------- the ways of training
 @pytest.mark.parametrize(
     "change",

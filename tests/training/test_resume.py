@@ -116,6 +116,29 @@ def test_a_subset_of_another_dataset_is_refused(tmp_path):
     assert caught.value.where == "source"
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sage_fraction": 0.5}, "fraction 0.4 (now 0.5)"),
+        ({"sage_strategy": "random"}, "strategy 'agreement' (now 'random')"),
+        ({"sage_warmup_epochs": 0.5}, "trained_steps 5 (now 3)"),
+        ({"sage_refresh_epochs": 1}, "trained_steps 5 (now 7)"),
+    ],
+    ids=str,
+)
+def test_other_settings_than_the_checkpoints_are_refused(tmp_path, change, told):
+    run(tmp_path, save_strategy="steps", save_steps=8)
+    with pytest.raises(SageError) as caught:
+        run(tmp_path / "again", tmp_path / "checkpoint-8", **change)
+    assert told in caught.value.what
+
+
+def test_a_longer_training_and_another_scoring_batch_may_go_on(tmp_path):
+    run(tmp_path, save_strategy="steps", save_steps=10)
+    longer, _ = run(tmp_path / "b", tmp_path / "checkpoint-10", num_train_epochs=6, sage_scoring_batch_size=3)
+    assert longer.state.global_step == 5 + 5 * 2
+
+
 def test_the_same_rows_by_another_way_are_the_same_dataset(tmp_path):
     rows = image_rows(40)
     whole = train(vit(), sage_args(tmp_path, save_strategy="steps", save_steps=7), rows)
