@@ -65,5 +65,8 @@ def finish(trainer: Trainer, **card: Any) -> None:
             console.print(summary(trainer.selection))
         console.print({name: round(value, 4) for name, value in metrics.items()})
         console.print(f"Model, card and picture are in {trainer.args.output_dir}.")
-    # Without this, processes on gloo now and then abort at the end.
+    # Processes on gloo now and then abort without this, and now and then hang at the exit if a wrapped model still
+    # holds on to the process group (pytorch issue 56297).
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
     trainer.accelerator.end_training()

@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def run(*arguments, **settings):
+    settings = {"timeout": 300, **settings}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, **settings)
 
 
