@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
 from . import __version__
 from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, SageConfig, from_text
 from .errors import ConfigError, SageError
+from .processes import launched
 from .report import summary
 from .strategies import STRATEGIES
 
@@ -165,7 +165,7 @@ def select(
         raise ConfigError(
             "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
         )
-    state = PartialState()
+    state = launched()
     console = Console(stderr=True, quiet=not state.is_main_process)
     rows = load_rows(dataset, split, dataset_name)
     resolve_budget(len(rows), config.fraction, config.num_examples)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .data import RowSource
 from .gradients import GradientCollector
+from .processes import Processes
 from .rng import isolated_rng
 from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
 from .shards import MergeTree, Partial
@@ -42,6 +43,7 @@ class GradientPasses:
         self.collector = collector
         self.seed = seed
         self.progress = progress
+        self.processes = Processes()
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
 
@@ -52,7 +54,7 @@ class GradientPasses:
         new_partial: Callable[[], Partial],
         add: Callable[[Partial, Tensor, Tensor], Tensor | None],
     ) -> tuple[Partial, npt.NDArray[np.float32]]:
-        """Runs over all shards and merges what they gather.
+        """Runs over all shards and merges what they gather; of several processes each over its share of them.
 
         Args:
             source: The dataset.
@@ -61,29 +63,58 @@ class GradientPasses:
             add: Gets each batch's row numbers [B] and gradients [B, D], those of unusable rows as zeros.
 
         Returns:
-            What the shards gathered, merged; and what `add` returned for the rows, if anything, as [N].
+            What the shards gathered, merged; and what `add` returned for the rows, if anything, as [N]. The same in
+            every process.
+
+        Raises:
+            SageError: Another process failed.
         """
-        tree = MergeTree()
+        shards = source.shards()
+        parts = self.parts(shards)
         values = np.full(len(self.status), np.nan, dtype=np.float32)
-        hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
-        with tqdm(total=len(values), desc=title, unit="row", delay=_BAR_DELAY, leave=False, disable=hidden) as bar:
-            for number, shard in enumerate(source.shards()):
-                partial = new_partial()
-                seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
-                # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
-                with isolated_rng(self.seed + number):
-                    for rows, batch in source.batches(shard):
-                        gradients, losses, status = self.gradients(batch)
-                        seen.append((rows, losses, status, add(partial, rows, gradients)))
-                        bar.update(len(rows))
-                for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
-                    chosen = rows.numpy()
-                    self.status[chosen] = np.maximum(self.status[chosen], status.cpu().numpy())
-                    self.losses[chosen] = losses.float().cpu().numpy()
-                    if value is not None:
-                        values[chosen] = value.cpu().numpy()
-                tree.push(partial)
-        return tree.result(), values
+        tree, failure = MergeTree(), None
+        try:
+            hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
+            own = len(parts[self.processes.rank])
+            with tqdm(total=own, desc=title, unit="row", delay=_BAR_DELAY, leave=False, disable=hidden) as bar:
+                for number in self.processes.share(len(shards)):
+                    tree.push(self._run_shard(source, number, shards[number], new_partial(), add, values, bar), number)
+        except Exception as error:
+            failure = error
+        self.processes.agree(failure)
+        for column in (self.status, self.losses, values):
+            self.processes.gather(column, parts)
+        return self.processes.merge(tree, new_partial), values
+
+    def parts(self, shards: list[range]) -> list[range]:
+        """The rows of every process."""
+        return [_rows(shards, self.processes.share(len(shards), owner)) for owner in range(self.processes.count)]
+
+    def _run_shard(
+        self,
+        source: RowSource,
+        number: int,
+        shard: range,
+        partial: Partial,
+        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
+        values: npt.NDArray[np.float32],
+        bar: Any,
+    ) -> Partial:
+        """One shard: `partial` gathers, and the rows' columns are filled."""
+        seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
+        with isolated_rng(self.seed + number):
+            for rows, batch in source.batches(shard):
+                gradients, losses, status = self.gradients(batch)
+                seen.append((rows, losses, status, add(partial, rows, gradients)))
+                bar.update(len(rows))
+        for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
+            chosen = rows.numpy()
+            self.status[chosen] = np.maximum(self.status[chosen], status.cpu().numpy())
+            self.losses[chosen] = losses.float().cpu().numpy()
+            if value is not None:
+                values[chosen] = value.cpu().numpy()
+        return partial
 
     def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
@@ -93,3 +124,8 @@ class GradientPasses:
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
         status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
         return torch.where(finite[:, None], gradients, 0.0), losses, status
+
+
+def _rows(shards: list[range], numbers: range) -> range:
+    """The rows of consecutive shards."""
+    return range(shards[numbers.start].start, shards[numbers.stop - 1].stop) if len(numbers) else range(0)

@@ -55,6 +55,9 @@ class SageSelector:
     The model, its training modes, `requires_grad` flags, `.grad`s and hooks and the global random states are
     afterwards as they were before; nothing is downloaded or trained.
 
+    Under `accelerate launch` or `torchrun`, call `fit` and `select` in every process: each takes its share of the
+    rows, and ends with the same result, equal to the bit to that of one process (on CPUs that compute alike).
+
     Args:
         model: Any `torch.nn.Module` whose forward takes the batch's columns and returns a loss or logits; a
             PreTrainedModel first of all. It computes where it is.
@@ -245,10 +248,13 @@ class SageSelector:
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         scores = np.full(len(codes), np.nan, dtype=np.float32)
         if self._projected is not None and self._projected.fingerprint == source.dataset._fingerprint:
-            for shard in source.shards():
+            shards, processes = source.shards(), self._passes.processes
+            for number in processes.share(len(shards)):  # each process wrote its own
+                shard = shards[number]
                 z = self._projected.read(shard)
                 assert self.directions is not None
                 scores[shard.start : shard.stop] = agreement(z, self.directions.cpu(), codes[list(shard)]).numpy()
+            processes.gather(scores, self._passes.parts(shards))
         else:
             _, scores = self._passes.run(
                 source,
@@ -331,6 +337,7 @@ class SageSelector:
             "consensus": "streaming" if self._streaming else "exact",
             "group_by": self._groups.column if self._groups else None,
             "one_at_a_time": self.collector.one_at_a_time,
+            "processes": self._passes.processes.count,
             "mean_score": float(selection.scores[scored].mean(dtype=np.float64)),
             "mean_score_kept": float(selection.scores[selection.indices].mean(dtype=np.float64)),
             "mean_loss": float(selection.losses[scored].mean(dtype=np.float64)),

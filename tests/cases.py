@@ -188,6 +188,17 @@ def image_rows(count=60, classes=3, seed=0):
     return rows.cast_column("label", ClassLabel(names=[f"class {number}" for number in range(classes)]))
 
 
+def pad_tokens(features):
+    """A collator for `token_rows`; tokens are labels where there are none."""
+    longest = max(len(feature["input_ids"]) for feature in features)
+    fills = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+    rows = [{**feature, "labels": feature.get("labels", feature["input_ids"])} for feature in features]
+    return {
+        name: torch.tensor([row[name] + [fill] * (longest - len(row[name])) for row in rows])
+        for name, fill in fills.items()
+    }
+
+
 def token_rows(count=40, seed=0):
     """Prepared rows for `llama()`: token lists of uneven length."""
     generator = torch.Generator().manual_seed(seed)

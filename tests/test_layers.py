@@ -17,6 +17,7 @@ LAYERS = (
     ("model_card", "training_data", "training_loss"),
     ("selector", "training_args", "pictures", "timeline", "checkpoint"),
     ("passes", "memory"),
+    ("processes",),
     ("selection", "opening", "shards", "projections"),
     ("strategies", "budget", "groups"),
     ("agreement",),

@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from sage_hf import SageMixin, SageTrainer, SageTrainingArguments
 
-from ..cases import image_rows, llama, token_rows, vit
+from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 from .runs import QUIET, difference, losses, make, plain_args, sage_args, selection_logs, train
 
 
@@ -132,15 +132,8 @@ def test_tokens_are_scored_as_they_are_trained(tmp_path):
     rows = token_rows(32).map(lambda row: {"labels": row["input_ids"]})
     args = sage_args(tmp_path, sage_fraction=1.0)
 
-    def pad(features):
-        longest = max(len(feature["input_ids"]) for feature in features)
-        return {
-            name: torch.tensor([f[name] + [fill] * (longest - len(f[name])) for f in features])
-            for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", -100))
-        }
-
-    theirs = train(llama(), plain_args(tmp_path), rows, Trainer, data_collator=pad)
-    ours = train(llama(), args, rows, data_collator=pad)
+    theirs = train(llama(), plain_args(tmp_path), rows, Trainer, data_collator=pad_tokens)
+    ours = train(llama(), args, rows, data_collator=pad_tokens)
     assert losses(ours) == losses(theirs)
     assert len(selection_logs(ours)) == 1
 

@@ -1,0 +1,156 @@
+"""Several processes, one pass: who takes which shards, and how what they find comes together.
+
+A process takes a run of consecutive shards and merges them as far as the fixed tree allows on its own; then the
+processes join their nodes pairwise, log2(processes) times, and the first one's result goes to all. Every merge is the
+one that a single process would have made, so the result is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor
+
+from .errors import SageError
+from .shards import MergeTree, Partial
+
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
+_MOST_AXES = 4
+
+
+def launched() -> PartialState:
+    """accelerate's state of this process; `torchrun` without an accelerator gives it gloo, which it would not take."""
+    is_launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=True) if is_launched and not torch.accelerator.is_available() else PartialState()
+
+
+class Processes:
+    """The processes of an `accelerate launch` or `torchrun`; one, where there is no launch.
+
+    Attributes:
+        rank: This one's number, from 0.
+        count: How many there are.
+    """
+
+    def __init__(self) -> None:
+        state = launched()
+        self.rank: int = state.process_index
+        self.count: int = state.num_processes
+        is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
+        self._device = state.device if is_gpu else torch.device("cpu")
+
+    def share(self, total: int, owner: int | None = None) -> range:
+        """The consecutive shards of a process, this one by default; all processes' are as equal as can be."""
+        owner = self.rank if owner is None else owner
+        return range(owner * total // self.count, (owner + 1) * total // self.count)
+
+    def agree(self, error: Exception | None) -> None:
+        """Waits for all, and raises in each when one has failed; otherwise the others would wait for it for ever.
+
+        Raises:
+            SageError: Another process failed.
+        """
+        if self.count > 1:
+            failed = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+            failed[self.rank] = error is not None
+            dist.all_reduce(failed)
+            if error is None and failed.any():
+                numbers = failed.nonzero().flatten().tolist()
+                raise SageError(
+                    f"Process {', '.join(map(str, numbers))} of {self.count} failed",
+                    where=f"process {self.rank}",
+                    fix="See the message of that process.",
+                )
+        if error is not None:
+            raise error
+
+    def gather(self, column: npt.NDArray[np.generic], parts: Sequence[range]) -> None:
+        """Fills in, in place, what the other processes found.
+
+        Args:
+            column: [N], of which this process has filled its part.
+            parts: The rows of every process.
+        """
+        if self.count == 1:
+            return
+        for owner, part in enumerate(parts):
+            if len(part):
+                values = torch.from_numpy(column[part.start : part.stop].copy()).to(self._device)
+                dist.broadcast(values, src=owner)
+                column[part.start : part.stop] = values.cpu().numpy()
+
+    def merge(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> Partial:
+        """The whole tree's result, in every process.
+
+        Args:
+            tree: Of this process's shards.
+            new_partial: Makes an empty partial result, to receive into.
+        """
+        step = 1
+        while step < self.count:
+            if self.rank % (2 * step) == step:
+                self._send_tree(tree, self.rank - step)
+                break
+            if self.rank + step < self.count:
+                self._receive_tree(tree, self.rank + step, new_partial)
+            step *= 2
+        if self.count == 1:
+            return tree.result()
+        result = tree.result() if self.rank == 0 else new_partial()
+        state = result.state_dict()
+        for name in sorted(state):
+            state[name] = self._broadcast(state[name])
+        if self.rank != 0:
+            result.load_state_dict(state)
+        return result
+
+    # ---------------------------------------------------------------- internals
+    def _send_tree(self, tree: MergeTree, target: int) -> None:
+        self._send(torch.tensor([[start, size] for start, size, _ in tree.nodes]).reshape(-1, 2), target)
+        for _, _, node in tree.nodes:
+            state = node.state_dict()
+            for name in sorted(state):
+                self._send(state[name], target)
+
+    def _receive_tree(self, tree: MergeTree, source: int, new_partial: Callable[[], Partial]) -> None:
+        for start, size in self._receive(source).tolist():
+            node = new_partial()
+            node.load_state_dict({name: self._receive(source) for name in sorted(node.state_dict())})
+            tree.push(node, start, size)
+
+    def _send(self, tensor: Tensor, target: int) -> None:
+        dist.send(_header(tensor).to(self._device), target)
+        if tensor.numel():
+            dist.send(tensor.contiguous().to(self._device), target)
+
+    def _receive(self, source: int) -> Tensor:
+        header = torch.zeros(_MOST_AXES + 2, dtype=torch.int64, device=self._device)
+        dist.recv(header, source)
+        tensor = _like(header.tolist(), self._device)
+        if tensor.numel():
+            dist.recv(tensor, source)
+        return tensor
+
+    def _broadcast(self, tensor: Tensor) -> Tensor:
+        header = _header(tensor).to(self._device)
+        dist.broadcast(header, src=0)
+        sent = tensor.contiguous().to(self._device) if self.rank == 0 else _like(header.tolist(), self._device)
+        if sent.numel():
+            dist.broadcast(sent, src=0)
+        return sent
+
+
+def _header(tensor: Tensor) -> Tensor:
+    """Number of axes, their lengths, and the type."""
+    padding = [0] * (_MOST_AXES - tensor.ndim)
+    return torch.tensor([tensor.ndim, *tensor.shape, *padding, _DTYPES.index(tensor.dtype)])
+
+
+def _like(header: list[int], device: torch.device) -> Tensor:
+    return torch.empty(header[1 : 1 + header[0]], dtype=_DTYPES[header[-1]], device=device)

@@ -1,0 +1,85 @@
+"""Run by test_shared.py: selections of several kinds, as digests of everything that must be equal to the bit.
+
+torchrun --nproc_per_node 2 tests/processes/select_shared.py FOLDER
+"""
+
+import gc
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers.utils import logging
+
+from sage_hf import SageConfig, SageError, SageSelector
+from tests.cases import image_rows, llama, pad_tokens, token_rows, vit
+
+CASES = {
+    "images": (vit, lambda: image_rows(70), {}),
+    "tokens": (llama, lambda: token_rows(61), {"group_by": None}),
+    "exact consensus": (vit, lambda: image_rows(70), {"consensus": "exact"}),
+    "one shard": (vit, lambda: image_rows(20), {"shard_size": 64}),
+    "a small sketch": (vit, lambda: image_rows(70), {"sketch_size": 4}),
+    "equal groups": (vit, lambda: image_rows(70), {"balance": "equal", "num_examples": 9, "fraction": None}),
+}
+
+
+def digest(*arrays) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def choose(model, rows, **changes):
+    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
+    collator = pad_tokens if "input_ids" in rows.column_names else None
+    selector = SageSelector(model, data_collator=collator, config=SageConfig(**settings), progress=False)
+    return selector, selector.select(rows)
+
+
+def measure(folder: Path) -> None:
+    logging.set_verbosity_error()
+    report = {}
+    for name, (model, rows, changes) in CASES.items():
+        selector, selection = choose(model(), rows(), **changes)
+        mine = {
+            "sketch": digest(selector.sketch.sketch.numpy()),
+            "bound": selector.sketch.error_bound,
+            "energy": selector.sketch.energy,
+            "directions": digest(selector.directions.numpy()),
+            "scores": digest(selection.scores),
+            "losses": digest(selection.losses),
+            "status": digest(selection.status),
+            "indices": selection.indices.tolist(),
+        }
+        every = gather_object([mine])
+        report[name] = {"all_alike": all(each == mine for each in every), "result": mine}
+    report["processes"] = selection.stats["processes"]
+    # A row that is set aside by one process is set aside in all.
+    broken = image_rows(40)
+    pixels = torch.tensor(broken["pixel_values"])
+    pixels[3], pixels[33] = torch.nan, torch.inf
+    broken = broken.remove_columns("pixel_values").add_column("pixel_values", pixels.tolist())
+    _, selection = choose(vit(), broken)
+    report["set_aside"] = gather_object([sorted(selection.set_aside)])
+    # A process that fails takes all with it, with a message.
+    rows = image_rows(40).to_list()
+    rows[-1]["label"] = 99
+    labels = image_rows(40).cast_column("label", image_rows(40).features["label"]).to_dict()
+    labels["label"][-1] = 99
+    from datasets import Dataset
+
+    try:
+        choose(vit(), Dataset.from_dict(labels), group_by=None)
+        report["failed"] = gather_object(["nothing"])
+    except SageError as error:
+        report["failed"] = gather_object([str(error)])
+    if Accelerator().is_main_process:
+        (folder / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    measure(Path(sys.argv[1]))
+    gc.collect()
+    Accelerator().end_training()
