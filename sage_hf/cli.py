@@ -57,6 +57,7 @@ _TYPES: dict[str, Any] = {
     "projection": str,
     "target_modules": str,
     "group_by": str,
+    "cache_gradients": str | None,
     "text_columns": str | None,
 }
 
@@ -120,6 +121,9 @@ def select(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the kept rows, the scores and the settings.")
     ],
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where --cache-gradients keeps rows; with datasets' own caches by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a selection that is there.")] = False,
     split: Annotated[str, typer.Option(help="Split of the dataset.", rich_help_panel=_INPUT)] = "train",
     dataset_name: Annotated[
@@ -188,12 +192,13 @@ def select(
             f"({_plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
             "Add --warmup-steps or --warmup-fraction."
         )
-    selection = SageSelector(loaded.model, **inputs).select(rows)
+    selection = SageSelector(loaded.model, **inputs, cache_dir=cache_dir).select(rows)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)
         Console().print(summary(selection))
         Console().print(f"Written to {output}.", markup=False)
     state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 @app.command()

@@ -12,8 +12,25 @@ from .errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+# Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
+_CONSENSUS_BYTES = 2**28
 # Share of the free memory that the sketches may take.
 _SHARE = 0.8
+
+
+def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
+    """Whether the consensus is summed in the first pass; with many groups, sums of wide gradients are too large."""
+    if config.consensus == "exact":
+        return False
+    if groups * width * 8 <= _CONSENSUS_BYTES:
+        return True
+    logger.warning(
+        "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
+        groups,
+        width,
+        _CONSENSUS_BYTES >> 20,
+    )
+    return False
 
 
 def check_memory(config: SageConfig, width: int, device: torch.device, shards: int, consensus: int) -> None:

@@ -5,7 +5,7 @@ Axes: N rows of the dataset, B rows of a batch, D row width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .data import RowSource
+from .gradient_cache import GradientCache
 from .gradients import GradientCollector
 from .processes import Processes
 from .rng import isolated_rng
@@ -33,16 +34,25 @@ class GradientPasses:
         seed: Of what the model or a transform of the dataset draws.
         num_rows: N.
         progress: Whether passes show a progress bar.
+        cache: Where gradient rows are kept; None keeps none.
 
     Attributes:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
     """
 
-    def __init__(self, collector: GradientCollector, seed: int, num_rows: int, progress: bool = True) -> None:
+    def __init__(
+        self,
+        collector: GradientCollector,
+        seed: int,
+        num_rows: int,
+        progress: bool = True,
+        cache: GradientCache | None = None,
+    ) -> None:
         self.collector = collector
         self.seed = seed
         self.progress = progress
+        self.cache = cache
         self.processes = Processes()
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
@@ -104,8 +114,7 @@ class GradientPasses:
         seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.seed + number):
-            for rows, batch in source.batches(shard):
-                gradients, losses, status = self.gradients(batch)
+            for rows, gradients, losses, status in self._batches(source, number, shard):
                 seen.append((rows, losses, status, add(partial, rows, gradients)))
                 bar.update(len(rows))
         for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
@@ -115,6 +124,28 @@ class GradientPasses:
             if value is not None:
                 values[chosen] = value.cpu().numpy()
         return partial
+
+    def _batches(
+        self, source: RowSource, number: int, shard: range
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Row numbers, gradients, losses and status of a shard's batches: from the cache, or computed for it."""
+        cache = self.cache
+        if cache is not None and cache.holds(number):
+            yield from cache.read(number, self.collector.device)
+            return
+        writer = cache.start(number, len(shard), self.collector.width) if cache is not None else None
+        try:
+            for rows, batch in source.batches(shard):
+                gradients, losses, status = self.gradients(batch)
+                if writer is not None:
+                    gradients = writer.add(rows, gradients, losses, status)
+                yield rows, gradients, losses, status
+        except BaseException:
+            if writer is not None:
+                writer.drop()
+            raise
+        if writer is not None:
+            writer.finish()
 
     def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""

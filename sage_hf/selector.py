@@ -10,13 +10,16 @@ Axes: N rows of the dataset, B rows of a batch, D row width, l sketch size, G gr
 from __future__ import annotations
 
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from datasets import Dataset
+from datasets.config import HF_DATASETS_CACHE
 from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
@@ -28,10 +31,11 @@ from .data import Batcher, RowSource, as_rows, check_dataset, collate_checked
 from .encoding import Collator
 from .errors import ConfigError, GradientError, GroupError, SageError, SketchError
 from .fingerprint import dataset_digest, model_fingerprint
+from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
-from .memory import check_memory
+from .memory import check_memory, is_streaming
 from .opening import find_groups, open_source
 from .passes import GradientPasses
 from .projections import Projections
@@ -43,8 +47,6 @@ from .strategies import STRATEGIES, Candidates
 
 logger = logging.getLogger(__name__)
 
-# Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
-_CONSENSUS_BYTES = 2**28
 # Rows of the batch that is compared with rows alone before the first pass.
 CHECKED_ROWS = 4
 
@@ -66,6 +68,8 @@ class SageSelector:
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
         progress: Whether to show progress bars, on the main process.
+        cache_dir: Where `config.cache_gradients` keeps rows; the folder of `datasets`' own caches by default. Nothing
+            in it is ever deleted by itself.
 
     Raises:
         ConfigError: The strategy is unknown.
@@ -86,6 +90,7 @@ class SageSelector:
         loss_function: LossFunction | None = None,
         config: SageConfig | None = None,
         progress: bool = True,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
         check_strategy(self.config.strategy, STRATEGIES)
@@ -106,6 +111,7 @@ class SageSelector:
         self._encoder: Batcher | None = None
         self._groups: Groups | None = None
         self._progress = progress
+        self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
         self._projected: Projections | None = None
         self._streaming = True
@@ -133,12 +139,18 @@ class SageSelector:
         """
         source = self._open(check_dataset(dataset))
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
-        streaming = self._streaming = self._is_streaming(groups)
+        streaming = self._streaming = is_streaming(self.config, groups.count, self.collector.width)
         self._check_memory(source, groups)
-        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress)
+        outside = [self.processing_class, self.data_collator, self.collector.loss_function]
+        cache = find_cache(self._cache_dir, self.config, self.collector, dataset, outside)
+        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress, cache)
         self._projected = None
         codes = torch.from_numpy(groups.codes.astype(np.int64))
-        self._check_gradients(source)
+        missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
+        if missing:
+            self._check_gradients(source)
+            if cache is not None:
+                cache.check_space(sum(map(len, missing)), self.collector.width)
         source.batch_size = self._batch_size()
 
         def new_partial() -> Partial:
@@ -373,21 +385,8 @@ class SageSelector:
         """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
         return 1 if self.collector.one_at_a_time else self.config.batch_size
 
-    def _is_streaming(self, groups: Groups) -> bool:
-        if self.config.consensus == "exact":
-            return False
-        too_large = groups.count * self.collector.width * 8 > _CONSENSUS_BYTES
-        if too_large:
-            logger.warning(
-                "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
-                groups.count,
-                self.collector.width,
-                _CONSENSUS_BYTES >> 20,
-            )
-        return not too_large
-
     def _check_memory(self, source: RowSource, groups: Groups) -> None:
-        consensus = groups.count if self._is_streaming(groups) else 0
+        consensus = groups.count if self._streaming else 0
         check_memory(self.config, self.collector.width, self.collector.device, len(source.shards()), consensus)
 
     def __reduce__(self) -> tuple[Any, ...]:

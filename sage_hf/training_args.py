@@ -14,7 +14,8 @@ from .strategies import STRATEGIES
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
 # Fields of SageConfig that a Trainer has its own way for: its collator encodes, and its batch size is named otherwise.
-_NOT_HERE = {"text_columns", "max_length", "batch_size"}
+# A model in training has no second selection to keep gradient rows for.
+_NOT_HERE = {"text_columns", "max_length", "batch_size", "cache_gradients"}
 
 
 def _knob(name: str) -> Any:

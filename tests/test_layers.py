@@ -18,7 +18,7 @@ LAYERS = (
     ("selector", "training_args", "pictures", "timeline", "checkpoint"),
     ("passes", "memory"),
     ("processes",),
-    ("selection", "opening", "shards", "projections"),
+    ("selection", "opening", "shards", "projections", "gradient_cache"),
     ("strategies", "budget", "groups"),
     ("agreement",),
     ("sketch",),

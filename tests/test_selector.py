@@ -392,7 +392,7 @@ def test_datasets_that_cannot_be_selected_from_are_refused():
 
 
 def test_many_wide_groups_fall_back_to_the_exact_consensus_and_say_so(monkeypatch, caplog):
-    monkeypatch.setattr("sage_hf.selector._CONSENSUS_BYTES", 100)
+    monkeypatch.setattr("sage_hf.memory._CONSENSUS_BYTES", 100)
     selection = select(vit(), image_rows(30))
     assert selection.stats["consensus"] == "exact"
     assert "exact consensus is used" in caplog.text
