@@ -20,6 +20,12 @@ LOSS_REDUCTIONS = ("mean", "sum")
 CACHE_DTYPES = ("float32", "float16")
 TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
 
+# Settings that a gradient row or its place in a pass depends on.
+GRADIENT_SETTINGS = (
+    *("target_modules", "projection", "loss_reduction", "batch_size", "shard_size", "text_columns", "max_length"),
+    *("seed", "cache_gradients"),
+)
+
 # Row width that projection="auto" aims at. AUC of finding wrong labels on noisy text at sketch size 256:
 # 512 wide 0.84, 2,048 wide 0.92, 6,720 wide 0.93, exact (109k wide) 0.93.
 ROW_WIDTH = 2**14

@@ -17,27 +17,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 from datasets import Dataset
-from datasets.fingerprint import Hasher
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from .config import SageConfig
+from .config import GRADIENT_SETTINGS, SageConfig
 from .errors import ConfigError, OutputError
-from .fingerprint import dataset_digest, model_fingerprint
+from .files import whole_file
+from .fingerprint import run_fingerprint
 from .gradients import GradientCollector
 
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
 FORMAT_VERSION = 1
-# The settings that a row or its place in the files depends on.
-_DETERMINING = (
-    *("target_modules", "projection", "loss_reduction", "batch_size", "shard_size", "text_columns", "max_length"),
-    *("seed", "cache_gradients"),
-)
+_FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
 
 
 class GradientCache:
@@ -146,10 +141,9 @@ def find_cache(
     """
     if config.cache_gradients is None:
         return None
-    settings = {name: getattr(config, name) for name in _DETERMINING}
-    versions = (FORMAT_VERSION, torch.__version__, transformers.__version__, collector.device.type)
-    identity = (model_fingerprint(collector.model), dataset._fingerprint, dataset_digest(dataset))
-    return GradientCache(root / Hasher.hash((versions, settings, identity, list(outside))), config.cache_gradients)
+    settings = {"format": FORMAT_VERSION, **{name: getattr(config, name) for name in GRADIENT_SETTINGS}}
+    key = run_fingerprint(collector.model, collector.device, dataset, settings, list(outside))
+    return GradientCache(root / key, config.cache_gradients)
 
 
 class ShardWriter:
@@ -188,17 +182,14 @@ class ShardWriter:
         Raises:
             OutputError: The disk is full, or the files cannot be written.
         """
-        about = self._cache._about(self._number)
-        part = about.with_suffix(f".{os.getpid()}.about")
         try:
             self._file.flush()
             del self._file
-            save_file({name: np.concatenate([each[name] for each in self._seen]) for name in self._seen[0]}, part)
-            self._temporary.rename(self._cache._rows(self._number))
-            part.rename(about)
+            self._temporary.replace(self._cache._rows(self._number))
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise self._failed(error) from error
+        with whole_file(self._cache._about(self._number), _FULL) as part:
+            save_file({name: np.concatenate([each[name] for each in self._seen]) for name in self._seen[0]}, part)
 
     def drop(self) -> None:
         """Removes what was written of a shard that was not finished."""
@@ -209,7 +200,7 @@ class ShardWriter:
         return OutputError(
             f"Gradient rows cannot be written: {error}",
             where=str(self._cache.folder),
-            fix="Free some space; shards that are finished are kept, and the next run goes on from them.",
+            fix=_FULL,
         )
 
 

@@ -5,7 +5,8 @@ Axes: N rows of the dataset, B rows of a batch, D row width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .data import RowSource
+from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
 from .processes import Processes
@@ -35,10 +37,12 @@ class GradientPasses:
         num_rows: N.
         progress: Whether passes show a progress bar.
         cache: Where gradient rows are kept; None keeps none.
+        checkpoint: Folder for what is finished, of these passes alone; None keeps nothing.
 
     Attributes:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
+        last_parts: The rows of every process in the last pass.
     """
 
     def __init__(
@@ -48,11 +52,14 @@ class GradientPasses:
         num_rows: int,
         progress: bool = True,
         cache: GradientCache | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         self.collector = collector
         self.seed = seed
         self.progress = progress
         self.cache = cache
+        self.checkpoint = checkpoint
+        self.last_parts: list[range] = []
         self.processes = Processes()
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
@@ -63,6 +70,7 @@ class GradientPasses:
         title: str,
         new_partial: Callable[[], Partial],
         add: Callable[[Partial, Tensor, Tensor], Tensor | None],
+        settle: Callable[[], None] | None = None,
     ) -> tuple[Partial, npt.NDArray[np.float32]]:
         """Runs over all shards and merges what they gather; of several processes each over its share of them.
 
@@ -71,6 +79,7 @@ class GradientPasses:
             title: Of the progress bar.
             new_partial: Makes what a shard gathers into.
             add: Gets each batch's row numbers [B] and gradients [B, D], those of unusable rows as zeros.
+            settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
 
         Returns:
             What the shards gathered, merged; and what `add` returned for the rows, if anything, as [N]. The same in
@@ -80,25 +89,47 @@ class GradientPasses:
             SageError: Another process failed.
         """
         shards = source.shards()
-        parts = self.parts(shards)
+        finished = FinishedNodes(self.checkpoint / title.replace(" ", "-")) if self.checkpoint is not None else None
+        shares = divide(len(shards), self._find(finished), self.processes.count)
+        parts = [_rows(shards, units) for units in shares]
         values = np.full(len(self.status), np.nan, dtype=np.float32)
+        columns: dict[str, npt.NDArray[Any]] = {"status": self.status, "losses": self.losses, "values": values}
         tree, failure = MergeTree(), None
         try:
             hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
             own = len(parts[self.processes.rank])
             with tqdm(total=own, desc=title, unit="row", delay=_BAR_DELAY, leave=False, disable=hidden) as bar:
-                for number in self.processes.share(len(shards)):
-                    tree.push(self._run_shard(source, number, shards[number], new_partial(), add, values, bar), number)
+                for unit in shares[self.processes.rank]:
+                    partial = new_partial()
+                    if unit.is_finished:
+                        assert finished is not None
+                        part = _rows(shards, [unit])
+                        for name, found in finished.read(unit.start, unit.size, partial).items():
+                            columns[name][part.start : part.stop] = found
+                        bar.update(len(part))
+                    else:
+                        self._run_shard(source, unit.start, shards[unit.start], partial, add, values, bar)
+                    tree.push(partial, unit.start, unit.size)
+                    if finished is not None and not unit.is_finished:
+                        if settle is not None:
+                            settle()
+                        start, size, node = tree.nodes[-1]
+                        part = _rows(shards, [Unit(start, size, True)])
+                        kept = {name: column[part.start : part.stop] for name, column in columns.items()}
+                        finished.write(start, size, node, kept)
         except Exception as error:
             failure = error
         self.processes.agree(failure)
-        for column in (self.status, self.losses, values):
+        for column in columns.values():
             self.processes.gather(column, parts)
+        self.last_parts = parts
         return self.processes.merge(tree, new_partial), values
 
-    def parts(self, shards: list[range]) -> list[range]:
-        """The rows of every process."""
-        return [_rows(shards, self.processes.share(len(shards), owner)) for owner in range(self.processes.count)]
+    def _find(self, finished: FinishedNodes | None) -> list[tuple[int, int]]:
+        """The nodes that are finished; what the main process finds, so that all go by the same."""
+        if finished is None:
+            return []
+        return [(start, size) for start, size in self.processes.from_main(finished.find())]
 
     def _run_shard(
         self,
@@ -157,6 +188,8 @@ class GradientPasses:
         return torch.where(finite[:, None], gradients, 0.0), losses, status
 
 
-def _rows(shards: list[range], numbers: range) -> range:
-    """The rows of consecutive shards."""
-    return range(shards[numbers.start].start, shards[numbers.stop - 1].stop) if len(numbers) else range(0)
+def _rows(shards: list[range], units: Sequence[Unit]) -> range:
+    """The rows of consecutive units."""
+    if not units:
+        return range(0)
+    return range(shards[units[0].start].start, shards[units[-1].start + units[-1].size - 1].stop)

@@ -45,10 +45,17 @@ class Processes:
         is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
         self._device = state.device if is_gpu else torch.device("cpu")
 
-    def share(self, total: int, owner: int | None = None) -> range:
-        """The consecutive shards of a process, this one by default; all processes' are as equal as can be."""
-        owner = self.rank if owner is None else owner
-        return range(owner * total // self.count, (owner + 1) * total // self.count)
+    def from_main(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The main process's pairs of numbers, in every process."""
+        if self.count == 1:
+            return pairs
+        sent = self._broadcast(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
+        return [(int(one), int(other)) for one, other in sent.tolist()]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
 
     def agree(self, error: Exception | None) -> None:
         """Waits for all, and raises in each when one has failed; otherwise the others would wait for it for ever.

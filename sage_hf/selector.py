@@ -25,12 +25,14 @@ from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
 
 from .agreement import Consensus, agreement, unit
-from .budget import allocate_quotas, resolve_budget
+from .budget import resolve_budget
+from .choice import choose_rows
 from .config import SageConfig, check_strategy
 from .data import Batcher, RowSource, as_rows, check_dataset, collate_checked
 from .encoding import Collator
 from .errors import ConfigError, GradientError, GroupError, SageError, SketchError
 from .fingerprint import dataset_digest, model_fingerprint
+from .finished import find_checkpoint
 from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
@@ -43,7 +45,7 @@ from .rng import isolated_rng
 from .selection import LOSS_COLUMN, NOT_FINITE, SCORE_COLUMN, SCORED, ZERO_GRADIENT, Selection
 from .shards import Partial
 from .sketch import FrequentDirections
-from .strategies import STRATEGIES, Candidates
+from .strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,9 @@ class SageSelector:
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
         progress: Whether to show progress bars, on the main process.
+        checkpoint_dir: Folder for what is finished of `fit` and `select`: after a kill, the same call with the same
+            folder goes on from there, with any number of processes, and ends with the same result. All processes must
+            see it. Nothing in it is ever deleted by itself. None keeps nothing.
         cache_dir: Where `config.cache_gradients` keeps rows; the folder of `datasets`' own caches by default. Nothing
             in it is ever deleted by itself.
 
@@ -91,6 +96,7 @@ class SageSelector:
         config: SageConfig | None = None,
         progress: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
         check_strategy(self.config.strategy, STRATEGIES)
@@ -111,6 +117,7 @@ class SageSelector:
         self._encoder: Batcher | None = None
         self._groups: Groups | None = None
         self._progress = progress
+        self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
         self._projected: Projections | None = None
@@ -143,7 +150,8 @@ class SageSelector:
         self._check_memory(source, groups)
         outside = [self.processing_class, self.data_collator, self.collector.loss_function]
         cache = find_cache(self._cache_dir, self.config, self.collector, dataset, outside)
-        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress, cache)
+        folder = find_checkpoint(self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, outside)
+        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress, cache, folder)
         self._projected = None
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
@@ -189,7 +197,7 @@ class SageSelector:
         groups = self._groups
         assert groups is not None and self._matrix is not None
         matrix = self._matrix
-        projected = Projections(len(codes), self.config.sketch_size, source.dataset._fingerprint)
+        projected = self._open_projections(source.dataset)
 
         def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
             z = unit(gradients).to(matrix) @ matrix.T
@@ -200,10 +208,21 @@ class SageSelector:
         def new_partial() -> Partial:
             return Partial(consensus=Consensus(groups.count, self.config.sketch_size, device=self.collector.device))
 
-        result, _ = self._passes.run(source, "projecting gradients", new_partial, add)
+        result, _ = self._passes.run(source, "projecting gradients", new_partial, add, projected.flush)
         assert result.consensus is not None
         self.directions = result.consensus.directions().float()
         self._projected = projected
+
+    def _open_projections(self, dataset: Dataset) -> Projections:
+        """The file of z: each process's own and temporary, or one for all beside the checkpoint."""
+        folder = self._passes.checkpoint
+        about = (len(dataset), self.config.sketch_size, dataset._fingerprint)
+        if folder is None:
+            return Projections(*about)
+        if self._passes.processes.rank == 0:
+            Projections(*about, folder / "z.npy")
+        self._passes.processes.wait()
+        return Projections(*about, folder / "z.npy")
 
     # ------------------------------------------------------------------- pass 2
     def score(self, batch: dict[str, list[Any]]) -> dict[str, list[float | None]]:
@@ -260,13 +279,14 @@ class SageSelector:
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         scores = np.full(len(codes), np.nan, dtype=np.float32)
         if self._projected is not None and self._projected.fingerprint == source.dataset._fingerprint:
-            shards, processes = source.shards(), self._passes.processes
-            for number in processes.share(len(shards)):  # each process wrote its own
-                shard = shards[number]
-                z = self._projected.read(shard)
+            processes, parts = self._passes.processes, self._passes.last_parts
+            own = parts[processes.rank]  # each process wrote its own
+            for start in range(own.start, own.stop, self.config.shard_size):
+                rows = range(start, min(start + self.config.shard_size, own.stop))
                 assert self.directions is not None
-                scores[shard.start : shard.stop] = agreement(z, self.directions.cpu(), codes[list(shard)]).numpy()
-            processes.gather(scores, self._passes.parts(shards))
+                z = self._projected.read(rows)
+                scores[rows.start : rows.stop] = agreement(z, self.directions.cpu(), codes[list(rows)]).numpy()
+            processes.gather(scores, parts)
         else:
             _, scores = self._passes.run(
                 source,
@@ -318,20 +338,8 @@ class SageSelector:
 
     def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
         assert self._groups is not None
-        rows = np.flatnonzero(self._passes.status == SCORED).astype(np.int64)
-        if budget > len(rows):
-            logger.warning(
-                "%d rows were asked for and %d could be scored: all of these are kept; see Selection.set_aside.",
-                budget,
-                len(rows),
-            )
-            budget = len(rows)
-        balanced = self.config.balance != "none"
-        groups = (self._groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
-        sizes = np.bincount(groups, minlength=self._groups.count if balanced else 1)
-        quotas = allocate_quotas(sizes, budget, self.config.balance if balanced else "proportional")
-        candidates = Candidates(rows, scores[rows], self._passes.losses[rows], groups)
-        return STRATEGIES[self.config.strategy](candidates, quotas, self.config.seed)
+        usable = self._passes.status == SCORED
+        return choose_rows(self.config, self._groups, usable, scores, self._passes.losses, budget)
 
     def _stats(self, selection: Selection, fit_seconds: float, score_seconds: float) -> dict[str, Any]:
         assert self.sketch is not None

@@ -18,14 +18,16 @@ LAYERS = (
     ("selector", "training_args", "pictures", "timeline", "checkpoint"),
     ("passes", "memory"),
     ("processes",),
-    ("selection", "opening", "shards", "projections", "gradient_cache"),
+    ("choice",),
+    ("selection", "opening", "projections", "gradient_cache", "finished"),
+    ("shards",),
     ("strategies", "budget", "groups"),
     ("agreement",),
     ("sketch",),
     ("data",),
     ("encoding",),
     ("gradients",),
-    ("config", "fingerprint", "rng"),
+    ("config", "fingerprint", "rng", "files"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
