@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shutil
 from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
@@ -192,9 +193,15 @@ def select(
             f"({_plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
             "Add --warmup-steps or --warmup-fraction."
         )
-    selection = SageSelector(loaded.model, **inputs, cache_dir=cache_dir).select(rows)
+    # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
+    unfinished = output.with_name(f".{output.name}-unfinished")
+    if state.is_main_process and unfinished.exists():
+        console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
+    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)
+    selection = selector.select(rows)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)
+        shutil.rmtree(unfinished, ignore_errors=True)
         Console().print(summary(selection))
         Console().print(f"Written to {output}.", markup=False)
     state.wait_for_everyone()

@@ -14,6 +14,7 @@ from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, Selection
 from sage_hf.cli import app
 from sage_hf.loading import load_rows
+from sage_hf.passes import GradientPasses
 
 from .cases import BERT, llama
 
@@ -50,6 +51,40 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("source", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet", "rows", "splits"])
 def test_every_form_of_a_dataset_loads_the_same_rows(folder, source):
     assert load_rows(str(folder / source))["text"] == TEXTS
+
+
+def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
+    arguments = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL]
+    assert run(*arguments, "-o", tmp_path / "whole").exit_code == 0
+    shard, ran = GradientPasses._run_shard, []
+
+    def interrupted(self, *given):
+        ran.append(1)
+        if len(ran) == 4:
+            raise KeyboardInterrupt
+        return shard(self, *given)
+
+    monkeypatch.setattr(GradientPasses, "_run_shard", interrupted)
+    assert run(*arguments, "-o", tmp_path / "out").exit_code == 130
+    assert (tmp_path / ".out-unfinished").is_dir()
+    result = run(*arguments, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Going on from" in result.output
+    assert len(ran) == 4 + 1  # two shards, two passes: one was left
+    one, other = (Selection.load(tmp_path / name) for name in ("whole", "out"))
+    assert np.array_equal(one.scores, other.scores)
+    assert not (tmp_path / ".out-unfinished").exists()
+
+
+def test_the_shell_keeps_gradient_rows_where_it_is_told(folder, tmp_path):
+    arguments = ["select", folder / "lm", folder / "rows.json", *SMALL, "--cache-gradients", "float16"]
+    for number in (3, 5):
+        result = run(
+            *arguments, "--num-examples", number, "--cache-dir", tmp_path / "cache", "-o", tmp_path / str(number)
+        )
+        assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert run(*arguments, "--fraction", 0.5, "--cache-gradients", "int4", "-o", tmp_path / "x").exit_code == 1
 
 
 def test_the_shell_keeps_the_rows_that_python_keeps(folder, tmp_path):

@@ -1,0 +1,191 @@
+"""What a whole selection costs: with and without cached gradients, and on two processes against one.
+
+    python examples/benchmarks/scale.py                 # two cores, about ten minutes
+    python examples/benchmarks/scale.py --device cuda   # bf16, a model of half a billion weights; no processes
+
+On one thread, in one process, rounds of: a plain forward and backward pass over all rows in the batches of the
+selection; a whole selection (fit, score, choose); one that caches gradient rows; one that finds them cached. Ratios
+are to the plain pass of the same round. Then the rows per second of a selection under `torchrun` with one and with two
+processes of one thread each, in turns. Writes results/scale.json and results/scale.md (scale-cuda.* on a GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+from datasets import Dataset
+from speed import LENGTH, VOCABULARY, build_model, plain
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from sage_hf import FrequentDirections, SageConfig, SageSelector
+
+SKETCH, BATCH = 256, 16
+WANTED = {"selection": "<= 1.75", "cached": "<= 0.95", "sketch": "<= 0.10", "processes": ">= 1.8"}
+
+
+def build_large() -> LlamaForCausalLM:
+    """24 layers, 1,024 wide, 32,000 words; 0.5 billion weights."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=32000,
+            hidden_size=1024,
+            intermediate_size=4096,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            max_position_embeddings=1024,
+        )
+    )
+
+
+def make_rows(count: int, vocabulary: int) -> Dataset:
+    """Random tokens, all rows of one length."""
+    ids = torch.randint(0, vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * LENGTH] * count})
+
+
+def config(**changes: Any) -> SageConfig:
+    return SageConfig(**{"fraction": 0.1, "sketch_size": SKETCH, "batch_size": BATCH, "group_by": None, **changes})
+
+
+def plain_pass(model: torch.nn.Module, rows: Dataset, device: str) -> float:
+    """Seconds of forward and backward over all rows."""
+    columns = rows.with_format("torch")
+    start = time.perf_counter()
+    for first in range(0, len(rows), BATCH):
+        batch = {name: value.to(device) for name, value in columns[first : first + BATCH].items()}
+        plain(model, {**batch, "labels": batch["input_ids"]})
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def selection(model: torch.nn.Module, rows: Dataset, **changes: Any) -> tuple[float, dict[str, Any]]:
+    """Seconds of a whole selection, and what it measured."""
+    cache_dir = changes.pop("cache_dir", None)
+    start = time.perf_counter()
+    selector = SageSelector(model, config=config(**changes), cache_dir=cache_dir, progress=False)
+    stats = selector.select(rows).stats
+    return time.perf_counter() - start, stats
+
+
+def sketch_seconds(rows: int, width: int, device: str) -> float:
+    """Seconds of the sketch alone for so many rows."""
+    batches = torch.randn(4, BATCH, width, device=device)
+    sketch = FrequentDirections(SKETCH, width, device=device)
+    start = time.perf_counter()
+    for number in range(rows // BATCH):
+        sketch.update(batches[number % 4])
+    sketch.compact()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:
+    """Ratios to a plain pass."""
+    torch.set_num_threads(1)
+    model = build_large().to(device, torch.bfloat16) if device == "cuda" else build_model()
+    data = make_rows(rows, model.config.vocab_size)
+    plain_pass(model, data.select(range(2 * BATCH)), device)
+    selection(model, data.select(range(2 * BATCH)))
+    results = []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="sage_hf-benchmark-") as folder:
+            base = plain_pass(model, data, device)
+            alone, stats = selection(model, data)
+            settings = {"cache_dir": folder, "cache_gradients": "float16"}
+            caching, _ = selection(model, data, **settings)
+            cached, _ = selection(model, data, **settings, strategy="random")
+            sketch = sketch_seconds(rows, stats["row_width"], device)
+        results.append(
+            {
+                "plain_seconds": base,
+                "selection": alone / base,
+                "cached": caching / base,
+                "cached_again": cached / base,
+                "sketch": sketch / stats["fit_seconds"],
+            }
+        )
+        print(f"  round {number + 1}: {results[-1]}", file=sys.stderr, flush=True)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+    return {"rows": rows, "row_width": stats["row_width"], "device_memory_mb": memory, "rounds": results}
+
+
+def one_of_many(rows: int) -> None:
+    """What every process runs; the main one prints its rows per second."""
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    model, data = build_model(), make_rows(rows, VOCABULARY)
+    selection(model, data.select(range(2 * BATCH)))
+    seconds, stats = selection(model, data, shard_size=SKETCH)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(json.dumps({"rows_per_second": rows / seconds, "processes": stats["processes"]}), flush=True)
+
+
+def with_processes(rows: int, rounds: int) -> list[dict[str, float]]:
+    """Rows per second of one and of two processes, in turns."""
+    results = []
+    for number in range(rounds):
+        measured = {}
+        for count in (1, 2) if number % 2 == 0 else (2, 1):
+            with socket.socket() as listener:
+                listener.bind(("127.0.0.1", 0))
+                port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count)]
+            command += ["--master_port", str(port), __file__, "--one-of-many", "--rows", str(rows)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+            assert said["processes"] == count
+            measured[str(count)] = said["rows_per_second"]
+        results.append({"one": measured["1"], "two": measured["2"], "ratio": measured["2"] / measured["1"]})
+        print(f"  processes, round {number + 1}: {results[-1]}", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--rows", type=int, default=1024, help="rows of the dataset")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of every measurement")
+    parser.add_argument("--one-of-many", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one_of_many:
+        one_of_many(arguments.rows)
+        return
+    from machine import write
+
+    alone = in_one_process(arguments.rows, arguments.rounds, arguments.device)
+    titles = {
+        "selection": "whole selection / one plain forward + backward pass",
+        "cached": "whole selection that caches gradient rows / plain pass",
+        "cached_again": "another selection from the cached rows / plain pass",
+        "sketch": f"the sketch's share of a fit pass (l = {SKETCH}, D = {alone['row_width']:,})",
+        "processes": "rows a second, two processes / one",
+    }
+    values = {name: [each[name] for each in alone["rounds"]] for name in titles if name != "processes"}
+    result: dict[str, Any] = {"in_one_process": alone}
+    if arguments.device == "cpu":
+        result["processes"] = with_processes(arguments.rows, arguments.rounds)
+        values["processes"] = [each["ratio"] for each in result["processes"]]
+    lines = ["| measured | ratio | range | wanted |", "|---|---|---|---|"]
+    for name, each in values.items():
+        spread = f"{min(each):.2f} to {max(each):.2f}"
+        lines.append(f"| {titles[name]} | {statistics.mean(each):.2f} | {spread} | {WANTED.get(name, '')} |")
+    write("scale" if arguments.device == "cpu" else "scale-cuda", result, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
