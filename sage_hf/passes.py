@@ -60,7 +60,7 @@ class GradientPasses:
         self.cache = cache
         self.checkpoint = checkpoint
         self.last_parts: list[range] = []
-        self.processes = Processes()
+        self.processes = Processes(collector.model)
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .errors import SageError
 from .shards import MergeTree, Partial
@@ -30,18 +31,31 @@ def launched() -> PartialState:
     return PartialState(cpu=True) if is_launched and not torch.accelerator.is_available() else PartialState()
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights are spread over processes: FSDP (both versions), or DeepSpeed's ZeRO-3."""
+    return any(
+        isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") or hasattr(parameter, "_is_flat_param")
+        for parameter in model.parameters()
+    )
+
+
 class Processes:
     """The processes of an `accelerate launch` or `torchrun`; one, where there is no launch.
+
+    Args:
+        model: What the pass runs. Of a model that is sharded over processes every forward pass needs all of them, so
+            each takes all rows, as if it were the only one.
 
     Attributes:
         rank: This one's number, from 0.
         count: How many there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         state = launched()
-        self.rank: int = state.process_index
-        self.count: int = state.num_processes
+        shares = not is_sharded(model)
+        self.rank: int = state.process_index if shares else 0
+        self.count: int = state.num_processes if shares else 1
         is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
         self._device = state.device if is_gpu else torch.device("cpu")
 

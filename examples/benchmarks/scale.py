@@ -81,16 +81,19 @@ def selection(model: torch.nn.Module, rows: Dataset, **changes: Any) -> tuple[fl
 
 
 def sketch_seconds(rows: int, width: int, device: str) -> float:
-    """Seconds of the sketch alone for so many rows."""
-    batches = torch.randn(4, BATCH, width, device=device)
+    """Seconds of the sketch alone for so many rows in the middle of a long pass: a shrink every 256 rows."""
+    batches = torch.randn(SKETCH // BATCH, BATCH, width, device=device)
     sketch = FrequentDirections(SKETCH, width, device=device)
-    start = time.perf_counter()
-    for number in range(rows // BATCH):
-        sketch.update(batches[number % 4])
-    sketch.compact()
+    for number in range(2 * len(batches)):
+        sketch.update(batches[number % len(batches)])  # full: the next row shrinks it
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    start = time.perf_counter()
+    for number in range(4 * len(batches)):
+        sketch.update(batches[number % len(batches)])
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * rows / (4 * SKETCH)
 
 
 def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:

@@ -236,6 +236,52 @@ def test_masks_drawn_by_the_collator_do_not_slow_the_scoring_down(tmp_path, capl
     assert len(trainer.selection) == 10
 
 
+@pytest.mark.parametrize("form", ["torch", "numpy", "transform"])
+def test_rows_are_read_in_the_datasets_own_format(tmp_path, form):
+    """A collator that needs tensors gets tensors while rows are scored, too."""
+    rows = image_rows(40)
+    if form == "transform":
+        changed = rows.with_transform(
+            lambda batch: {"pixel_values": [torch.tensor(p) for p in batch["pixel_values"]], "label": batch["label"]}
+        )
+    else:
+        changed = rows.with_format(form)
+
+    def stack(features):
+        kind = torch.Tensor if form != "numpy" else np.ndarray
+        assert all(isinstance(feature["pixel_values"], kind) for feature in features)
+        pixels = torch.stack([torch.as_tensor(feature["pixel_values"]) for feature in features])
+        return {"pixel_values": pixels, "labels": torch.tensor([int(feature["label"]) for feature in features])}
+
+    args = {"remove_unused_columns": False}
+    plain = train(vit(), sage_args(tmp_path / "plain"), rows)
+    formatted = train(vit(), sage_args(tmp_path, **args), changed, data_collator=stack)
+    assert formatted.selection.indices.tolist() == plain.selection.indices.tolist()
+    assert losses(formatted) == losses(plain)
+
+
+def test_a_sequence_to_sequence_trainer_trains_on_a_subset(tmp_path):
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    from ..cases import head
+
+    @dataclass
+    class Arguments(SageArguments, Seq2SeqTrainingArguments):
+        pass
+
+    class Mixed(SageMixin, Seq2SeqTrainer):
+        pass
+
+    model, batch = head("seq2seq")
+    tokenizer = train_tokenizer(["a few words"], 280)
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = Dataset.from_dict({name: value.tolist() * 6 for name, value in batch.items()})
+    args = Arguments(str(tmp_path), **{**QUIET, "sage_fraction": 0.5, "sage_group_by": "none"})
+    trainer = train(model, args, rows, Mixed, data_collator=DataCollatorForSeq2Seq(tokenizer, model))
+    assert len(trainer.selection) == 12
+    assert not trainer.selection.stats["one_at_a_time"]
+
+
 # ------------------------------------------------------- trl
 @dataclass
 class SageSFTConfig(SageArguments, SFTConfig):
