@@ -194,7 +194,8 @@ def select(
             "Add --warmup-steps or --warmup-fraction."
         )
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
-    unfinished = output.with_name(f".{output.name}-unfinished")
+    place = output.absolute()
+    unfinished = place.with_name(f".{place.name}-unfinished")
     if state.is_main_process and unfinished.exists():
         console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
     selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)

@@ -5,6 +5,8 @@ Axes: N rows of the dataset, B rows of a batch, D row width.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,17 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .data import RowSource
+from .errors import GradientError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
+from .gradients.loss import batch_rows, rows_of
 from .processes import Processes
 from .rng import isolated_rng
 from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
 from .shards import MergeTree, Partial
+
+logger = logging.getLogger(__name__)
 
 # A progress bar appears after this many seconds.
 _BAR_DELAY = 2.0
@@ -60,6 +66,7 @@ class GradientPasses:
         self.cache = cache
         self.checkpoint = checkpoint
         self.last_parts: list[range] = []
+        self._most_rows = sys.maxsize
         self.processes = Processes(collector.model)
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
@@ -178,9 +185,34 @@ class GradientPasses:
         if writer is not None:
             writer.finish()
 
+    def _collect(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """A batch's rows and losses; in parts, from the first time on that the device has no memory for more."""
+        size = batch_rows(batch)
+        if size <= self._most_rows:
+            try:
+                return self.collector.collect(batch)
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise GradientError(
+                        "The device's memory is not enough for the gradients of one row",
+                        where="batch_size, max_length",
+                        fix="Shorten the rows, use a narrower projection or sketch, or a smaller type of weights.",
+                    ) from error
+            # Not in the handler: there, the traceback would keep the memory.
+            self._most_rows = (size + 1) // 2
+            logger.warning(
+                "No memory for batches of %d rows: they are taken %d at a time, with the same result.",
+                size,
+                self._most_rows,
+            )
+            torch.cuda.empty_cache()
+        most = self._most_rows  # it may fall again while the parts are taken
+        parts = [self._collect(rows_of(batch, slice(start, start + most))) for start in range(0, size, most)]
+        return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
+
     def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
-        gradients, losses = self.collector.collect(batch)
+        gradients, losses = self._collect(batch)
         squared = gradients.to(torch.float64).square().sum(1)
         finite = squared.isfinite() & losses.isfinite()
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)

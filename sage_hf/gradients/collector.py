@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import BatchAxisError, GradientError
 from .alone import gradients_alone
 from .blocks import Block, capture, contribute, term_shape
-from .loss import Batch, LossFunction, NotSeparable, batch_rows, per_example_loss
+from .loss import Batch, LossFunction, NotSeparable, batch_rows, per_example_loss, rows_of
 from .projection import block_widths
 from .rules import Lookup, Term, rule_for
 from .state import as_scored, unwrap
@@ -157,7 +157,7 @@ class GradientCollector:
         """
         size = batch_rows(batch)
         if alone is None:
-            alone = {index: _row(batch, index, size) for index in sorted({0, size - 1})}
+            alone = {index: rows_of(batch, slice(index, index + 1)) for index in sorted({0, size - 1})}
         truth = torch.cat([self._truth(each) for each in alone.values()])
         self._check_not_contrastive(batch, truth)
         try:
@@ -269,7 +269,7 @@ class GradientCollector:
         return rows, losses.detach()
 
     def _collect_one_by_one(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
-        parts = [self._collect(_row(batch, index, size), 1) for index in range(size)]
+        parts = [self._collect(rows_of(batch, slice(index, index + 1)), 1) for index in range(size)]
         return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
 
     @contextmanager
@@ -360,11 +360,3 @@ def _usable(batch: Batch) -> dict[str, Any]:
 
 def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
     return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
-
-
-def _row(batch: Batch, index: int, size: int) -> dict[str, Any]:
-    """Row `index` as a batch of its own."""
-    return {
-        key: value[index : index + 1] if isinstance(value, Tensor) and value.ndim and value.shape[0] == size else value
-        for key, value in batch.items()
-    }

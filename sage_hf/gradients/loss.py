@@ -59,6 +59,15 @@ def batch_rows(batch: Batch) -> int:
     return next(iter(sizes.values()))
 
 
+def rows_of(batch: Batch, part: slice) -> dict[str, Any]:
+    """Some rows of a batch as a batch of their own; what has no row axis stays as it is."""
+    size = batch_rows(batch)
+    return {
+        key: value[part] if isinstance(value, Tensor) and value.ndim and value.shape[0] == size else value
+        for key, value in batch.items()
+    }
+
+
 def per_example_loss(
     model: nn.Module,
     batch: Batch,
