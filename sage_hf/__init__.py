@@ -7,6 +7,7 @@ from .gradients import GradientCollector, per_example_loss
 from .selection import Selection
 from .selector import SageSelector
 from .sketch import FrequentDirections
+from .stream_selection import StreamSelection
 from .trainer import SageMixin, SageTrainer
 from .training_args import SageArguments, SageTrainingArguments
 
@@ -24,6 +25,7 @@ __all__ = [
     "SageTrainer",
     "SageTrainingArguments",
     "Selection",
+    "StreamSelection",
     "agreement",
     "per_example_loss",
 ]

@@ -57,8 +57,15 @@ class Consensus:
         self.sums += membership.to(torch.float64).T @ units
 
     def merge(self, other: Consensus) -> None:
-        """Adds the sums of another part of the stream."""
-        self.sums += other.sums.to(self.sums.device)
+        """Adds the sums of another part of the stream; it may have met more groups, or fewer."""
+        self.grow(len(other.sums))
+        self.sums[: len(other.sums)] += other.sums.to(self.sums.device)
+
+    def grow(self, num_groups: int) -> None:
+        """Makes room for groups that a stream brings later; fewer than there are change nothing."""
+        if num_groups > len(self.sums):
+            more = self.sums.new_zeros(num_groups - len(self.sums), self.sums.shape[1])
+            self.sums = torch.cat([self.sums, more])
 
     def directions(self, sketch: Tensor | None = None) -> Tensor:
         """The consensus directions u, [G, l], unit rows; a row of zeros for a group without examples.

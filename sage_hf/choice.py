@@ -34,15 +34,25 @@ def choose_rows(
         budget: How many to keep; where fewer have a score, all of these are kept, and it is said.
     """
     rows = np.flatnonzero(usable).astype(np.int64)
-    if budget > len(rows):
+    balanced = config.balance != "none"
+    codes = (groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
+    quotas = share_out(config, np.bincount(codes, minlength=groups.count if balanced else 1), budget)
+    return STRATEGIES[config.strategy](Candidates(rows, scores[rows], losses[rows], codes), quotas, config.seed)
+
+
+def share_out(config: SageConfig, sizes: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+    """[G] quotas that sum to the budget, or to all rows that have a score, which is said then.
+
+    Args:
+        config: The balance.
+        sizes: [G], the rows of each group that have a score; one group where the balance is "none".
+        budget: How many to keep.
+    """
+    scored = int(sizes.sum())
+    if budget > scored:
         logger.warning(
             "%d rows were asked for and %d could be scored: all of these are kept; see Selection.set_aside.",
             budget,
-            len(rows),
+            scored,
         )
-        budget = len(rows)
-    balanced = config.balance != "none"
-    codes = (groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
-    sizes = np.bincount(codes, minlength=groups.count if balanced else 1)
-    quotas = allocate_quotas(sizes, budget, config.balance if balanced else "proportional")
-    return STRATEGIES[config.strategy](Candidates(rows, scores[rows], losses[rows], codes), quotas, config.seed)
+    return allocate_quotas(sizes, min(budget, scored), "proportional" if config.balance == "none" else config.balance)

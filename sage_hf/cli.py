@@ -137,6 +137,12 @@ def select(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option(
+            "--streaming", help="Read rows as they are needed, of any number of them.", rich_help_panel=_INPUT
+        ),
+    ] = False,
     device: Annotated[
         str | None, typer.Option(help="Such as cpu or cuda:0; the best there is by default.", rich_help_panel=_INPUT)
     ] = None,
@@ -172,10 +178,17 @@ def select(
         )
     state = launched()
     console = Console(stderr=True, quiet=not state.is_main_process)
-    rows = load_rows(dataset, split, dataset_name)
-    resolve_budget(len(rows), config.fraction, config.num_examples)
+    rows = load_rows(dataset, split, dataset_name, streaming)
+    resolve_budget(2**62 if streaming else len(rows), config.fraction, config.num_examples)
+    if streaming and (warmup_steps is not None or warmup_fraction is not None):
+        raise ConfigError(
+            "A warm-up draws rows at random, which a stream cannot give",
+            where="--streaming",
+            fix="Name a checkpoint that was trained on the task, or read without --streaming.",
+        )
     loaded = load_model(model, rows, task, device or str(state.device), dtype)
-    console.print(f"{len(rows):,} rows of {_plain(dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
+    count = "A stream" if streaming else f"{len(rows):,} rows"
+    console.print(f"{count} of {_plain(dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
     inputs = {"processing_class": loaded.processing_class, "config": config}
     if warmup_steps is not None or warmup_fraction is not None:
         done = warm_up(
@@ -196,9 +209,10 @@ def select(
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
     place = output.absolute()
     unfinished = place.with_name(f".{place.name}-unfinished")
-    if state.is_main_process and unfinished.exists():
+    if state.is_main_process and unfinished.exists() and not streaming:
         console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
-    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)
+    kept_in = None if streaming else unfinished
+    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=kept_in)
     selection = selector.select(rows)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)

@@ -34,7 +34,7 @@ def check_dataset(dataset: Any) -> Dataset:
         raise DatasetError(
             "An IterableDataset has no row numbers to select by",
             where="dataset",
-            fix="Load it without streaming=True, or make it a Dataset with Dataset.from_generator.",
+            fix="Use SageSelector, which takes streams; or load it without streaming=True.",
         )
     if not isinstance(dataset, Dataset):
         raise DatasetError(
@@ -87,29 +87,16 @@ class Batcher(Protocol):
         ...
 
 
-@dataclass
-class RowSource:
-    """A dataset and the way from its rows to batches.
+class Batches:
+    """The way from numbered rows to batches; where rows come from is the subclass's.
 
     Attributes:
-        dataset: What rows are read from.
-        encoder: Makes batches of them.
+        encoder: Makes batches of rows.
         batch_size: Rows a batch.
-        shard_size: Consecutive rows a logical shard.
     """
 
-    dataset: Dataset
     encoder: Batcher
     batch_size: int
-    shard_size: int
-
-    def __post_init__(self) -> None:
-        self._reader = readable(self.dataset)
-
-    def shards(self) -> list[range]:
-        """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""
-        count = len(self.dataset)
-        return [range(start, min(start + self.shard_size, count)) for start in range(0, count, self.shard_size)]
 
     def batches(self, shard: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """(row numbers [B] int64, batch) over a shard, every row once.
@@ -133,7 +120,7 @@ class RowSource:
 
         None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
         """
-        features = self._features(range(min(len(self.dataset), self.batch_size)))
+        features = self._features(range(min(self._count(), self.batch_size)))
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
         batch = collate_checked(self.encoder, chosen)
@@ -142,11 +129,47 @@ class RowSource:
         ends = sorted({0, len(chosen) - 1})
         return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
 
+    def _count(self) -> int:
+        """How many rows there are."""
+        raise NotImplementedError
+
     def _features(self, rows: range) -> list[Row]:
-        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]), first=rows.start)
+        """The encoded rows of these numbers."""
+        raise NotImplementedError
 
     def _batch(self, rows: list[int], features: list[Row]) -> tuple[Tensor, dict[str, Any]]:
         return torch.tensor(rows), collate_checked(self.encoder, features)
+
+
+@dataclass
+class RowSource(Batches):
+    """A dataset and the way from its rows to batches.
+
+    Attributes:
+        dataset: What rows are read from.
+        encoder: Makes batches of them.
+        batch_size: Rows a batch.
+        shard_size: Consecutive rows a logical shard.
+    """
+
+    dataset: Dataset
+    encoder: Batcher
+    batch_size: int
+    shard_size: int
+
+    def __post_init__(self) -> None:
+        self._reader = readable(self.dataset)
+
+    def shards(self) -> list[range]:
+        """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""
+        count = len(self.dataset)
+        return [range(start, min(start + self.shard_size, count)) for start in range(0, count, self.shard_size)]
+
+    def _count(self) -> int:
+        return len(self.dataset)
+
+    def _features(self, rows: range) -> list[Row]:
+        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]), first=rows.start)
 
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -53,20 +53,7 @@ class Groups:
         Raises:
             GroupError: A value is null, or no boolean, integer or string.
         """
-        nulls = [row for row, value in enumerate(values) if value is None]
-        if nulls:
-            raise GroupError(
-                f"The column to group by has {len(nulls)} nulls, first in rows {nulls[:_NAMED_ROWS]}",
-                where=f"column {column!r}",
-                fix="Fill or filter these rows, group by another column, or pass group_by=None.",
-            )
-        odd = next(((row, value) for row, value in enumerate(values) if not isinstance(value, (bool, int, str))), None)
-        if odd is not None:
-            raise GroupError(
-                f"Rows are grouped by booleans, integers or strings, and row {odd[0]} holds a {type(odd[1]).__name__}",
-                where=f"column {column!r}",
-                fix="Group by a scalar column, or pass group_by=None.",
-            )
+        check_values(column, values)
         distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
         code_of = {value: code for code, value in enumerate(distinct)}
         codes = np.fromiter((code_of[value] for value in values), dtype=np.int32, count=len(values))
@@ -86,6 +73,28 @@ class Groups:
                 fix="Fit on a dataset that holds every group.",
             )
         return np.array([self.code_of[value] for value in values], dtype=np.int32)
+
+
+def check_values(column: str, values: Sequence[Any], first: int = 0) -> None:
+    """Refuses values that make no groups; `first` is the number of the first one's row.
+
+    Raises:
+        GroupError: A value is null, or no boolean, integer or string.
+    """
+    nulls = [row for row, value in enumerate(values, first) if value is None]
+    if nulls:
+        raise GroupError(
+            f"The column to group by has {len(nulls)} nulls, first in rows {nulls[:_NAMED_ROWS]}",
+            where=f"column {column!r}",
+            fix="Fill or filter these rows, group by another column, or pass group_by=None.",
+        )
+    for row, value in enumerate(values, first):
+        if not isinstance(value, (bool, int, str)):
+            raise GroupError(
+                f"Rows are grouped by booleans, integers or strings, and row {row} holds a {type(value).__name__}",
+                where=f"column {column!r}",
+                fix="Group by a scalar column, or pass group_by=None.",
+            )
 
 
 def _name(value: Any, class_names: Sequence[str] | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 from safetensors import SafetensorError
 from transformers import (
@@ -22,6 +22,7 @@ from transformers import (
 
 from .encoding import LABEL_COLUMNS
 from .errors import ConfigError, DatasetError, SageError
+from .stream import first_row
 
 _FILE_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
@@ -59,13 +60,16 @@ class Loaded:
     new_weights: list[str]
 
 
-def load_rows(path: str, split: str = "train", name: str | None = None) -> Dataset:
+def load_rows(
+    path: str, split: str = "train", name: str | None = None, streaming: bool = False
+) -> Dataset | IterableDataset:
     """A dataset from a json, csv or parquet file, a folder of `save_to_disk`, any folder of data, or the Hub.
 
     Args:
         path: The file, folder or Hub id.
         split: Of a dataset that has several.
         name: The dataset's configuration on the Hub.
+        streaming: Whether rows are read as they are needed, and never downloaded or converted as a whole.
 
     Raises:
         DatasetError: It is not there, cannot be read, or has no such split.
@@ -81,15 +85,15 @@ def load_rows(path: str, split: str = "train", name: str | None = None) -> Datas
                     fix=f"Use one of {', '.join(_FILE_FORMATS)}, a save_to_disk folder, or a Hub id.",
                 )
             separator = {"sep": "\t"} if local.suffix == ".tsv" else {}
-            return load_dataset(kind, data_files=str(local), split="train", **separator)
+            return load_dataset(kind, data_files=str(local), split="train", streaming=streaming, **separator)
         if (local / "dataset_info.json").is_file() or (local / "dataset_dict.json").is_file():
             loaded = load_from_disk(path)
             if isinstance(loaded, DatasetDict):
                 if split not in loaded:
                     raise DatasetError(f"There is no split {split!r}", where=path, fix=f"Use one of {list(loaded)}.")
-                return loaded[split]
-            return loaded
-        return load_dataset(path, name, split=split)
+                loaded = loaded[split]
+            return loaded.to_iterable_dataset() if streaming else loaded
+        return load_dataset(path, name, split=split, streaming=streaming)
     except SageError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
@@ -101,7 +105,11 @@ def load_rows(path: str, split: str = "train", name: str | None = None) -> Datas
 
 
 def load_model(
-    path: str, dataset: Dataset, task: str | None = None, device: str | None = None, dtype: str = "auto"
+    path: str,
+    dataset: Dataset | IterableDataset,
+    task: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
 ) -> Loaded:
     """A model with the head that the task needs, and its processor.
 
@@ -168,12 +176,13 @@ def _own_task(config: Any) -> str | None:
     return None
 
 
-def _find_task(config: Any, dataset: Dataset) -> str:
+def _find_task(config: Any, dataset: Dataset | IterableDataset) -> str:
     own = _own_task(config)
     if own is not None:
         return own
-    if any(name in dataset.column_names for name in LABEL_COLUMNS):
-        is_image = any(name in dataset.column_names for name in ("image", "img", "pixel_values"))
+    columns = dataset.column_names or list(first_row(dataset))
+    if any(name in columns for name in LABEL_COLUMNS):
+        is_image = any(name in columns for name in ("image", "img", "pixel_values"))
         return "image-classification" if is_image else "sequence-classification"
     raise ConfigError(
         f"The checkpoint names no known task ({config.architectures}), and the dataset has no label column",
@@ -182,8 +191,8 @@ def _find_task(config: Any, dataset: Dataset) -> str:
     )
 
 
-def _class_names(dataset: Dataset) -> list[str]:
-    column = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+def _class_names(dataset: Dataset | IterableDataset) -> list[str]:
+    column = next((name for name in LABEL_COLUMNS if name in (dataset.column_names or ())), None)
     if column is None:
         raise DatasetError(
             f"A classification head needs labels, and there is no column {' or '.join(LABEL_COLUMNS)}",
@@ -193,6 +202,12 @@ def _class_names(dataset: Dataset) -> list[str]:
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
+    if isinstance(dataset, IterableDataset):
+        raise DatasetError(
+            f"The classes of a new head are not known: the stream's column {column!r} does not name them",
+            where="dataset",
+            fix="Name a checkpoint with a head, or cast the column to ClassLabel, or read without --streaming.",
+        )
     held = list(dataset.with_format(None)[column])
     if not all(isinstance(value, (bool, int, str)) for value in held) or any(
         not isinstance(value, str) and value < 0 for value in held

@@ -14,8 +14,35 @@ logger = logging.getLogger(__name__)
 
 # Bytes of streaming consensus sums (groups x D float64) above which the exact form, groups x l, is used instead.
 _CONSENSUS_BYTES = 2**28
+# So many shards a stream is thought to have: each doubling takes the memory of one more sketch.
+STREAM_SHARDS = 2**12
 # Share of the free memory that the sketches may take.
 _SHARE = 0.8
+
+
+def check_stream(config: SageConfig, is_kept: bool) -> None:
+    """Refuses what needs the number of the rows, or to know a dataset again, in which a stream is no help.
+
+    Args:
+        config: The settings.
+        is_kept: Whether finished shards are to be kept for a run after a kill.
+
+    Raises:
+        ConfigError: The settings need a Dataset.
+    """
+    wrong = None
+    if config.consensus == "exact":
+        wrong = 'consensus="exact" keeps the projections of a known number of rows'
+    if config.cache_gradients is not None:
+        wrong = "cache_gradients keeps rows under a dataset's fingerprint, and a stream has none"
+    if is_kept:
+        wrong = "checkpoint_dir keeps shards under a dataset's fingerprint, and a stream has none"
+    if wrong:
+        raise ConfigError(
+            wrong,
+            where=wrong.split()[0].partition("=")[0],
+            fix="Leave it out, or make the stream a Dataset (Dataset.from_generator).",
+        )
 
 
 def is_streaming(config: SageConfig, groups: int, width: int) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .config import SageConfig
 from .data import RowSource, readable
-from .encoding import LABEL_COLUMNS, Collator, Encoder
+from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .errors import GroupError
 from .groups import Groups
+from .stream import StreamSource, first_row
 
 _CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
@@ -21,17 +22,56 @@ _CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 def open_source(
     model: nn.Module, dataset: Dataset, config: SageConfig, processing_class: Any, data_collator: Collator | None
 ) -> RowSource:
-    """The dataset as a stream of batches for the model.
+    """The dataset as batches for the model.
 
     Raises:
         DatasetError: No way is known from its columns to the forward's arguments.
         LabelError: It has no labels.
     """
+    encoder = _encoder(model, readable(dataset)[0], config, processing_class, data_collator)
+    return RowSource(dataset, encoder, config.batch_size, config.shard_size)
+
+
+def open_stream(
+    model: nn.Module,
+    stream: IterableDataset,
+    config: SageConfig,
+    processing_class: Any,
+    data_collator: Collator | None,
+) -> StreamSource:
+    """A stream as batches for the model, and the column to group by; as `open_source` and `find_groups`.
+
+    Raises:
+        DatasetError: It has no rows, or no way is known from its columns to the forward's arguments.
+        LabelError: It has no labels.
+        GroupError: It has no such column.
+    """
+    example = first_row(stream)
+    encoder = _encoder(model, example, config, processing_class, data_collator)
+    features = stream.features
+    if features is None:  # after a map, nobody knows until rows come
+        features = Features(
+            {
+                name: Value("string" if isinstance(value, str) else "int64")
+                for name, value in example.items()
+                if isinstance(value, (bool, int, str))
+            }
+        )
+    column = class_column(features, model) if config.group_by == "auto" else config.group_by
+    if column is not None:
+        _check_column(column, list(example))
+    names = class_names(features, column)
+    return StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed)
+
+
+def _encoder(
+    model: nn.Module, example: Row, config: SageConfig, processing_class: Any, data_collator: Collator | None
+) -> Encoder:
     model_config = getattr(model, "config", None)
     parameters = inspect.signature(model.forward).parameters.values()
     named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    encoder = Encoder(
-        example=readable(dataset)[0],
+    return Encoder(
+        example=example,
         inputs=frozenset(named),
         processing_class=processing_class,
         data_collator=data_collator,
@@ -41,7 +81,6 @@ def open_source(
         text_columns=config.text_columns,
         max_length=min([config.max_length, *_position_limits(model)]),
     )
-    return RowSource(dataset, encoder, config.batch_size, config.shard_size)
 
 
 def _position_limits(model: nn.Module) -> list[int]:
@@ -61,26 +100,35 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     Raises:
         GroupError: The column is missing, has nulls, or is no scalar.
     """
-    column = class_column(dataset, model) if group_by == "auto" else group_by
+    column = class_column(dataset.features, model) if group_by == "auto" else group_by
     if column is None:
         return Groups.single(len(dataset))
-    if column not in dataset.column_names:
+    _check_column(column, dataset.column_names)
+    values = list(dataset.with_format(None)[column])
+    return Groups.from_values(column, values, class_names(dataset.features, column))
+
+
+def class_names(features: Features | None, column: str | None) -> list[str] | None:
+    """The names of a column's whole numbers, where the features know them."""
+    feature = (features or {}).get(column)
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def _check_column(column: str, columns: list[str]) -> None:
+    if column not in columns:
         raise GroupError(
-            f"The dataset has no column {column!r}, only {dataset.column_names}",
+            f"The dataset has no column {column!r}, only {columns}",
             where="group_by",
             fix='Name a column that it has, or use "auto" or None.',
         )
-    feature = dataset.features[column]
-    class_names = feature.names if isinstance(feature, ClassLabel) else None
-    return Groups.from_values(column, list(dataset.with_format(None)[column]), class_names)
 
 
-def class_column(dataset: Dataset, model: nn.Module) -> str | None:
+def class_column(features: Features, model: nn.Module) -> str | None:
     """The label column of a classification task: scalar, of classes, text or whole numbers."""
     if getattr(getattr(model, "config", None), "num_labels", 2) == 1:
         return None  # regression
     for name in LABEL_COLUMNS:
-        feature = dataset.features.get(name)
+        feature = features.get(name)
         if isinstance(feature, ClassLabel):
             return name
         if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool")):

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import tqdm
 from torch import Tensor
 
-from .data import RowSource
+from .data import Batches, RowSource
 from .errors import GradientError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
@@ -115,7 +115,7 @@ class GradientPasses:
                             columns[name][part.start : part.stop] = found
                         bar.update(len(part))
                     else:
-                        self._run_shard(source, unit.start, shards[unit.start], partial, add, values, bar)
+                        self.run_shard(source, unit.start, shards[unit.start], partial, add, values, bar)
                     tree.push(partial, unit.start, unit.size)
                     if finished is not None and not unit.is_finished:
                         if settle is not None:
@@ -138,9 +138,9 @@ class GradientPasses:
             return []
         return [(start, size) for start, size in self.processes.from_main(finished.find())]
 
-    def _run_shard(
+    def run_shard(
         self,
-        source: RowSource,
+        source: Batches,
         number: int,
         shard: range,
         partial: Partial,
@@ -148,7 +148,17 @@ class GradientPasses:
         values: npt.NDArray[np.float32],
         bar: Any,
     ) -> Partial:
-        """One shard: `partial` gathers, and the rows' columns are filled."""
+        """One shard: `partial` gathers, and the rows' columns are filled.
+
+        Args:
+            source: Makes the shard's batches.
+            number: The shard's, in the whole dataset: it seeds what is drawn.
+            shard: The rows, by the numbers that columns go by.
+            partial: Gathers.
+            add: As for `run`.
+            values: [N], gets what `add` returns.
+            bar: Gets the progress.
+        """
         seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.seed + number):
@@ -163,9 +173,7 @@ class GradientPasses:
                 values[chosen] = value.cpu().numpy()
         return partial
 
-    def _batches(
-        self, source: RowSource, number: int, shard: range
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _batches(self, source: Batches, number: int, shard: range) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Row numbers, gradients, losses and status of a shard's batches: from the cache, or computed for it."""
         cache = self.cache
         if cache is not None and cache.holds(number):
@@ -225,3 +233,19 @@ def _rows(shards: list[range], units: Sequence[Unit]) -> range:
     if not units:
         return range(0)
     return range(shards[units[0].start].start, shards[units[-1].start + units[-1].size - 1].stop)
+
+
+def check_any_scored(statuses: npt.NDArray[np.int64]) -> None:
+    """Refuses a dataset of which no row has a usable gradient; [3] counts of rows by status.
+
+    Raises:
+        GradientError: There is none.
+    """
+    if not statuses[SCORED]:
+        raise GradientError(
+            f"No row has a usable gradient: {statuses[NOT_FINITE]} are not finite, {statuses[ZERO_GRADIENT]} are "
+            "exactly zero",
+            where="dataset",
+            fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
+            "alone is not constant (a contrastive loss is).",
+        )

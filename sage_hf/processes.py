@@ -110,17 +110,26 @@ class Processes:
         """The whole tree's result, in every process.
 
         Args:
-            tree: Of this process's shards.
+            tree: Of this process's shards, which follow those of the process before.
             new_partial: Makes an empty partial result, to receive into.
         """
+        self.join(tree, new_partial)
+        return self.share(tree, new_partial)
+
+    def join(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> None:
+        """Brings the nodes of all processes into the main one's tree, and takes them out of the others'."""
         step = 1
         while step < self.count:
             if self.rank % (2 * step) == step:
                 self._send_tree(tree, self.rank - step)
+                tree.nodes.clear()
                 break
             if self.rank + step < self.count:
                 self._receive_tree(tree, self.rank + step, new_partial)
             step *= 2
+
+    def share(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> Partial:
+        """The result of the main process's tree, in every process."""
         if self.count == 1:
             return tree.result()
         result = tree.result() if self.rank == 0 else new_partial()

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .selection import Selection
+from .stream_selection import StreamSelection
 
 # Groups that the table lists; of more, the largest.
 _LISTED_GROUPS = 20
@@ -14,7 +15,7 @@ _LISTED_GROUPS = 20
 _NAMED_ROWS = 10
 
 
-def summary(selection: Selection) -> RenderableType:
+def summary(selection: Selection | StreamSelection) -> RenderableType:
     """Kept rows by group, energy captured, rows set aside and time, as something `rich` prints."""
     stats = selection.stats
     table = Table(title=f"Kept {stats['kept']:,} of {stats['rows']:,} rows", title_justify="left")
@@ -49,9 +50,10 @@ def summary(selection: Selection) -> RenderableType:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     aside = selection.set_aside
     if aside:
+        count = stats["set_aside"]  # a stream names some of them
         named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
-        more = f" and {len(aside) - _NAMED_ROWS:,} more" if len(aside) > _NAMED_ROWS else ""
-        lines.append(f"Set aside, never chosen: {len(aside):,} rows: {named}{more}.")
+        more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
+        lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")
     return Group(table, Text("\n".join(lines)))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -125,51 +126,21 @@ class Selection:
         Raises:
             OutputError: The folder holds something, or cannot be written.
         """
-        target = Path(path)
-        check_output(target, overwrite)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        except OSError as error:
-            raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
-        try:
-            if include_dataset:
-                self.dataset.with_format(None).save_to_disk(str(working / "part"))
-                for file in (working / "part").iterdir():
-                    file.rename(working / file.name)
-                (working / "part").rmdir()
-            save_file(
-                {
-                    "indices": self.indices,
-                    "scores": self.scores,
-                    "losses": self.losses,
-                    "groups": self.groups,
-                    "status": self.status,
-                },
-                working / _ARRAYS,
-            )
-            about = {
-                "format_version": FORMAT_VERSION,
-                "group_names": self.group_names,
-                "stats": self.stats,
-                "config": self.config,
-                "source_fingerprint": self.source_fingerprint,
-                "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
-            }
-            (working / _JSON).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            working.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            working.rename(target)
-        except OSError as error:
-            raise OutputError(
-                f"The selection could not be written: {error}",
-                where=str(target),
-                fix="Free some space, or choose another folder.",
-            ) from error
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
-        return target
+        names = ("indices", "scores", "losses", "groups", "status")
+        about = {
+            "group_names": self.group_names,
+            "stats": self.stats,
+            "config": self.config,
+            "source_fingerprint": self.source_fingerprint,
+            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
+        }
+        return write_selection(
+            Path(path),
+            overwrite,
+            (lambda folder: self.dataset.with_format(None).save_to_disk(str(folder))) if include_dataset else None,
+            {name: getattr(self, name) for name in names},
+            about,
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
@@ -195,6 +166,12 @@ class Selection:
             raise OutputError(
                 f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
             ) from error
+        if isinstance(about, dict) and about.get("kind") == "stream":
+            raise OutputError(
+                "The folder holds a selection from a stream, which has no scores of the rows that were not kept",
+                where=str(folder),
+                fix="Read the kept rows with datasets.load_from_disk.",
+            )
         version = about.get("format_version") if isinstance(about, dict) else None
         if version != FORMAT_VERSION:
             raise OutputError(
@@ -244,6 +221,55 @@ class Selection:
             )
         self.source = source
         self.__dict__.pop("dataset", None)
+
+
+def write_selection(
+    target: Path,
+    overwrite: bool,
+    write_rows: Callable[[Path], None] | None,
+    arrays: dict[str, npt.NDArray[Any]],
+    about: dict[str, Any],
+) -> Path:
+    """Writes a selection's folder whole, or not at all.
+
+    Args:
+        target: The folder.
+        overwrite: Whether a selection that is there already may be replaced.
+        write_rows: Writes the kept rows to a folder, as `Dataset.save_to_disk` does.
+        arrays: What goes into the safetensors file.
+        about: What goes into the JSON file.
+
+    Raises:
+        OutputError: The folder holds something, or cannot be written.
+    """
+    check_output(target, overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
+    try:
+        if write_rows is not None:
+            write_rows(working / "part")
+            for file in (working / "part").iterdir():
+                file.rename(working / file.name)
+            (working / "part").rmdir()
+        save_file(arrays, working / _ARRAYS)
+        about = {"format_version": FORMAT_VERSION, **about}
+        (working / _JSON).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        working.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        working.rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"The selection could not be written: {error}",
+            where=str(target),
+            fix="Free some space, or choose another folder.",
+        ) from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return target
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:

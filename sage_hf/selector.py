@@ -13,12 +13,12 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from datasets.config import HF_DATASETS_CACHE
 from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
@@ -28,24 +28,28 @@ from .agreement import Consensus, agreement, unit
 from .budget import resolve_budget
 from .choice import choose_rows
 from .config import SageConfig, check_strategy
-from .data import Batcher, RowSource, as_rows, check_dataset, collate_checked
+from .data import Batcher, Batches, RowSource, as_rows, check_dataset
 from .encoding import Collator
-from .errors import ConfigError, GradientError, GroupError, SageError, SketchError
+from .errors import ConfigError, GroupError, SageError, SketchError
+from .exact import ExactConsensus
 from .fingerprint import dataset_digest, model_fingerprint
 from .finished import find_checkpoint
 from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
-from .memory import check_memory, is_streaming
-from .opening import find_groups, open_source
-from .passes import GradientPasses
-from .projections import Projections
+from .memory import STREAM_SHARDS, check_memory, check_stream, is_streaming
+from .opening import find_groups, open_source, open_stream
+from .passes import GradientPasses, check_any_scored
 from .rng import isolated_rng
-from .selection import LOSS_COLUMN, NOT_FINITE, SCORE_COLUMN, SCORED, ZERO_GRADIENT, Selection
+from .selection import LOSS_COLUMN, SCORE_COLUMN, SCORED, Selection
 from .shards import Partial
 from .sketch import FrequentDirections
 from .strategies import STRATEGIES
+from .stream import HeldRows
+from .stream_choice import choice_for
+from .stream_passes import StreamPasses
+from .stream_selection import StreamSelection
 
 logger = logging.getLogger(__name__)
 
@@ -120,18 +124,19 @@ class SageSelector:
         self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
-        self._projected: Projections | None = None
+        self._stream: StreamPasses | None = None
+        self._exact: ExactConsensus | None = None
         self._streaming = True
 
     # ------------------------------------------------------------------- pass 1
-    def fit(self, dataset: Dataset) -> SageSelector:
+    def fit(self, dataset: Dataset | IterableDataset) -> SageSelector:
         """Pass 1: sketches the gradients of all rows and finds the consensus directions.
 
         With `consensus="exact"` a further pass writes the sketched gradients to a temporary file, which `select`
         reads.
 
         Args:
-            dataset: Raw or prepared rows, N >= 1.
+            dataset: Raw or prepared rows, N >= 1; or a stream of them, read from its beginning in every pass.
 
         Returns:
             The selector itself.
@@ -144,6 +149,8 @@ class SageSelector:
             GradientError: No row has a usable gradient.
             ConfigError: The sketch does not fit into the memory.
         """
+        if isinstance(dataset, IterableDataset):
+            return self._fit_stream(dataset)
         source = self._open(check_dataset(dataset))
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
         streaming = self._streaming = is_streaming(self.config, groups.count, self.collector.width)
@@ -152,7 +159,7 @@ class SageSelector:
         cache = find_cache(self._cache_dir, self.config, self.collector, dataset, outside)
         folder = find_checkpoint(self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, outside)
         self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress, cache, folder)
-        self._projected = None
+        self._exact = None
         codes = torch.from_numpy(groups.codes.astype(np.int64))
         missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
         if missing:
@@ -174,55 +181,35 @@ class SageSelector:
                 partial.consensus.update(gradients, codes[rows])
 
         result, _ = self._passes.run(source, "sketching gradients", new_partial, add)
-        if not (self._passes.status == SCORED).any():
-            raise GradientError(
-                f"No row has a usable gradient: {int((self._passes.status == NOT_FINITE).sum())} are not finite, "
-                f"{int((self._passes.status == ZERO_GRADIENT).sum())} are exactly zero",
-                where="dataset",
-                fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
-                "alone is not constant (a contrastive loss is).",
-            )
+        self._settle(result, np.bincount(self._passes.status, minlength=3))
+        if result.consensus is None:
+            assert self._matrix is not None
+            self._exact = ExactConsensus(self._passes, source, codes, groups.count, self._matrix)
+            self.directions = self._exact.directions
+        return self
+
+    def _fit_stream(self, stream: IterableDataset) -> SageSelector:
+        check_stream(self.config, self._checkpoint_dir is not None)
+        with isolated_rng(self.config.seed):
+            source = open_stream(self.model, stream, self.config, self.processing_class, self.data_collator)
+            self._check_gradients(source.beginning())
+        check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
+        self._encoder, self._streaming, self._exact = source.encoder, True, None
+        source.batch_size = self._batch_size()
+        self._stream = StreamPasses(self.collector, self.config, source, self._progress)
+        result, self._groups = self._stream.fit()
+        self._settle(result, self._stream.tally.statuses)
+        return self
+
+    def _settle(self, result: Partial, statuses: npt.NDArray[np.int64]) -> None:
+        """Takes over what the first pass gathered; `statuses` are [3] counts of rows."""
+        check_any_scored(statuses)
         self.sketch = result.sketch
         assert self.sketch is not None
         # Only directions of z count from here on: a sketch of length 1 keeps huge gradients from overflowing.
         self._matrix = self.sketch.sketch / self.sketch.singular_values[0].to(self.sketch.dtype)
         if result.consensus is not None:
             self.directions = result.consensus.directions(self._matrix).float()
-        else:
-            self._project(source, codes)
-        return self
-
-    def _project(self, source: RowSource, codes: Tensor) -> None:
-        """The exact consensus: writes z of every row to a file and sums its directions."""
-        groups = self._groups
-        assert groups is not None and self._matrix is not None
-        matrix = self._matrix
-        projected = self._open_projections(source.dataset)
-
-        def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
-            z = unit(gradients).to(matrix) @ matrix.T
-            assert partial.consensus is not None
-            partial.consensus.update(z, codes[rows])
-            projected.write(rows, z)
-
-        def new_partial() -> Partial:
-            return Partial(consensus=Consensus(groups.count, self.config.sketch_size, device=self.collector.device))
-
-        result, _ = self._passes.run(source, "projecting gradients", new_partial, add, projected.flush)
-        assert result.consensus is not None
-        self.directions = result.consensus.directions().float()
-        self._projected = projected
-
-    def _open_projections(self, dataset: Dataset) -> Projections:
-        """The file of z: each process's own and temporary, or one for all beside the checkpoint."""
-        folder = self._passes.checkpoint
-        about = (len(dataset), self.config.sketch_size, dataset._fingerprint)
-        if folder is None:
-            return Projections(*about)
-        if self._passes.processes.rank == 0:
-            Projections(*about, folder / "z.npy")
-        self._passes.processes.wait()
-        return Projections(*about, folder / "z.npy")
 
     # ------------------------------------------------------------------- pass 2
     def score(self, batch: dict[str, list[Any]]) -> dict[str, list[float | None]]:
@@ -262,11 +249,7 @@ class SageSelector:
         scores = np.full(len(rows), np.nan, dtype=np.float32)
         losses = np.full(len(rows), np.nan, dtype=np.float32)
         with isolated_rng(self.config.seed):
-            features = encoder.encode(rows)
-            order = sorted(range(len(rows)), key=lambda row: (-(encoder.length(features[row]) or 0), row))
-            for start in range(0, len(order), self._batch_size()):
-                chosen = order[start : start + self._batch_size()]
-                made = collate_checked(encoder, [features[row] for row in chosen])
+            for chosen, made in HeldRows(encoder, self._batch_size(), rows).batches(range(len(rows))):
                 gradients, loss, status = self._passes.gradients(made)
                 usable = (status == SCORED).cpu().numpy()
                 scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
@@ -274,20 +257,11 @@ class SageSelector:
         return {SCORE_COLUMN: _nullable(scores), LOSS_COLUMN: _nullable(losses)}
 
     def _score_all(self, source: RowSource) -> npt.NDArray[np.float32]:
-        groups = self._groups
-        assert groups is not None
-        codes = torch.from_numpy(groups.codes.astype(np.int64))
-        scores = np.full(len(codes), np.nan, dtype=np.float32)
-        if self._projected is not None and self._projected.fingerprint == source.dataset._fingerprint:
-            processes, parts = self._passes.processes, self._passes.last_parts
-            own = parts[processes.rank]  # each process wrote its own
-            for start in range(own.start, own.stop, self.config.shard_size):
-                rows = range(start, min(start + self.config.shard_size, own.stop))
-                assert self.directions is not None
-                z = self._projected.read(rows)
-                scores[rows.start : rows.stop] = agreement(z, self.directions.cpu(), codes[list(rows)]).numpy()
-            processes.gather(scores, parts)
+        assert self._groups is not None
+        if self._exact is not None:
+            scores = self._exact.scores()
         else:
+            codes = torch.from_numpy(self._groups.codes.astype(np.int64))
             _, scores = self._passes.run(
                 source,
                 "scoring agreement",
@@ -298,19 +272,28 @@ class SageSelector:
         return scores
 
     # ------------------------------------------------------------------- choose
-    def select(self, dataset: Dataset) -> Selection:
+    @overload
+    def select(self, dataset: Dataset) -> Selection: ...
+    @overload
+    def select(self, dataset: IterableDataset) -> StreamSelection: ...  # type: ignore[overload-cannot-match]
+    def select(self, dataset: Dataset | IterableDataset) -> Selection | StreamSelection:
         """Both passes, then the choice.
 
         Args:
             dataset: As for `fit`.
 
         Returns:
-            The selection; `.dataset` is the filtered dataset.
+            The selection; `.dataset` is the filtered dataset. Of a stream, a `StreamSelection` with the same rows that
+            a dataset of the same rows gives; its `.dataset` is a stream.
 
         Raises:
             BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
+            ConfigError: The settings need what a stream has not: its length, or rows side by side.
+            DatasetError: A stream gives other rows when it is read again.
             SageError: As for `fit`.
         """
+        if isinstance(dataset, IterableDataset):
+            return self._select_stream(dataset)
         started = time.perf_counter()
         budget = resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         self.fit(dataset)
@@ -332,8 +315,35 @@ class SageSelector:
             source_fingerprint=dataset._fingerprint,
             source=dataset,
         )
-        self._projected = None
-        selection.stats.update(self._stats(selection, fitted - started, scored - fitted))
+        self._exact = None
+        scored_rows = selection.status == SCORED
+        selection.stats.update(
+            rows=len(scores),
+            kept=len(selection),
+            set_aside=int((~scored_rows).sum()),
+            **self._fit_stats(self._passes.processes.count),
+            mean_score=float(scores[scored_rows].mean(dtype=np.float64)),
+            mean_score_kept=float(scores[indices].mean(dtype=np.float64)),
+            mean_loss=float(selection.losses[scored_rows].mean(dtype=np.float64)),
+            fit_seconds=fitted - started,
+            score_seconds=scored - fitted,
+            source_digest=dataset_digest(dataset),
+            groups=selection.group_table,
+        )
+        return selection
+
+    def _select_stream(self, stream: IterableDataset) -> StreamSelection:
+        started = time.perf_counter()
+        choice = choice_for(self.config)
+        self._fit_stream(stream)
+        fitted = time.perf_counter()
+        assert self._stream is not None and self._groups is not None
+        selection = self._stream.score(self._groups, self._agreement, choice)
+        selection.stats.update(
+            **self._fit_stats(self._stream.processes.count),
+            fit_seconds=fitted - started,
+            score_seconds=time.perf_counter() - fitted,
+        )
         return selection
 
     def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
@@ -341,13 +351,10 @@ class SageSelector:
         usable = self._passes.status == SCORED
         return choose_rows(self.config, self._groups, usable, scores, self._passes.losses, budget)
 
-    def _stats(self, selection: Selection, fit_seconds: float, score_seconds: float) -> dict[str, Any]:
+    def _fit_stats(self, processes: int) -> dict[str, Any]:
+        """What the fit has to say of itself, of a dataset or a stream."""
         assert self.sketch is not None
-        scored = selection.status == SCORED
         return {
-            "rows": len(selection.scores),
-            "kept": len(selection),
-            "set_aside": int((~scored).sum()),
             "energy": self.sketch.energy,
             "error_bound": self.sketch.error_bound,
             "squared_norm": self.sketch.squared_norm,
@@ -357,15 +364,8 @@ class SageSelector:
             "consensus": "streaming" if self._streaming else "exact",
             "group_by": self._groups.column if self._groups else None,
             "one_at_a_time": self.collector.one_at_a_time,
-            "processes": self._passes.processes.count,
-            "mean_score": float(selection.scores[scored].mean(dtype=np.float64)),
-            "mean_score_kept": float(selection.scores[selection.indices].mean(dtype=np.float64)),
-            "mean_loss": float(selection.losses[scored].mean(dtype=np.float64)),
-            "fit_seconds": fit_seconds,
-            "score_seconds": score_seconds,
+            "processes": processes,
             "model_fingerprint": model_fingerprint(self.collector.model),
-            "source_digest": dataset_digest(selection.source) if selection.source is not None else None,
-            "groups": selection.group_table,
         }
 
     # ------------------------------------------------------------------ internals
@@ -383,7 +383,7 @@ class SageSelector:
     def _open_source(self, dataset: Dataset) -> RowSource:
         return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
 
-    def _check_gradients(self, source: RowSource) -> None:
+    def _check_gradients(self, source: Batches) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
             with isolated_rng(self.config.seed):

@@ -124,8 +124,8 @@ def check_trainable(dataset: Any, args: Any, sequence_parallel: int) -> None:
         raise DatasetError(
             "A stream has no length and no row numbers, which a schedule over a subset needs",
             where="train_dataset",
-            fix="Write the stream to a Dataset first (Dataset.from_generator) and choose from that, "
-            "or train without sage_fraction.",
+            fix="Choose from the stream before training (SageSelector(...).select(stream).dataset is a stream of the "
+            "kept rows), or write it to a Dataset first (Dataset.from_generator), or train without sage_fraction.",
         )
     check_dataset(dataset)
     if sequence_parallel > 1:

@@ -56,7 +56,7 @@ def test_every_form_of_a_dataset_loads_the_same_rows(folder, source):
 def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
     arguments = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL]
     assert run(*arguments, "-o", tmp_path / "whole").exit_code == 0
-    shard, ran = GradientPasses._run_shard, []
+    shard, ran = GradientPasses.run_shard, []
 
     def interrupted(self, *given):
         ran.append(1)
@@ -64,7 +64,7 @@ def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return shard(self, *given)
 
-    monkeypatch.setattr(GradientPasses, "_run_shard", interrupted)
+    monkeypatch.setattr(GradientPasses, "run_shard", interrupted)
     assert run(*arguments, "-o", tmp_path / "out").exit_code == 130
     assert (tmp_path / ".out-unfinished").is_dir()
     result = run(*arguments, "-o", tmp_path / "out")
@@ -103,6 +103,33 @@ def test_the_shell_keeps_the_rows_that_python_keeps(folder, tmp_path):
     assert load_from_disk(str(tmp_path / "out"))["text"] == [TEXTS[index] for index in wanted.indices]
     assert "Kept 6 of 24 rows" in result.output
     assert "of the gradients' energy" in result.output
+
+
+@pytest.mark.parametrize("source", ["rows.json", "rows.csv", "rows.parquet", "rows", "splits"])
+def test_a_stream_gives_the_shell_the_same_rows(folder, tmp_path, source):
+    arguments = [folder / "lm", folder / source, "--fraction", "0.25", *SMALL]
+    assert run("select", *arguments, "-o", tmp_path / "whole").exit_code == 0
+    result = run("select", *arguments, "--streaming", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Kept 6 of 24 rows" in result.output
+    one, other = (load_from_disk(str(tmp_path / name)) for name in ("whole", "out"))
+    assert one.to_list() == other.to_list()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "option", "message"),
+    [
+        ("bert", "labelled.json", ["--warmup-steps", "2"], "A warm-up draws rows at random"),
+        ("bert", "labelled.json", [], "The classes of a new head are not known"),
+        ("lm", "rows.json", ["--consensus", "exact"], "keeps the projections of a known number"),
+    ],
+)
+def test_what_the_shell_cannot_do_with_a_stream_is_said(folder, tmp_path, model, source, option, message):
+    arguments = [folder / model, folder / source, "--num-examples", "4", "--streaming", *option, *SMALL]
+    result = run("select", *arguments, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
 
 
 def test_a_classification_head_is_made_for_the_labels_and_warmed_up(folder, tmp_path):

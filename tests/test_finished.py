@@ -127,7 +127,7 @@ class Killed(BaseException):
 def select(folder, kill_at=None, monkeypatch=None, **changes):
     settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
     selector = SageSelector(vit(), config=SageConfig(**settings), checkpoint_dir=folder)
-    run, shards = GradientPasses._run_shard, []
+    run, shards = GradientPasses.run_shard, []
 
     def counted(self, *given):
         if kill_at is not None and len(shards) == kill_at:
@@ -136,7 +136,7 @@ def select(folder, kill_at=None, monkeypatch=None, **changes):
         return run(self, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(GradientPasses, "_run_shard", counted)
+        patched.setattr(GradientPasses, "run_shard", counted)
         try:
             return selector.select(image_rows(70)), len(shards)
         except Killed:

@@ -6,10 +6,13 @@ A strategy is a function `(candidates, quotas, seed) -> rows`, see `Candidates`.
 
 from __future__ import annotations
 
-from .agreement import agreement
-from .base import Candidates, Strategy
-from .random import random
+from .agreement import agreement, by_agreement
+from .base import Candidates, Merit, Strategy
+from .random import by_lot, random
 
 STRATEGIES: dict[str, Strategy] = {"agreement": agreement, "random": random}
 
-__all__ = ["STRATEGIES", "Candidates", "Strategy"]
+# The strategies that judge every row by itself; only these choose from a stream.
+MERITS: dict[str, Merit] = {"agreement": by_agreement, "random": by_lot}
+
+__all__ = ["MERITS", "STRATEGIES", "Candidates", "Merit", "Strategy"]

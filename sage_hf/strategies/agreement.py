@@ -8,6 +8,11 @@ import numpy.typing as npt
 from .base import Candidates, take_highest
 
 
+def by_agreement(scores: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.floating]:
+    """The score itself, [M]; draws nothing."""
+    return scores
+
+
 def agreement(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Highest agreement first (SAGE, arXiv 2510.02470; with quotas per class, CB-SAGE); uses no seed."""
     return take_highest(candidates, candidates.scores, quotas)

@@ -26,6 +26,10 @@ class Candidates:
     groups: npt.NDArray[np.int64]
 
 
+# Judges every row by itself: (scores [M] float32, generator) -> [M], higher is better, in [-1, 1]. Called for parts of
+# the rows in their order, with one generator, it must give what it gives for all of them at once.
+Merit = Callable[[npt.NDArray[np.float32], np.random.Generator], npt.NDArray[np.floating]]
+
 Strategy = Callable[[Candidates, npt.NDArray[np.int64], int], npt.NDArray[np.int64]]
 
 

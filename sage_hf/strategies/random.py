@@ -8,7 +8,11 @@ import numpy.typing as npt
 from .base import Candidates, take_highest
 
 
+def by_lot(scores: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.floating]:
+    """A lot in [0, 1) for each score, [M]."""
+    return generator.random(len(scores))
+
+
 def random(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Uniformly random rows within each group's quota; the same seed gives the same rows."""
-    lots = np.random.default_rng(seed).random(len(candidates.rows))
-    return take_highest(candidates, lots, quotas)
+    return take_highest(candidates, by_lot(candidates.scores, np.random.default_rng(seed)), quotas)

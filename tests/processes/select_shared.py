@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
+from datasets.distributed import split_dataset_by_node
 from transformers.utils import logging
 
 from sage_hf import SageConfig, SageError, SageSelector
@@ -31,9 +32,17 @@ def digest(*arrays) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
+STREAMS = {
+    "a stream": {},
+    "a number of a stream": {"num_examples": 9, "fraction": None, "balance": "equal"},
+    "a stream of two shards": {"shard_size": 64},
+    "a stream by lot": {"strategy": "random"},
+}
+
+
 def choose(model, rows, **changes):
     settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
-    collator = pad_tokens if "input_ids" in rows.column_names else None
+    collator = pad_tokens if "input_ids" in (rows.column_names or ()) else None
     selector = SageSelector(model, data_collator=collator, config=SageConfig(**settings), progress=False)
     return selector, selector.select(rows)
 
@@ -56,6 +65,26 @@ def measure(folder: Path) -> None:
         every = gather_object([mine])
         report[name] = {"all_alike": all(each == mine for each in every), "result": mine}
     report["processes"] = selection.stats["processes"]
+    for name, changes in STREAMS.items():
+        selector, selection = choose(vit(), image_rows(70).to_iterable_dataset(num_shards=3), **changes)
+        mine = {
+            "sketch": digest(selector.sketch.sketch.numpy()),
+            "directions": digest(selector.directions.numpy()),
+            "scores": digest(selection.scores),
+            "indices": selection.indices.tolist(),
+            "groups": selection.group_table,
+            "rows": [row["label"] for row in selection.dataset],
+        }
+        report[name] = {"all_alike": all(each == mine for each in gather_object([mine])), "result": mine}
+    # Processes that read different streams would wait for each other for ever.
+    part = split_dataset_by_node(
+        image_rows(70).to_iterable_dataset(), PartialState().process_index, PartialState().num_processes
+    )
+    try:
+        choose(vit(), part)
+        report["parted"] = gather_object(["nothing"])
+    except SageError as error:
+        report["parted"] = gather_object([str(error)])
     # A row that is set aside by one process is set aside in all.
     broken = image_rows(40)
     pixels = torch.tensor(broken["pixel_values"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from .launch import report_of
-from .select_shared import CASES
+from .select_shared import CASES, STREAMS
 
 SCRIPT = Path(__file__).with_name("select_shared.py")
 pytestmark = pytest.mark.slow
@@ -23,12 +23,12 @@ def shared(request, tmp_path_factory):
     return report
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *STREAMS])
 def test_the_result_is_that_of_one_process_to_the_bit(alone, shared, case):
     assert shared[case]["result"] == alone[case]["result"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *STREAMS])
 def test_every_process_has_the_whole_result(shared, case):
     assert shared[case]["all_alike"]
 
@@ -36,6 +36,11 @@ def test_every_process_has_the_whole_result(shared, case):
 def test_rows_that_one_process_sets_aside_are_set_aside_in_all(alone, shared):
     assert alone["set_aside"] == [[3, 33]]
     assert shared["set_aside"] == [[3, 33]] * shared["processes"]
+
+
+def test_processes_that_read_different_streams_say_so(shared):
+    assert any("read different streams" in each for each in shared["parted"])
+    assert "nothing" not in shared["parted"]
 
 
 def test_a_process_that_fails_takes_the_others_with_it(shared):

@@ -1,0 +1,304 @@
+"""The two passes over a stream: window by window, a shard a process, with what they gather merged on the way.
+
+Axes: B rows of a batch, D row width, l sketch size, G groups so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import tqdm
+from torch import Tensor
+
+from .agreement import Consensus
+from .config import SageConfig
+from .errors import ConfigError, DatasetError
+from .gradients import GradientCollector
+from .groups import Groups
+from .memory import is_streaming
+from .passes import GradientPasses
+from .processes import Processes
+from .selection import REASONS, SCORED
+from .shards import MergeTree, Partial
+from .sketch import FrequentDirections
+from .stream import GrowingGroups, StreamSource, Window, changed, known_codes
+from .stream_choice import StreamChoice, StreamRows
+from .stream_selection import StreamSelection
+
+# Rows that are named when they were set aside.
+_NAMED_ROWS = 1000
+
+
+@dataclass
+class StreamTally:
+    """What a pass over a stream counts, in a few numbers a group.
+
+    Attributes:
+        rows: How many there were.
+        group_rows: [G] of each group.
+        group_aside: [G] of each group that have no score.
+        group_scores: [G] sums of scores.
+        losses: Sum of the scored rows' losses.
+        set_aside: Row number to reason, of the first 1,000 rows that have no score.
+        statuses: [3] how many rows are scored, not finite, exactly zero.
+    """
+
+    rows: int = 0
+    group_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    group_aside: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    group_scores: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    losses: float = 0.0
+    set_aside: dict[int, str] = field(default_factory=dict)
+    statuses: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
+
+    def add(self, piece: Piece, groups: int) -> None:
+        """Counts a window; `groups` is how many groups there are now."""
+        scored = piece.status == SCORED
+        self.rows += len(scored)
+        self.statuses += np.bincount(piece.status, minlength=3)
+        self.losses += float(piece.losses[scored].sum(dtype=np.float64))
+        for name, chosen, weights in (
+            ("group_rows", np.ones_like(scored), None),
+            ("group_aside", ~scored, None),
+            ("group_scores", scored, piece.values.astype(np.float64)),
+        ):
+            counts = np.bincount(piece.codes[chosen], None if weights is None else weights[chosen], minlength=groups)
+            before = getattr(self, name)
+            counts[: len(before)] += before
+            setattr(self, name, counts)
+        for row in np.flatnonzero(~scored)[: max(0, _NAMED_ROWS - len(self.set_aside))]:
+            self.set_aside[int(row) + piece.first] = REASONS[int(piece.status[row])]
+
+    def stats(self, kept: StreamRows, names: list[str]) -> dict[str, Any]:
+        """The counts as a selection's `stats` has them, after the choice."""
+        chosen = np.bincount(kept.groups, minlength=len(names))
+        kept_scores = np.bincount(kept.groups, kept.scores.astype(np.float64), minlength=len(names))
+        scored = self.group_rows - self.group_aside
+        table = [
+            {
+                "name": name,
+                "rows": int(self.group_rows[code]),
+                "kept": int(chosen[code]),
+                "set_aside": int(self.group_aside[code]),
+                "mean_score": float(self.group_scores[code] / scored[code]) if scored[code] else None,
+                "mean_score_kept": float(kept_scores[code] / chosen[code]) if chosen[code] else None,
+            }
+            for code, name in enumerate(names)
+        ]
+        return {
+            "rows": self.rows,
+            "kept": len(kept),
+            "set_aside": int(self.group_aside.sum()),
+            "mean_score": float(self.group_scores.sum() / scored.sum()),
+            "mean_score_kept": float(kept.scores.mean(dtype=np.float64)),
+            "mean_loss": self.losses / int(scored.sum()),
+            "groups": table,
+        }
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a pass found in a window of M rows, the same in every process.
+
+    Attributes:
+        first: The number of its first row.
+        codes: [M] int64 groups.
+        status: [M] uint8.
+        losses: [M] float32.
+        values: [M] float32, what the pass's `add` returned; NaN where nothing.
+        digest: Of what was read.
+    """
+
+    first: int
+    codes: npt.NDArray[np.int64]
+    status: npt.NDArray[np.uint8]
+    losses: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+    digest: int
+
+
+class StreamPasses:
+    """Passes over one stream; with several processes, each reads all rows and takes the gradients of its shards.
+
+    Args:
+        collector: Takes the gradients.
+        config: The settings.
+        source: The stream.
+        progress: Whether passes show a progress bar.
+
+    Attributes:
+        tally: Of the last pass.
+    """
+
+    def __init__(
+        self,
+        collector: GradientCollector,
+        config: SageConfig,
+        source: StreamSource,
+        progress: bool,
+    ) -> None:
+        self.collector = collector
+        self.config = config
+        self.source = source
+        self.processes = Processes(collector.model)
+        self.tally = StreamTally()
+        self._growing = GrowingGroups(source.group_column, source.class_names)
+        self._progress = progress
+        self._passes = GradientPasses(collector, config.seed, self.processes.count * source.shard_size, progress)
+        self._digests: list[int] = []  # of the first pass, a number a window
+
+    def fit(self) -> tuple[Partial, Groups]:
+        """Pass 1: sketch and sums of directions, and the groups that were met, ordered by value.
+
+        Raises:
+            SageError: A row cannot be encoded or grouped, or another process failed.
+        """
+        width, device = self.collector.width, self.collector.device
+        growing = self._growing
+
+        def new_partial() -> Partial:
+            sketch = FrequentDirections(self.config.sketch_size, width, device=device)
+            return Partial(sketch, Consensus(growing.count, width, device=device))
+
+        def add(partial: Partial, gradients: Tensor, codes: Tensor) -> None:
+            assert partial.sketch is not None and partial.consensus is not None
+            partial.sketch.update(gradients)
+            partial.consensus.grow(growing.count)
+            partial.consensus.update(gradients, codes)
+
+        def codes_of(window: Window) -> npt.NDArray[np.int64]:
+            before = growing.count
+            codes = growing.codes(window.values, window.first)
+            if growing.count > before and not is_streaming(self.config, growing.count, width):
+                raise ConfigError(
+                    f"The stream has {growing.count} groups or more, whose directions do not fit into the memory",
+                    where="group_by",
+                    fix="Group by a column with fewer values, use a narrower projection, or pass group_by=None.",
+                )
+            return codes
+
+        self.tally = StreamTally()
+        results: list[Partial] = []
+        for piece in self._pieces("sketching gradients", codes_of, new_partial, add, results):
+            self._digests.append(piece.digest)
+            self.tally.add(piece, growing.count)
+        if not self.tally.rows:
+            raise changed("it was empty when it was read again")
+        (result,) = results
+        groups, order = growing.settle()
+        assert result.consensus is not None
+        result.consensus.grow(growing.count)
+        result.consensus.sums = result.consensus.sums[order]
+        return result, groups
+
+    def score(
+        self, groups: Groups, agree: Callable[[Tensor, Tensor], Tensor], choice: StreamChoice
+    ) -> StreamSelection:
+        """Pass 2: every row's agreement, and the choice.
+
+        Args:
+            groups: Those of the first pass.
+            agree: (gradients [B, D], codes [B]) -> [B] scores.
+            choice: Gets them in the order of the stream.
+
+        Returns:
+            The selection; its `stats` lack what is known of the fit.
+
+        Raises:
+            DatasetError: The stream does not give the rows of the first pass.
+        """
+        before, self.tally = self.tally, StreamTally()
+        pieces = self._pieces(
+            "scoring agreement",
+            lambda window: known_codes(groups, window.values),
+            Partial,
+            lambda _, gradients, codes: agree(gradients, codes),
+            [],
+        )
+        for number, piece in enumerate(pieces):
+            if [piece.digest] != self._digests[number : number + 1]:
+                raise changed(f"the rows from number {piece.first} on are others in the second pass")
+            self.tally.add(piece, groups.count)
+            choice.add(np.where(piece.status == SCORED, piece.values, np.nan), piece.codes)
+        if self.tally.rows != before.rows:
+            raise changed(f"it gave {before.rows} rows in the first pass and {self.tally.rows} in the second")
+        kept = choice.finish()
+        return StreamSelection(
+            indices=kept.rows,
+            scores=kept.scores,
+            groups=kept.groups.astype(np.int32),
+            group_names=groups.names,
+            set_aside=self.tally.set_aside,
+            stats=self.tally.stats(kept, groups.names),
+            config=self.config.to_dict(),
+            source=self.source.dataset,
+        )
+
+    def _pieces(
+        self,
+        title: str,
+        codes_of: Callable[[Window], npt.NDArray[np.int64]],
+        new_partial: Callable[[], Partial],
+        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
+        results: list[Partial],
+    ) -> Iterator[Piece]:
+        """Goes through the stream; the whole result is in `results` afterwards, the same in every process."""
+        rank, passes, tree = self.processes.rank, self._passes, MergeTree()
+        windows = self.source.windows(self.processes.count, rank)
+        values = np.full(len(passes.status), np.nan, dtype=np.float32)
+        hidden = None if self._progress else True
+        with tqdm(desc=title, unit="row", leave=False, disable=hidden) as bar:
+            while True:
+                window, failure = None, None
+                passes.status[:], passes.losses[:], values[:] = SCORED, np.nan, np.nan
+                try:
+                    window = next(windows)
+                    codes = codes_of(window)
+                    if own := window.parts[rank]:
+                        lookup, partial = torch.from_numpy(codes), new_partial()
+                        passes.run_shard(
+                            window.held,
+                            window.number,
+                            own,
+                            partial,
+                            lambda partial, rows, gradients, lookup=lookup: add(partial, gradients, lookup[rows]),  # type: ignore[misc]
+                            values,
+                            bar,
+                        )
+                        tree.push(partial, window.number)
+                except Exception as error:
+                    failure = error
+                self.processes.agree(failure)
+                assert window is not None
+                self._check_alike(window)
+                if not window.size:
+                    break
+                for column in (passes.status, passes.losses, values):
+                    self.processes.gather(column, window.parts)
+                self.processes.join(tree, new_partial)
+                status, losses, found = (
+                    column[: window.size].copy() for column in (passes.status, passes.losses, values)
+                )
+                yield Piece(window.first, codes, status, losses, found, window.digest)
+        if window.first:
+            results.append(self.processes.share(tree, new_partial))
+
+    def _check_alike(self, window: Window) -> None:
+        """Processes that read different rows would wait for each other for ever."""
+        mine = [(window.first, window.size), (window.digest, 0)]
+        main = self.processes.from_main(mine)
+        self.processes.agree(
+            None
+            if main == mine
+            else DatasetError(
+                f"The processes read different streams: here {window.size} rows from number {window.first} on, in the "
+                f"main process {main[0][1]} from number {main[0][0]} on",
+                where="dataset",
+                fix="Give every process the whole stream, not its part (split_dataset_by_node).",
+            )
+        )

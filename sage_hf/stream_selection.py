@@ -1,0 +1,139 @@
+"""What was chosen of a stream: the kept rows' numbers and scores, and the stream of the kept rows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset, DatasetInfo, Features, IterableDataset, Value
+from datasets.iterable_dataset import ExamplesIterable
+from torch.utils.data import get_worker_info
+
+from .errors import DatasetError
+from .selection import SCORE_COLUMN, write_selection
+
+
+@dataclass
+class StreamSelection:
+    """The rows of a stream that were kept; of the others, counts alone.
+
+    K kept rows, G groups.
+
+    Attributes:
+        indices: [K] int64, the kept rows' numbers in the order of the stream, ascending.
+        scores: [K] float32, their agreement in [-1, 1].
+        groups: [K] int32 in [0, G).
+        group_names: [G].
+        set_aside: Row number to reason, of the first 1,000 rows without a score; `stats["set_aside"]` counts all.
+        stats: As of a `Selection`.
+        config: The settings, as `SageConfig.to_dict` gives them.
+        source: The stream.
+    """
+
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int32]
+    group_names: list[str]
+    set_aside: dict[int, str]
+    stats: dict[str, Any]
+    config: dict[str, Any]
+    source: IterableDataset = field(repr=False)
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.indices)
+
+    @property
+    def dataset(self) -> IterableDataset:
+        """The kept rows as a stream, with their scores in a column `sage_score`; it reads the source as it goes.
+
+        Raises:
+            DatasetError: While it is read: the source has fewer rows than it had, or several workers of a DataLoader
+                would each read a part of it.
+        """
+        features = self.source.features
+        if features is not None:
+            features = Features({**features, SCORE_COLUMN: Value("float32")})
+        # The constructor, not from_generator: that one pickles the whole source to name a cache that it never uses.
+        return IterableDataset(
+            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.scores), {}),
+            info=DatasetInfo(features=features),
+            split=self.source.split,
+        )
+
+    @property
+    def group_table(self) -> list[dict[str, Any]]:
+        """One entry a group, as of a `Selection`."""
+        table: list[dict[str, Any]] = self.stats["groups"]
+        return table
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the kept rows, for `datasets.load_from_disk`, their numbers, scores and the settings to a folder.
+
+        Written beside the folder and renamed, so that a folder of this name is always whole.
+
+        Args:
+            path: The folder; it must not exist, or be empty.
+            overwrite: Whether a selection that is there already may be replaced.
+
+        Raises:
+            OutputError: The folder holds something, or cannot be written.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {"indices": self.indices, "scores": self.scores, "groups": self.groups}
+        about: dict[str, Any] = {
+            "kind": "stream",
+            "group_names": self.group_names,
+            "stats": self.stats,
+            "config": self.config,
+            "set_aside": {str(row): reason for row, reason in self.set_aside.items()},
+        }
+        return write_selection(Path(path), overwrite, self._write_rows, arrays, about)
+
+    def _write_rows(self, folder: Path) -> None:
+        rows = self.dataset
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
+            # The fingerprint is given, because the hash of a stream would be a pickle of it.
+            made = Dataset.from_generator(
+                rows.__iter__, features=rows.features, cache_dir=cache, fingerprint=uuid.uuid4().hex[:16]
+            )
+            made.save_to_disk(str(folder))
+
+
+class _KeptRows:
+    """Makes (key, row) of a source's kept rows; an object, so that workers of a DataLoader can be given it."""
+
+    def __init__(
+        self, source: IterableDataset, indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+    ) -> None:
+        self.source, self.indices, self.scores = source, indices, scores
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1 and self.source.num_shards > 1:
+            raise DatasetError(
+                f"{worker.num_workers} workers would each read a part of the source, and rows are known by their "
+                "numbers in the whole",
+                where="num_workers",
+                fix="Use one worker, or none; or save the selection and load it as a Dataset.",
+            )
+        place = count = 0
+        for number, row in enumerate(self.source):
+            if place == len(self.indices):
+                return
+            count = number + 1
+            if number == self.indices[place]:
+                yield number, {**row, SCORE_COLUMN: float(self.scores[place])}
+                place += 1
+        if place < len(self.indices):
+            raise DatasetError(
+                f"The stream has {count} rows now, and row {self.indices[place]} was chosen",
+                where="dataset",
+                fix="Give the stream that was selected from.",
+            )
