@@ -69,6 +69,8 @@ class SageConfig:
             after it costs a forward pass: neither the second pass nor another selection with the same model and
             dataset, whatever its budget, strategy, groups or sketch. The result is the same. "float16" takes half the
             disk and changes scores in the third digit. None computes the rows again.
+        num_workers: Worker processes that encode and collate batches ahead of the device, as torch's DataLoader runs
+            them. The result is the same. A stream is read in the process itself.
         text_columns: Raw text columns to tokenize, one or a pair; None finds them.
         max_length: Longest tokenized row in tokens; the rest is cut off. Never above the model's own limit.
         check_gradients: Whether the first rows are compared with one-row-at-a-time gradients before the first pass.
@@ -100,17 +102,27 @@ class SageConfig:
     cache_gradients: str | None = _knob(
         None, "Keep gradient rows on disk for the second pass and later selections: float32, float16 or none."
     )
+    num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; a stream takes none.")
     text_columns: list[str] | None = _knob(None, "Text column to tokenize, or two of a pair with a comma.")
     max_length: int = _knob(1024, "Longest row in tokens; the rest is cut off.")
     check_gradients: bool = _knob(True, "Compare the first rows with one-at-a-time gradients before the first pass.")
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
-        for name in ("sketch_size", "batch_size", "shard_size", "max_length", "num_examples", "seed", "projection"):
+        for name in (
+            "sketch_size",
+            "batch_size",
+            "shard_size",
+            "max_length",
+            "num_examples",
+            "seed",
+            "projection",
+            "num_workers",
+        ):
             value = getattr(self, name)
             if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
                 continue
-            least = 0 if name == "seed" else 1
+            least = 0 if name in ("seed", "num_workers") else 1
             if not _is_whole(value) or not least <= value < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
                 raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")

@@ -16,6 +16,7 @@ from torch import Tensor
 from .encoding import Row
 from .errors import BatchAxisError, DatasetError
 from .gradients.loss import batch_rows
+from .rng import drawing
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -93,27 +94,43 @@ class Batches:
     Attributes:
         encoder: Makes batches of rows.
         batch_size: Rows a batch.
+        seed: Of what transforms and collators draw; with the row it is drawn for, so that every pass, process and
+            worker draws the same.
     """
 
     encoder: Batcher
     batch_size: int
+    seed: int
 
     def batches(self, shard: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """(row numbers [B] int64, batch) over a shard, every row once.
 
         Tokens are batched by length within the shard, so that little is padded; other rows in their order.
         """
-        if not self.encoder.is_tokens:
-            for start in range(shard.start, shard.stop, self.batch_size):
-                rows = range(start, min(start + self.batch_size, shard.stop))
-                yield self._batch(list(rows), self._features(rows))
-            return
-        features = self._features(shard)
-        lengths = [self.encoder.length(feature) or 0 for feature in features]
-        order = sorted(range(len(features)), key=lambda index: (-lengths[index], index))
+        for unit in self.units(shard):
+            yield from self.make(unit)
+
+    def units(self, shard: range) -> list[range]:
+        """The rows that are read together: a shard of tokens, or a batch of rows that are larger."""
+        if self.encoder.is_tokens:
+            return [shard]
+        return [
+            range(start, min(start + self.batch_size, shard.stop))
+            for start in range(shard.start, shard.stop, self.batch_size)
+        ]
+
+    def make(self, unit: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """The batches of a unit."""
+        with drawing(self.seed + unit.start):
+            features = self._features(unit)
+        order = list(range(len(features)))
+        if self.encoder.is_tokens:
+            order.sort(key=lambda index: (-(self.encoder.length(features[index]) or 0), index))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            yield self._batch([shard[index] for index in chosen], [features[index] for index in chosen])
+            with drawing(self.seed + unit[chosen[0]]):
+                batch = collate_checked(self.encoder, [features[index] for index in chosen])
+            yield torch.tensor([unit[index] for index in chosen]), batch
 
     def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]] | None]:
         """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone.
@@ -137,9 +154,6 @@ class Batches:
         """The encoded rows of these numbers."""
         raise NotImplementedError
 
-    def _batch(self, rows: list[int], features: list[Row]) -> tuple[Tensor, dict[str, Any]]:
-        return torch.tensor(rows), collate_checked(self.encoder, features)
-
 
 @dataclass
 class RowSource(Batches):
@@ -150,12 +164,14 @@ class RowSource(Batches):
         encoder: Makes batches of them.
         batch_size: Rows a batch.
         shard_size: Consecutive rows a logical shard.
+        seed: See `Batches`.
     """
 
     dataset: Dataset
     encoder: Batcher
     batch_size: int
     shard_size: int
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self._reader = readable(self.dataset)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SageError(Exception):
     """Base of every error that sage_hf raises on purpose.
@@ -15,6 +17,14 @@ class SageError(Exception):
     def __init__(self, what: str, *, where: str, fix: str) -> None:
         self.what, self.where, self.fix = what, where, fix
         super().__init__(f"{what} [{where}]. {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels between processes as it is, which an exception with named arguments would not."""
+        return _again, (type(self), self.what, self.where, self.fix)
+
+
+def _again(kind: type[SageError], what: str, where: str, fix: str) -> SageError:
+    return kind(what, where=where, fix=fix)
 
 
 class ConfigError(SageError, ValueError):

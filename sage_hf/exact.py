@@ -20,7 +20,7 @@ class ExactConsensus:
     Args:
         passes: Runs it; of its processes each writes and reads its own rows.
         source: The dataset.
-        codes: [N] int64 groups.
+        codes: [N] int32 groups.
         num_groups: G.
         matrix: S [l, D].
 
@@ -39,7 +39,7 @@ class ExactConsensus:
         def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
             z = unit(gradients).to(matrix) @ matrix.T
             assert partial.consensus is not None
-            partial.consensus.update(z, codes[rows])
+            partial.consensus.update(z, codes[rows].long())
             projected.write(rows, z)
 
         def new_partial() -> Partial:
@@ -56,8 +56,8 @@ class ExactConsensus:
         own, step = parts[processes.rank], self._source.shard_size
         for start in range(own.start, own.stop, step):
             rows = range(start, min(start + step, own.stop))
-            z = self._file.read(rows)
-            scores[rows.start : rows.stop] = agreement(z, self.directions.cpu(), self._codes[list(rows)]).numpy()
+            codes = self._codes[rows.start : rows.stop].long()
+            scores[rows.start : rows.stop] = agreement(self._file.read(rows), self.directions.cpu(), codes).numpy()
         processes.gather(scores, parts)
         return scores
 

@@ -35,6 +35,8 @@ def check_stream(config: SageConfig, is_kept: bool) -> None:
         wrong = 'consensus="exact" keeps the projections of a known number of rows'
     if config.cache_gradients is not None:
         wrong = "cache_gradients keeps rows under a dataset's fingerprint, and a stream has none"
+    if config.num_workers:
+        wrong = "num_workers encode rows that are known by their numbers, and a stream's come one by one"
     if is_kept:
         wrong = "checkpoint_dir keeps shards under a dataset's fingerprint, and a stream has none"
     if wrong:

@@ -29,7 +29,7 @@ def open_source(
         LabelError: It has no labels.
     """
     encoder = _encoder(model, readable(dataset)[0], config, processing_class, data_collator)
-    return RowSource(dataset, encoder, config.batch_size, config.shard_size)
+    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed)
 
 
 def open_stream(

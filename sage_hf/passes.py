@@ -17,12 +17,13 @@ import torch
 from accelerate.utils import tqdm
 from torch import Tensor
 
-from .data import Batches, RowSource
+from .data import RowSource
 from .errors import GradientError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
 from .gradients.loss import batch_rows, rows_of
+from .loader import load
 from .processes import Processes
 from .rng import isolated_rng
 from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
@@ -44,6 +45,7 @@ class GradientPasses:
         progress: Whether passes show a progress bar.
         cache: Where gradient rows are kept; None keeps none.
         checkpoint: Folder for what is finished, of these passes alone; None keeps nothing.
+        workers: Processes that make batches ahead.
 
     Attributes:
         status: [N] uint8, whether each row is scored or why it is set aside.
@@ -59,13 +61,16 @@ class GradientPasses:
         progress: bool = True,
         cache: GradientCache | None = None,
         checkpoint: Path | None = None,
+        workers: int = 0,
     ) -> None:
         self.collector = collector
         self.seed = seed
         self.progress = progress
         self.cache = cache
         self.checkpoint = checkpoint
+        self.workers = workers
         self.last_parts: list[range] = []
+        self._computed: set[int] = set()
         self._most_rows = sys.maxsize
         self.processes = Processes(collector.model)
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
@@ -98,6 +103,11 @@ class GradientPasses:
         shards = source.shards()
         finished = FinishedNodes(self.checkpoint / title.replace(" ", "-")) if self.checkpoint is not None else None
         shares = divide(len(shards), self._find(finished), self.processes.count)
+        missing = [unit.start for unit in shares[self.processes.rank] if not unit.is_finished]
+        # Settled here: the batches that are made ahead are of these shards, whatever another run caches meanwhile.
+        self._computed = {number for number in missing if not (self.cache and self.cache.holds(number))}
+        computed = [shards[number] for number in sorted(self._computed)]
+        loaded = load(source, computed, self.workers, self.collector.device)
         parts = [_rows(shards, units) for units in shares]
         values = np.full(len(self.status), np.nan, dtype=np.float32)
         columns: dict[str, npt.NDArray[Any]] = {"status": self.status, "losses": self.losses, "values": values}
@@ -115,7 +125,7 @@ class GradientPasses:
                             columns[name][part.start : part.stop] = found
                         bar.update(len(part))
                     else:
-                        self.run_shard(source, unit.start, shards[unit.start], partial, add, values, bar)
+                        self.run_shard(loaded, unit.start, shards[unit.start], partial, add, values, bar)
                     tree.push(partial, unit.start, unit.size)
                     if finished is not None and not unit.is_finished:
                         if settle is not None:
@@ -140,7 +150,7 @@ class GradientPasses:
 
     def run_shard(
         self,
-        source: Batches,
+        batches: Iterator[tuple[Tensor, dict[str, Any]]],
         number: int,
         shard: range,
         partial: Partial,
@@ -151,7 +161,7 @@ class GradientPasses:
         """One shard: `partial` gathers, and the rows' columns are filled.
 
         Args:
-            source: Makes the shard's batches.
+            batches: Row numbers and batches, the shard's next.
             number: The shard's, in the whole dataset: it seeds what is drawn.
             shard: The rows, by the numbers that columns go by.
             partial: Gathers.
@@ -162,7 +172,7 @@ class GradientPasses:
         seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.seed + number):
-            for rows, gradients, losses, status in self._batches(source, number, shard):
+            for rows, gradients, losses, status in self._batches(batches, number, shard):
                 seen.append((rows, losses, status, add(partial, rows, gradients)))
                 bar.update(len(rows))
         for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
@@ -173,15 +183,17 @@ class GradientPasses:
                 values[chosen] = value.cpu().numpy()
         return partial
 
-    def _batches(self, source: Batches, number: int, shard: range) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _batches(
+        self, batches: Iterator[tuple[Tensor, dict[str, Any]]], number: int, shard: range
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Row numbers, gradients, losses and status of a shard's batches: from the cache, or computed for it."""
         cache = self.cache
-        if cache is not None and cache.holds(number):
+        if cache is not None and number not in self._computed:
             yield from cache.read(number, self.collector.device)
             return
         writer = cache.start(number, len(shard), self.collector.width) if cache is not None else None
         try:
-            for rows, batch in source.batches(shard):
+            for rows, batch in _of_shard(batches, shard):
                 gradients, losses, status = self.gradients(batch)
                 if writer is not None:
                     gradients = writer.add(rows, gradients, losses, status)
@@ -233,6 +245,17 @@ def _rows(shards: list[range], units: Sequence[Unit]) -> range:
     if not units:
         return range(0)
     return range(shards[units[0].start].start, shards[units[-1].start + units[-1].size - 1].stop)
+
+
+def _of_shard(
+    batches: Iterator[tuple[Tensor, dict[str, Any]]], shard: range
+) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """As many batches as hold the shard's rows; the next shard's stay where they are."""
+    left = len(shard)
+    while left:
+        rows, batch = next(batches)
+        left -= len(rows)
+        yield rows, batch
 
 
 def check_any_scored(statuses: npt.NDArray[np.int64]) -> None:

@@ -26,6 +26,21 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """As `isolated_rng`, on the CPU alone: for transforms and collators, without a look at the device's state."""
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.random.set_rng_state(state)
+
+
+@contextmanager
 def default_seed(seed: int) -> Iterator[None]:
     """torch's CPU generator as if seeded with `seed`, and as before on exit: random samplers read the seed from it."""
     state = torch.random.get_rng_state()

@@ -158,9 +158,10 @@ class SageSelector:
         outside = [self.processing_class, self.data_collator, self.collector.loss_function]
         cache = find_cache(self._cache_dir, self.config, self.collector, dataset, outside)
         folder = find_checkpoint(self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, outside)
-        self._passes = GradientPasses(self.collector, self.config.seed, len(dataset), self._progress, cache, folder)
+        about = (self.config.seed, len(dataset), self._progress, cache, folder, self.config.num_workers)
+        self._passes = GradientPasses(self.collector, *about)
         self._exact = None
-        codes = torch.from_numpy(groups.codes.astype(np.int64))
+        codes = torch.from_numpy(groups.codes)
         missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
         if missing:
             self._check_gradients(source)
@@ -178,7 +179,7 @@ class SageSelector:
             assert partial.sketch is not None
             partial.sketch.update(gradients)
             if partial.consensus is not None:
-                partial.consensus.update(gradients, codes[rows])
+                partial.consensus.update(gradients, codes[rows].long())
 
         result, _ = self._passes.run(source, "sketching gradients", new_partial, add)
         self._settle(result, np.bincount(self._passes.status, minlength=3))
@@ -222,8 +223,7 @@ class SageSelector:
             batch: {column: [B values]} with the columns of the dataset that was fitted.
 
         Returns:
-            `sage_score`: [B] agreement in [-1, 1], and `sage_loss`: [B]; None for a row that cannot be scored (its
-            gradient is not finite, or exactly zero).
+            `sage_score`: [B] agreement in [-1, 1], and `sage_loss`: [B]; None for a row that cannot be scored.
 
         Raises:
             SketchError: `fit` was not called.
@@ -243,13 +243,13 @@ class SageSelector:
                     where="score",
                     fix="Keep the column to group by when you call map.",
                 )
-            codes = torch.from_numpy(
-                self._groups.codes_for([row[self._groups.column] for row in rows]).astype(np.int64)
-            )
+            codes = torch.from_numpy(self._groups.codes_for([row[self._groups.column] for row in rows])).long()
         scores = np.full(len(rows), np.nan, dtype=np.float32)
         losses = np.full(len(rows), np.nan, dtype=np.float32)
         with isolated_rng(self.config.seed):
-            for chosen, made in HeldRows(encoder, self._batch_size(), rows).batches(range(len(rows))):
+            for chosen, made in HeldRows(encoder, self._batch_size(), rows, seed=self.config.seed).batches(
+                range(len(rows))
+            ):
                 gradients, loss, status = self._passes.gradients(made)
                 usable = (status == SCORED).cpu().numpy()
                 scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
@@ -261,12 +261,12 @@ class SageSelector:
         if self._exact is not None:
             scores = self._exact.scores()
         else:
-            codes = torch.from_numpy(self._groups.codes.astype(np.int64))
+            codes = torch.from_numpy(self._groups.codes)
             _, scores = self._passes.run(
                 source,
                 "scoring agreement",
                 Partial,
-                lambda _, rows, rows_gradients: self._agreement(rows_gradients, codes[rows]),
+                lambda _, rows, rows_gradients: self._agreement(rows_gradients, codes[rows].long()),
             )
         scores[self._passes.status != SCORED] = np.nan
         return scores

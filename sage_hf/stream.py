@@ -16,7 +16,7 @@ from .data import Batcher, Batches
 from .encoding import Row
 from .errors import DatasetError, GroupError
 from .groups import Groups, check_values
-from .rng import isolated_rng
+from .rng import drawing
 
 
 @dataclass
@@ -29,6 +29,7 @@ class HeldRows(Batches):
         rows: The rows.
         start: The number that the first of them goes by.
         first: Its number in the stream, for messages.
+        seed: See `Batches`.
     """
 
     encoder: Batcher
@@ -36,6 +37,7 @@ class HeldRows(Batches):
     rows: Sequence[Row] = ()
     start: int = 0
     first: int = 0
+    seed: int = 0
 
     def _count(self) -> int:
         return len(self.rows)
@@ -99,7 +101,7 @@ class StreamSource:
         rows = list(islice(iter(plain(self.dataset)), self.batch_size))
         if not rows:
             raise changed("it was empty when it was read again")
-        return HeldRows(self.encoder, self.batch_size, rows)
+        return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
 
     def windows(self, processes: int, rank: int) -> Iterator[Window]:
         """The stream, window by window; every process reads all of it and holds its own rows. Ends with an empty one.
@@ -113,14 +115,15 @@ class StreamSource:
             parts: list[range] = []
             held, firsts = HeldRows(self.encoder, self.batch_size), []
             for process in range(processes):
-                with isolated_rng(self.seed + number + process):
+                with drawing(self.seed + number + process):
                     rows = list(islice(reader, self.shard_size))
                 firsts.append(rows[:1])
                 start = parts[-1].stop if parts else 0
                 parts.append(range(start, start + len(rows)))
                 values += [self._value(row, first + start + index) for index, row in enumerate(rows)]
                 if process == rank:
-                    held = HeldRows(self.encoder, self.batch_size, rows, start, first + start)
+                    seed = self.seed + first  # by numbers in the stream, whatever the window
+                    held = HeldRows(self.encoder, self.batch_size, rows, start, first + start, seed)
             size = parts[-1].stop
             yield Window(first, size, parts, number + rank, held, values, int(Hasher.hash(firsts)[:15], 16))
             if not size:

@@ -21,6 +21,8 @@ from .strategies.base import take_highest
 
 # Parts of [-1, 1] that a histogram counts: 2^-13 wide each.
 _BINS = 2**14
+# Rows of a block of the score column.
+_BLOCK = 2**16
 
 
 class ScoreHistogram:
@@ -166,15 +168,26 @@ class HighestShare:
         self._judge = _Judge(config)
         self._histogram = ScoreHistogram()
         self._columns: list[tuple[npt.NDArray[np.float32], npt.NDArray[Any]]] = []
+        self._recent: list[tuple[npt.NDArray[np.float32], npt.NDArray[Any]]] = []
 
     def add(self, scores: npt.NDArray[np.float32], groups: npt.NDArray[np.int64]) -> None:
         """See `StreamChoice`."""
         part = self._judge.judge(scores, groups)
         self._histogram.update(part.merit, part.shares)
-        self._columns.append((scores.copy(), groups.astype(np.min_scalar_type(int(groups.max(initial=0))))))
+        self._recent.append((scores, groups.astype(np.min_scalar_type(int(groups.max(initial=0))))))
+        if sum(len(part) for part, _ in self._recent) >= _BLOCK:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Moves the recent rows into a block of their own: many small arrays would scatter over the heap."""
+        if self._recent:
+            scores, groups = zip(*self._recent, strict=True)
+            self._columns.append((np.concatenate(scores), np.concatenate(groups)))
+            self._recent = []
 
     def finish(self) -> StreamRows:
         """See `StreamChoice`."""
+        self._gather()
         budget = resolve_budget(self._judge.count, self._config.fraction, None)
         quotas = share_out(self._config, self._histogram.counts.sum(1), budget)
         bins, left = self._histogram.boundary(quotas)

@@ -262,7 +262,7 @@ class StreamPasses:
                     if own := window.parts[rank]:
                         lookup, partial = torch.from_numpy(codes), new_partial()
                         passes.run_shard(
-                            window.held,
+                            window.held.batches(own),
                             window.number,
                             own,
                             partial,

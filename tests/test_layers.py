@@ -27,6 +27,7 @@ LAYERS = (
     ("strategies", "budget", "groups"),
     ("agreement",),
     ("sketch",),
+    ("loader",),
     ("data",),
     ("encoding",),
     ("gradients",),

@@ -1,12 +1,16 @@
-"""A pass takes smaller batches where the device has no memory for larger ones, and the result is the same."""
+"""A pass takes smaller batches where the device has no memory for larger ones, and waits for it once a shard."""
+
+import traceback
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from sage_hf import GradientCollector, SageConfig, SageError, SageSelector
+from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageError, SageSelector
+from sage_hf.passes import GradientPasses
 
-from .cases import image_rows, vit
+from .cases import bert, image_rows, llama, lm_batch, token_batch, vit
 
 
 def limit(monkeypatch, rows):
@@ -47,3 +51,44 @@ def test_a_row_that_does_not_fit_alone_is_an_error(monkeypatch):
     with pytest.raises(SageError, match="not enough for the gradients of one row") as caught:
         select()
     assert "batch_size" in caught.value.where
+
+
+class NoWaits(TorchDispatchMode):
+    """Fails where our code makes a GPU tell the host a value; transformers asks its masks, which is its own affair."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal.default", "unique")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(f"aten.{wait}" in str(function) for wait in self.WAITS):
+            frames = [frame for frame in traceback.extract_stack() if "/torch/" not in frame.filename]
+            asked = [frame for frame in frames[:-1] if frame.name != "__torch_function__"][-1]
+            # The labels that it looks at are still on the host.
+            assert "sage_hf" not in asked.filename or asked.name == "_causal_lm_loss", (function, asked)
+        return function(*args, **(kwargs or {}))
+
+
+def image_batch():
+    rows = image_rows(6)
+    return {"pixel_values": torch.tensor(rows["pixel_values"]), "labels": torch.tensor(rows["label"])}
+
+
+@pytest.mark.parametrize(
+    ("model", "batch"),
+    [
+        (vit, image_batch),
+        (bert, lambda: {**token_batch(6), "labels": torch.arange(6) % 3}),
+        (llama, lambda: lm_batch(6)),
+    ],
+)
+def test_no_batch_waits_for_the_device(model, batch):
+    collector = GradientCollector(model())
+    passes = GradientPasses(collector, 0, 6)
+    sketch, sums = FrequentDirections(32, collector.width), Consensus(3, collector.width)
+    given, codes = batch(), torch.arange(6) % 3
+    passes.gradients(given)  # the first batch looks at the model once
+    sketch.update(torch.zeros(0, collector.width))
+    with NoWaits():
+        gradients, losses, status = passes.gradients(given)
+        sketch.update(gradients)
+        sums.update(gradients, codes)
+    assert len(losses) == len(status) == 6

@@ -1,40 +1,48 @@
-"""Peak memory of a selection at two sizes a factor 10 apart, each in a process of its own.
+"""Memory of a selection over 10,000, 100,000 and 1,000,000 rows, each in a process of its own.
 
-    python examples/benchmarks/memory.py                # about three minutes
+    python examples/benchmarks/memory.py                # one core, about a quarter of an hour
 
-Counts the memory that a process owns (anonymous pages), not the pages of the dataset's file that the kernel caches.
+Three ways: a stream of unknown length; a dataset; a dataset with the exact consensus, which keeps a file of sketched
+gradients. A cheap model, so that the memory of the selection shows. Counts what a process owns at its peak (anonymous
+resident pages, sampled), not the pages of files that the kernel caches; the median of three processes, because what
+the libraries take at their import differs by a few per cent. Writes results/memory.json, .md and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, IterableDataset, load_from_disk
 from torch import nn
 
 from sage_hf import SageConfig, SageSelector
 
-SIZES = (10_000, 100_000)
-WIDTH, CLASSES = 64, 10
+SIZES = (10_000, 100_000, 1_000_000)
+WAYS = {"stream": "a stream", "dataset": "a dataset", "exact": "a dataset, exact consensus"}
+WIDTH, CLASSES, CHUNK = 16, 10, 1000
+WANTED = 1.03
 
 
 class Classifier(nn.Module):
-    """A cheap model, so that the memory of the selection shows: 64 -> 256 -> 256 -> 10."""
+    """16 -> 32 -> 10."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
-        self.head = nn.Linear(256, CLASSES)
+        self.body = nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU())
+        self.head = nn.Linear(32, CLASSES)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits of ten classes."""
@@ -49,22 +57,36 @@ def own_bytes() -> int:
     raise SystemExit("This benchmark reads /proc/self/status, which only Linux has.")
 
 
-def make_rows(size: int, folder: Path) -> None:
-    """Saves `size` random rows around ten centres."""
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(CLASSES, WIDTH))
-    labels = rng.integers(0, CLASSES, size)
-    rows = (centres[labels] + rng.normal(size=(size, WIDTH))).astype(np.float32)
-    Dataset.from_dict({"x": rows, "label": labels}).save_to_disk(str(folder))
+def make_rows(size: int) -> Iterator[dict[str, Any]]:
+    """Random rows around ten centres, made as they are read."""
+    centres = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+    for first in range(0, size, CHUNK):
+        rng = np.random.default_rng(first)
+        labels = rng.integers(0, CLASSES, min(CHUNK, size - first))
+        rows = (centres[labels] + rng.normal(size=(len(labels), WIDTH))).astype(np.float32)
+        for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            yield {"x": row, "label": label}
 
 
-def measure(folder: Path, consensus: str) -> dict[str, float]:
+def open_rows(size: int, way: str, folder: Path) -> Dataset | IterableDataset:
+    """The rows as a stream, or as a dataset on the disk."""
+    if way == "stream":
+        return IterableDataset.from_generator(make_rows, gen_kwargs={"size": size})
+    place = folder / str(size)
+    if not place.exists():
+        Dataset.from_generator(make_rows, gen_kwargs={"size": size}, cache_dir=str(folder)).save_to_disk(str(place))
+    return load_from_disk(str(place))
+
+
+def measure(size: int, way: str, folder: Path) -> dict[str, float]:
     """Selects, while a thread samples the memory."""
-    dataset = load_from_disk(str(folder))
-    settings = {"batch_size": 64, "projection": 32, "consensus": consensus}
     torch.set_num_threads(1)
-    warm = SageConfig(num_examples=10, **settings)
-    SageSelector(Classifier(), config=warm).select(dataset.select(range(500)))  # libraries loaded, pools filled
+    settings = {"batch_size": 256, "sketch_size": 64, "consensus": "exact" if way == "exact" else "streaming"}
+    # Libraries loaded and pools filled, by the same code over a few shards.
+    SageSelector(Classifier(), config=SageConfig(fraction=0.01, **settings), progress=False).select(
+        open_rows(5_000, way, folder)
+    )
+    rows = open_rows(size, way, folder)
     before, peak, done = own_bytes(), [0], threading.Event()
 
     def sample() -> None:
@@ -74,40 +96,69 @@ def measure(folder: Path, consensus: str) -> dict[str, float]:
     thread = threading.Thread(target=sample)
     thread.start()
     start = time.perf_counter()
-    SageSelector(Classifier(), config=SageConfig(fraction=0.1, **settings)).select(dataset)
+    selection = SageSelector(Classifier(), config=SageConfig(fraction=0.01, **settings), progress=False).select(rows)
     seconds = time.perf_counter() - start
     done.set()
     thread.join()
+    assert selection.stats["rows"] == size
+    assert len(selection) == size // 100
     return {"before_mb": before / 2**20, "peak_mb": peak[0] / 2**20, "seconds": seconds}
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Peak memory against rows, one line a way."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for (way, name), style in zip(WAYS.items(), ("o-", "s--", "^:"), strict=True):
+        mine = [run for run in runs if run["way"] == way]
+        axes.plot([run["rows"] for run in mine], [run["peak_mb"] for run in mine], style, label=name)
+    axes.set(xscale="log", xlabel="rows", ylabel="peak memory of the process, MB", ylim=(0, None))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--consensus", default="streaming", help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rows")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each size and way")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        print(json.dumps(measure(arguments.measure, arguments.consensus)))
+        size, way, folder = arguments.measure
+        print(json.dumps(measure(int(size), way, Path(folder))))
         return
-    from machine import write
+    from machine import RESULTS, write
 
     runs = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in SIZES:
-            make_rows(size, Path(folder) / str(size))
-            for consensus in ("streaming", "exact"):
-                command = [sys.executable, __file__, "--measure", f"{folder}/{size}", "--consensus", consensus]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                runs.append({"rows": size, "consensus": consensus, **json.loads(output.splitlines()[-1])})
-    growth = {
-        consensus: runs_of[1]["peak_mb"] / runs_of[0]["peak_mb"]
-        for consensus in ("streaming", "exact")
-        if (runs_of := [run for run in runs if run["consensus"] == consensus])
-    }
-    table = "| consensus | rows | peak memory, MB | seconds |\n|---|---|---|---|\n" + "\n".join(
-        f"| {run['consensus']} | {run['rows']:,} | {run['peak_mb']:.0f} | {run['seconds']:.0f} |" for run in runs
-    )
-    write("memory", {"runs": runs, "growth": growth}, table)
+    with tempfile.TemporaryDirectory(prefix="sage_hf-benchmark-") as folder:
+        for size in arguments.sizes:
+            for way in WAYS:
+                command = [sys.executable, __file__, "--measure", str(size), way, folder]
+                measured = []
+                for _ in range(arguments.repeats):
+                    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    measured.append(json.loads(output.splitlines()[-1]))
+                peaks = [each["peak_mb"] for each in measured]
+                runs.append({"rows": size, "way": way, "peak_mb": statistics.median(peaks), "processes": measured})
+                print(f"  {runs[-1]}", file=sys.stderr, flush=True)
+    growth = {}
+    lines = [
+        f"| rows from | {' | '.join(f'{size:,} rows' for size in arguments.sizes)} | last / first | bytes a row |",
+        f"|---|{'---|' * len(arguments.sizes)}---|---|",
+    ]
+    for way, name in WAYS.items():
+        peaks = [run["peak_mb"] for run in runs if run["way"] == way]
+        more = (peaks[-1] - peaks[0]) * 2**20 / (arguments.sizes[-1] - arguments.sizes[0])
+        growth[way] = {"ratio": peaks[-1] / peaks[0], "bytes_a_row": more}
+        cells = " | ".join(f"{peak:.0f} MB" for peak in peaks)
+        lines.append(f"| {name} | {cells} | {peaks[-1] / peaks[0]:.3f} | {more:.1f} |")
+    draw(runs, RESULTS / "memory.png")
+    write("memory", {"runs": runs, "growth": growth, "wanted_of_a_stream": WANTED}, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def take_highest(
 ) -> npt.NDArray[np.int64]:
     """Of every group the `quotas[g]` rows of highest merit, ascending; equal merit goes to the lower row."""
     # Group first, then merit downwards, then row number: the first quota entries of every run are the chosen ones.
-    order = np.lexsort((candidates.rows, -merit, candidates.groups))
+    # Rows ascend already, and the sort is stable.
+    order = np.lexsort((-merit, candidates.groups))
     groups = candidates.groups[order]
     first = np.searchsorted(groups, np.arange(len(quotas)))
     rank = np.arange(len(order)) - first[groups]
