@@ -16,6 +16,7 @@ import xxhash
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -25,6 +26,8 @@ def model_fingerprint(model: nn.Module) -> str:
         if not isinstance(tensor, torch.Tensor):  # a module's extra state
             digest.update(f"{name} {tensor!r}".encode())
             continue
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()  # every process gathers it
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

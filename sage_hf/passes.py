@@ -17,8 +17,8 @@ import torch
 from accelerate.utils import tqdm
 from torch import Tensor
 
-from .data import RowSource
-from .errors import GradientError
+from .data import Batches, RowSource
+from .errors import GradientError, SageError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
@@ -51,6 +51,7 @@ class GradientPasses:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
         last_parts: The rows of every process in the last pass.
+        taken: Batches that went through the model.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class GradientPasses:
         self.checkpoint = checkpoint
         self.workers = workers
         self.last_parts: list[range] = []
+        self.taken = 0
         self._computed: set[int] = set()
         self._most_rows = sys.maxsize
         self.processes = Processes(collector.model)
@@ -108,6 +110,7 @@ class GradientPasses:
         self._computed = {number for number in missing if not (self.cache and self.cache.holds(number))}
         computed = [shards[number] for number in sorted(self._computed)]
         loaded = load(source, computed, self.workers, self.collector.device)
+        turns = self.turns(sum(-(-len(shard) // source.batch_size) for shard in computed), source, shards[0])
         parts = [_rows(shards, units) for units in shares]
         values = np.full(len(self.status), np.nan, dtype=np.float32)
         columns: dict[str, npt.NDArray[Any]] = {"status": self.status, "losses": self.losses, "values": values}
@@ -136,11 +139,26 @@ class GradientPasses:
                         finished.write(start, size, node, kept)
         except Exception as error:
             failure = error
+        turns.finish(failure)
         self.processes.agree(failure)
         for column in columns.values():
             self.processes.gather(column, parts)
         self.last_parts = parts
         return self.processes.merge(tree, new_partial), values
+
+    def turns(self, own: int, source: Batches, rows: range) -> Turns:
+        """The forward passes of all processes, where each needs all of them.
+
+        Args:
+            own: How many this process is to make.
+            source: Makes a batch of the first of `rows` for a process that has no more of its own.
+            rows: There in every process.
+        """
+        if not self.processes.together:
+            return Turns(self, 0, {})
+        most = self.processes.most(own)
+        with isolated_rng(self.seed):
+            return Turns(self, most, next(source.batches(rows))[1] if most else {})
 
     def _find(self, finished: FinishedNodes | None) -> list[tuple[int, int]]:
         """The nodes that are finished; what the main process finds, so that all go by the same."""
@@ -210,11 +228,14 @@ class GradientPasses:
         size = batch_rows(batch)
         if size <= self._most_rows:
             try:
+                self.taken += 1
                 return self.collector.collect(batch)
             except torch.OutOfMemoryError as error:
-                if size == 1:
+                if size == 1 or self.processes.together:
                     raise GradientError(
-                        "The device's memory is not enough for the gradients of one row",
+                        f"The device's memory is not enough for the gradients of {size} rows"
+                        if size > 1
+                        else "The device's memory is not enough for the gradients of one row",
                         where="batch_size, max_length",
                         fix="Shorten the rows, use a narrower projection or sketch, or a smaller type of weights.",
                     ) from error
@@ -238,6 +259,34 @@ class GradientPasses:
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
         status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
         return torch.where(finite[:, None], gradients, 0.0), losses, status
+
+
+class Turns:
+    """Keeps processes in step whose every forward pass needs all of them (FSDP2).
+
+    A process that has fewer batches than another makes the rest of the forward passes with rows that it throws away:
+    no row counts twice, and nobody waits for ever.
+
+    Args:
+        passes: Makes the forward passes.
+        count: How many the process with the most batches makes.
+        batch: What to repeat.
+    """
+
+    def __init__(self, passes: GradientPasses, count: int, batch: dict[str, Any]) -> None:
+        self._passes, self._last, self._batch = passes, passes.taken + count, batch
+
+    def finish(self, failure: Exception | None) -> None:
+        """Makes the forward passes that are left.
+
+        Args:
+            failure: Why this process has stopped, if it has. After a failure in a forward pass nothing can be made up
+                for, because the others are in the middle of it.
+        """
+        if failure is None or isinstance(failure, SageError):
+            while self._passes.taken < self._last:
+                self._passes.taken += 1
+                self._passes.collector.collect(self._batch)
 
 
 def _rows(shards: list[range], units: Sequence[Unit]) -> range:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from .errors import SageError
@@ -39,21 +40,33 @@ def is_sharded(model: nn.Module) -> bool:
     )
 
 
+def is_data_parallel(model: nn.Module) -> bool:
+    """Whether FSDP2 spreads the weights over all processes and nothing else, so that each may take its own rows."""
+    return isinstance(model, FSDPModule) and all(
+        isinstance(parameter, DTensor)
+        and parameter.device_mesh.ndim == 1
+        and parameter.device_mesh.size() == dist.get_world_size()
+        for parameter in model.parameters()
+    )
+
+
 class Processes:
     """The processes of an `accelerate launch` or `torchrun`; one, where there is no launch.
 
     Args:
-        model: What the pass runs. Of a model that is sharded over processes every forward pass needs all of them, so
-            each takes all rows, as if it were the only one.
+        model: What the pass runs. Where its weights are spread over processes otherwise than by FSDP2 over all of them
+            (tensor parallelism, ZeRO-3, the first FSDP), each takes all rows, as if it were the only one.
 
     Attributes:
         rank: This one's number, from 0.
         count: How many there are.
+        together: Whether every forward pass needs all of them, though each has rows of its own.
     """
 
     def __init__(self, model: nn.Module) -> None:
         state = launched()
-        shares = not is_sharded(model)
+        self.together = is_sharded(model) and is_data_parallel(model)
+        shares = self.together or not is_sharded(model)
         self.rank: int = state.process_index if shares else 0
         self.count: int = state.num_processes if shares else 1
         is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
@@ -65,6 +78,15 @@ class Processes:
             return pairs
         sent = self._broadcast(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
         return [(int(one), int(other)) for one, other in sent.tolist()]
+
+    def most(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.count == 1:
+            return number
+        numbers = torch.zeros(self.count, dtype=torch.int64, device=self._device)
+        numbers[self.rank] = number
+        dist.all_reduce(numbers)
+        return int(numbers.max())
 
     def wait(self) -> None:
         """Until all are here."""

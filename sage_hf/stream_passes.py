@@ -26,7 +26,7 @@ from .processes import Processes
 from .selection import REASONS, SCORED
 from .shards import MergeTree, Partial
 from .sketch import FrequentDirections
-from .stream import GrowingGroups, StreamSource, Window, changed, known_codes
+from .stream import GrowingGroups, HeldRows, StreamSource, Window, changed, known_codes
 from .stream_choice import StreamChoice, StreamRows
 from .stream_selection import StreamSelection
 
@@ -251,13 +251,16 @@ class StreamPasses:
         rank, passes, tree = self.processes.rank, self._passes, MergeTree()
         windows = self.source.windows(self.processes.count, rank)
         values = np.full(len(passes.status), np.nan, dtype=np.float32)
+        first = self.source.beginning() if self.processes.together else HeldRows(self.source.encoder, 1)
         hidden = None if self._progress else True
         with tqdm(desc=title, unit="row", leave=False, disable=hidden) as bar:
             while True:
-                window, failure = None, None
+                window, failure, turns = None, None, None
                 passes.status[:], passes.losses[:], values[:] = SCORED, np.nan, np.nan
                 try:
                     window = next(windows)
+                    if window.size:
+                        turns = passes.turns(-(-len(window.parts[rank]) // self.source.batch_size), first, range(1))
                     codes = codes_of(window)
                     if own := window.parts[rank]:
                         lookup, partial = torch.from_numpy(codes), new_partial()
@@ -273,6 +276,8 @@ class StreamPasses:
                         tree.push(partial, window.number)
                 except Exception as error:
                     failure = error
+                if turns is not None:
+                    turns.finish(failure)
                 self.processes.agree(failure)
                 assert window is not None
                 self._check_alike(window)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..errors import BatchAxisError, GradientError
 from .alone import gradients_alone
@@ -197,6 +198,9 @@ class GradientCollector:
 
     def _truth(self, batch: Batch) -> Tensor:
         """The gradient row of a batch of one by autograd, [1, D]; NaN where a weight cannot be differentiated."""
+        if any(isinstance(parameter, DTensor) for parameter in self.model.parameters()):
+            # Autograd ends at the parts of weights that FSDP gathers: rows alone by hooks still tell of mixed rows.
+            return self._collect(batch, 1)[0].to(torch.float64)
         with as_scored(self.model):
             gradients = gradients_alone(
                 self.model, list(self._targets.values()), _usable(batch), self._loss_settings()
