@@ -209,10 +209,9 @@ def select(
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
     place = output.absolute()
     unfinished = place.with_name(f".{place.name}-unfinished")
-    if state.is_main_process and unfinished.exists() and not streaming:
+    if state.is_main_process and unfinished.exists():
         console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
-    kept_in = None if streaming else unfinished
-    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=kept_in)
+    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)
     selection = selector.select(rows)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)

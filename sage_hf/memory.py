@@ -20,12 +20,8 @@ STREAM_SHARDS = 2**12
 _SHARE = 0.8
 
 
-def check_stream(config: SageConfig, is_kept: bool) -> None:
+def check_stream(config: SageConfig) -> None:
     """Refuses what needs the number of the rows, or to know a dataset again, in which a stream is no help.
-
-    Args:
-        config: The settings.
-        is_kept: Whether finished shards are to be kept for a run after a kill.
 
     Raises:
         ConfigError: The settings need a Dataset.
@@ -37,8 +33,6 @@ def check_stream(config: SageConfig, is_kept: bool) -> None:
         wrong = "cache_gradients keeps rows under a dataset's fingerprint, and a stream has none"
     if config.num_workers:
         wrong = "num_workers encode rows that are known by their numbers, and a stream's come one by one"
-    if is_kept:
-        wrong = "checkpoint_dir keeps shards under a dataset's fingerprint, and a stream has none"
     if wrong:
         raise ConfigError(
             wrong,

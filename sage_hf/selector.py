@@ -107,6 +107,7 @@ class SageSelector:
         self.model = model
         self.processing_class = processing_class
         self.data_collator = data_collator
+        self._outside = [processing_class, data_collator, loss_function]
         self.collector = GradientCollector(
             model,
             target_modules=self.config.target_modules,
@@ -155,9 +156,10 @@ class SageSelector:
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
         streaming = self._streaming = is_streaming(self.config, groups.count, self.collector.width)
         self._check_memory(source, groups)
-        outside = [self.processing_class, self.data_collator, self.collector.loss_function]
-        cache = find_cache(self._cache_dir, self.config, self.collector, dataset, outside)
-        folder = find_checkpoint(self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, outside)
+        cache = find_cache(self._cache_dir, self.config, self.collector, dataset, self._outside)
+        folder = find_checkpoint(
+            self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, self._outside
+        )
         about = (self.config.seed, len(dataset), self._progress, cache, folder, self.config.num_workers)
         self._passes = GradientPasses(self.collector, *about)
         self._exact = None
@@ -190,14 +192,15 @@ class SageSelector:
         return self
 
     def _fit_stream(self, stream: IterableDataset) -> SageSelector:
-        check_stream(self.config, self._checkpoint_dir is not None)
+        check_stream(self.config)
         with isolated_rng(self.config.seed):
-            source = open_stream(self.model, stream, self.config, self.processing_class, self.data_collator)
+            source = open_stream(self.collector.model, stream, self.config, *self._outside[:2])
             self._check_gradients(source.beginning())
         check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
         self._encoder, self._streaming, self._exact = source.encoder, True, None
         source.batch_size = self._batch_size()
-        self._stream = StreamPasses(self.collector, self.config, source, self._progress)
+        kept = (self._checkpoint_dir, self._outside)
+        self._stream = StreamPasses(self.collector, self.config, source, self._progress, *kept)
         result, self._groups = self._stream.fit()
         self._settle(result, self._stream.tally.statuses)
         return self
@@ -263,10 +266,7 @@ class SageSelector:
         else:
             codes = torch.from_numpy(self._groups.codes)
             _, scores = self._passes.run(
-                source,
-                "scoring agreement",
-                Partial,
-                lambda _, rows, rows_gradients: self._agreement(rows_gradients, codes[rows].long()),
+                source, "scoring agreement", Partial, lambda _, rows, g: self._agreement(g, codes[rows].long())
             )
         scores[self._passes.status != SCORED] = np.nan
         return scores
@@ -348,8 +348,9 @@ class SageSelector:
 
     def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
         assert self._groups is not None
-        usable = self._passes.status == SCORED
-        return choose_rows(self.config, self._groups, usable, scores, self._passes.losses, budget)
+        return choose_rows(
+            self.config, self._groups, self._passes.status == SCORED, scores, self._passes.losses, budget
+        )
 
     def _fit_stats(self, processes: int) -> dict[str, Any]:
         """What the fit has to say of itself, of a dataset or a stream."""
@@ -403,8 +404,7 @@ class SageSelector:
         if self._matrix is not None and self.directions is not None and self._groups is not None:
             fitted += [self._matrix.cpu().numpy().tobytes(), self.directions.cpu().numpy().tobytes()]
             fitted += sorted(self._groups.code_of.items(), key=str)
-        outside = [self.processing_class, self.data_collator, self.collector.loss_function]
-        state = (model_fingerprint(self.collector.model), self.config.to_dict(), fitted, outside)
+        state = (model_fingerprint(self.collector.model), self.config.to_dict(), fitted, self._outside)
         return _cannot_travel, (Hasher.hash(state),)
 
 

@@ -58,7 +58,8 @@ class Window:
         number: The number, in the stream, of this process's shard.
         held: This process's rows.
         values: The value of the column to group by, of every row.
-        digest: Of the first row of every shard: another one in another process or pass is another stream.
+        digests: Of the first row of every shard: another one in another process or pass is another stream.
+        is_finished: Whether an earlier run has finished all of its shards; then no process holds rows.
     """
 
     first: int
@@ -67,7 +68,8 @@ class Window:
     number: int
     held: HeldRows
     values: list[Any]
-    digest: int
+    digests: list[int]
+    is_finished: bool = False
 
 
 @dataclass
@@ -82,6 +84,7 @@ class StreamSource:
         group_column: The column to group by; None for one group.
         class_names: The names of its whole numbers, where the stream's features know them.
         seed: Of what transforms of the stream draw: the same in every pass and process.
+        example: The first row.
     """
 
     dataset: IterableDataset
@@ -91,6 +94,7 @@ class StreamSource:
     group_column: str | None = None
     class_names: list[str] | None = None
     seed: int = 0
+    example: Row | None = None
 
     def beginning(self) -> HeldRows:
         """The first rows, a batch at most.
@@ -103,8 +107,13 @@ class StreamSource:
             raise changed("it was empty when it was read again")
         return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
 
-    def windows(self, processes: int, rank: int) -> Iterator[Window]:
+    def windows(self, processes: int, rank: int, finished: int = 0) -> Iterator[Window]:
         """The stream, window by window; every process reads all of it and holds its own rows. Ends with an empty one.
+
+        Args:
+            processes: How many there are.
+            rank: This one's number.
+            finished: Shards at the beginning that an earlier run has finished.
 
         Raises:
             DatasetError: A row lacks the column to group by.
@@ -113,22 +122,25 @@ class StreamSource:
         while True:
             values: list[Any] = []
             parts: list[range] = []
-            held, firsts = HeldRows(self.encoder, self.batch_size), []
-            for process in range(processes):
+            digests: list[int] = []
+            held, is_finished = HeldRows(self.encoder, self.batch_size), number < finished
+            count = min(processes, finished - number) if is_finished else processes
+            for process in range(count):
                 with drawing(self.seed + number + process):
                     rows = list(islice(reader, self.shard_size))
-                firsts.append(rows[:1])
+                if rows:
+                    digests.append(int(Hasher.hash(rows[0])[:15], 16))
                 start = parts[-1].stop if parts else 0
                 parts.append(range(start, start + len(rows)))
                 values += [self._value(row, first + start + index) for index, row in enumerate(rows)]
-                if process == rank:
+                if process == rank and not is_finished:
                     seed = self.seed + first  # by numbers in the stream, whatever the window
                     held = HeldRows(self.encoder, self.batch_size, rows, start, first + start, seed)
             size = parts[-1].stop
-            yield Window(first, size, parts, number + rank, held, values, int(Hasher.hash(firsts)[:15], 16))
+            yield Window(first, size, parts, number + rank, held, values, digests, is_finished)
             if not size:
                 return
-            number, first = number + processes, first + size
+            number, first = number + count, first + size
 
     def _value(self, row: Mapping[str, Any], number: int) -> Any:
         if self.group_column is None:

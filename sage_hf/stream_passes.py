@@ -5,8 +5,9 @@ Axes: B rows of a batch, D row width, l sketch size, G groups so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .selection import REASONS, SCORED
 from .shards import MergeTree, Partial
 from .sketch import FrequentDirections
 from .stream import GrowingGroups, HeldRows, StreamSource, Window, changed, known_codes
+from .stream_checkpoint import StreamCheckpoint, find_stream_checkpoint
 from .stream_choice import StreamChoice, StreamRows
 from .stream_selection import StreamSelection
 
@@ -111,7 +113,7 @@ class Piece:
         status: [M] uint8.
         losses: [M] float32.
         values: [M] float32, what the pass's `add` returned; NaN where nothing.
-        digest: Of what was read.
+        digests: Of what was read, a number a shard.
     """
 
     first: int
@@ -119,7 +121,7 @@ class Piece:
     status: npt.NDArray[np.uint8]
     losses: npt.NDArray[np.float32]
     values: npt.NDArray[np.float32]
-    digest: int
+    digests: list[int]
 
 
 class StreamPasses:
@@ -130,9 +132,12 @@ class StreamPasses:
         config: The settings.
         source: The stream.
         progress: Whether passes show a progress bar.
+        checkpoint_dir: Folder for what is finished; None keeps nothing.
+        outside: What else the user gave, of which what is finished depends.
 
     Attributes:
         tally: Of the last pass.
+        shards_run: Shards that this process has taken the gradients of.
     """
 
     def __init__(
@@ -141,6 +146,8 @@ class StreamPasses:
         config: SageConfig,
         source: StreamSource,
         progress: bool,
+        checkpoint_dir: Path | None,
+        outside: Sequence[Any],
     ) -> None:
         self.collector = collector
         self.config = config
@@ -150,7 +157,9 @@ class StreamPasses:
         self._growing = GrowingGroups(source.group_column, source.class_names)
         self._progress = progress
         self._passes = GradientPasses(collector, config.seed, self.processes.count * source.shard_size, progress)
-        self._digests: list[int] = []  # of the first pass, a number a window
+        self.shards_run = 0
+        self._checkpoint = find_stream_checkpoint(checkpoint_dir, config, collector, source.example, outside)
+        self._digests: list[int] = []  # of the first pass, a number a shard
 
     def fit(self) -> tuple[Partial, Groups]:
         """Pass 1: sketch and sums of directions, and the groups that were met, ordered by value.
@@ -185,7 +194,7 @@ class StreamPasses:
         self.tally = StreamTally()
         results: list[Partial] = []
         for piece in self._pieces("sketching gradients", codes_of, new_partial, add, results):
-            self._digests.append(piece.digest)
+            self._digests += piece.digests
             self.tally.add(piece, growing.count)
         if not self.tally.rows:
             raise changed("it was empty when it was read again")
@@ -220,9 +229,11 @@ class StreamPasses:
             lambda _, gradients, codes: agree(gradients, codes),
             [],
         )
-        for number, piece in enumerate(pieces):
-            if [piece.digest] != self._digests[number : number + 1]:
+        shards = 0
+        for piece in pieces:
+            if piece.digests != self._digests[shards : shards + len(piece.digests)]:
                 raise changed(f"the rows from number {piece.first} on are others in the second pass")
+            shards += len(piece.digests)
             self.tally.add(piece, groups.count)
             choice.add(np.where(piece.status == SCORED, piece.values, np.nan), piece.codes)
         if self.tally.rows != before.rows:
@@ -249,7 +260,8 @@ class StreamPasses:
     ) -> Iterator[Piece]:
         """Goes through the stream; the whole result is in `results` afterwards, the same in every process."""
         rank, passes, tree = self.processes.rank, self._passes, MergeTree()
-        windows = self.source.windows(self.processes.count, rank)
+        kept, done = self._finished(title, tree, new_partial)
+        windows = self.source.windows(self.processes.count, rank, done)
         values = np.full(len(passes.status), np.nan, dtype=np.float32)
         first = self.source.beginning() if self.processes.together else HeldRows(self.source.encoder, 1)
         hidden = None if self._progress else True
@@ -259,10 +271,13 @@ class StreamPasses:
                 passes.status[:], passes.losses[:], values[:] = SCORED, np.nan, np.nan
                 try:
                     window = next(windows)
-                    if window.size:
+                    if window.is_finished:
+                        assert kept is not None
+                        self._restore(kept, window, done, values)
+                    elif window.size:
                         turns = passes.turns(-(-len(window.parts[rank]) // self.source.batch_size), first, range(1))
                     codes = codes_of(window)
-                    if own := window.parts[rank]:
+                    if not window.is_finished and (own := window.parts[rank]):
                         lookup, partial = torch.from_numpy(codes), new_partial()
                         passes.run_shard(
                             window.held.batches(own),
@@ -274,6 +289,7 @@ class StreamPasses:
                             bar,
                         )
                         tree.push(partial, window.number)
+                        self.shards_run += 1
                 except Exception as error:
                     failure = error
                 if turns is not None:
@@ -283,19 +299,74 @@ class StreamPasses:
                 self._check_alike(window)
                 if not window.size:
                     break
-                for column in (passes.status, passes.losses, values):
-                    self.processes.gather(column, window.parts)
-                self.processes.join(tree, new_partial)
-                status, losses, found = (
-                    column[: window.size].copy() for column in (passes.status, passes.losses, values)
-                )
-                yield Piece(window.first, codes, status, losses, found, window.digest)
+                columns: dict[str, npt.NDArray[Any]] = {
+                    "status": passes.status,
+                    "losses": passes.losses,
+                    "values": values,
+                }
+                if not window.is_finished:
+                    for column in columns.values():
+                        self.processes.gather(column, window.parts)
+                    self.processes.join(tree, new_partial)
+                found = {name: column[: window.size].copy() for name, column in columns.items()}
+                if kept is not None and not window.is_finished:
+                    shards = window.number - rank + len(window.digests)
+                    self._keep(kept, tree, found, window.digests, shards)
+                yield Piece(window.first, codes, **found, digests=window.digests)
         if window.first:
             results.append(self.processes.share(tree, new_partial))
 
+    def _finished(
+        self, title: str, tree: MergeTree, new_partial: Callable[[], Partial]
+    ) -> tuple[StreamCheckpoint | None, int]:
+        """What an earlier run has kept of a pass, and how many shards; the main process's tree holds their nodes."""
+        kept, failure = None, None
+        try:
+            if self._checkpoint is not None:
+                kept = StreamCheckpoint(self._checkpoint / title.replace(" ", "-"))
+                if self.processes.rank == 0:
+                    kept.load(tree, new_partial)
+        except Exception as error:
+            failure = error
+        self.processes.agree(failure)
+        # What the main process finds, so that all go by the same.
+        ((shards, _),) = self.processes.from_main([kept.done if kept is not None else (0, 0)])
+        return kept, shards
+
+    def _restore(self, kept: StreamCheckpoint, window: Window, done: int, values: npt.NDArray[np.float32]) -> None:
+        """The columns of a window that an earlier run has finished."""
+        number = window.number - self.processes.rank
+        if not window.size or window.digests != kept.digests(number, min(self.processes.count, done - number)):
+            raise DatasetError(
+                f"The stream is not that of the run that was not finished: rows from number {window.first} on differ",
+                where=str(kept.folder),
+                fix="Give the same stream again, or delete this folder to start anew.",
+            )
+        columns = kept.columns(window.first, window.size)
+        self._passes.status[: window.size] = columns["status"]
+        self._passes.losses[: window.size] = columns["losses"]
+        values[: window.size] = columns["values"]
+
+    def _keep(
+        self,
+        kept: StreamCheckpoint,
+        tree: MergeTree,
+        columns: dict[str, npt.NDArray[Any]],
+        digests: list[int],
+        shards: int,
+    ) -> None:
+        """The main process writes; where it fails, all do."""
+        failure = None
+        if self.processes.rank == 0:
+            try:
+                kept.append(tree, columns, digests, shards)
+            except Exception as error:
+                failure = error
+        self.processes.agree(failure)
+
     def _check_alike(self, window: Window) -> None:
         """Processes that read different rows would wait for each other for ever."""
-        mine = [(window.first, window.size), (window.digest, 0)]
+        mine = [(window.first, window.size), *((digest, 0) for digest in window.digests)]
         main = self.processes.from_main(mine)
         self.processes.agree(
             None

@@ -21,7 +21,7 @@ LAYERS = (
     ("processes",),
     ("stream_choice", "stream_selection"),
     ("choice",),
-    ("selection", "opening", "projections", "gradient_cache", "finished"),
+    ("selection", "opening", "projections", "gradient_cache", "finished", "stream_checkpoint"),
     ("stream",),
     ("shards",),
     ("strategies", "budget", "groups"),

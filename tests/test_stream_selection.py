@@ -233,10 +233,3 @@ def test_what_a_stream_cannot_do_is_refused_by_name(settings, where):
     with pytest.raises(SageError) as caught:
         select(image_rows(40).to_iterable_dataset(), **settings)
     assert where in caught.value.where
-
-
-def test_keeping_finished_shards_of_a_stream_is_refused(tmp_path):
-    config = SageConfig(fraction=0.3, **SMALL)
-    with pytest.raises(SageError, match="a stream has none") as caught:
-        SageSelector(vit(), config=config, checkpoint_dir=tmp_path).select(image_rows(20).to_iterable_dataset())
-    assert caught.value.where == "checkpoint_dir"

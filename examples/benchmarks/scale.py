@@ -49,10 +49,10 @@ def build_large() -> LlamaForCausalLM:
     )
 
 
-def make_rows(count: int, vocabulary: int) -> Dataset:
+def make_rows(count: int, vocabulary: int, length: int = LENGTH) -> Dataset:
     """Random tokens, all rows of one length."""
-    ids = torch.randint(0, vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
-    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * LENGTH] * count})
+    ids = torch.randint(0, vocabulary, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * length] * count})
 
 
 def config(**changes: Any) -> SageConfig:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from transformers.utils import logging
 
 import sage_hf.finished
+import sage_hf.stream_checkpoint
 from sage_hf import SageConfig, SageSelector
 from sage_hf.passes import GradientPasses
 from sage_hf.processes import launched
@@ -23,7 +24,8 @@ from tests.processes.select_shared import digest
 
 def kill_while_writing(at: int) -> None:
     """Half of the file is written when the process goes."""
-    save, written = sage_hf.finished.save_file, []
+    module = sage_hf.stream_checkpoint if "STREAM" in os.environ else sage_hf.finished
+    save, written = module.save_file, []
 
     def save_or_die(tensors, path):
         save(tensors, path)
@@ -33,7 +35,7 @@ def kill_while_writing(at: int) -> None:
             Path(path).write_bytes(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sage_hf.finished.save_file = save_or_die
+    module.save_file = save_or_die
 
 
 def main() -> None:
@@ -48,14 +50,15 @@ def main() -> None:
         fraction=0.3, sketch_size=8, batch_size=5, shard_size=8, consensus=os.environ.get("CONSENSUS", "streaming")
     )
     selector = SageSelector(vit(), config=config, checkpoint_dir=checkpoint, progress=False)
-    selection = selector.select(image_rows(70))
+    rows = image_rows(70)
+    selection = selector.select(rows.to_iterable_dataset(num_shards=3) if "STREAM" in os.environ else rows)
     if rank == 0:
         result = {
             "sketch": digest(selector.sketch.sketch.numpy()),
             "bound": selector.sketch.error_bound,
             "scores": digest(selection.scores),
-            "losses": digest(selection.losses),
-            "status": digest(selection.status),
+            "means": [selection.stats["mean_loss"], selection.stats["mean_score"]],
+            "groups": selection.group_table,
             "indices": selection.indices.tolist(),
         }
         (folder / "report.json").write_text(json.dumps({"ran": len(ran), "result": result}))

@@ -25,6 +25,23 @@ def whole(tmp_path_factory):
     ids=lambda value: str(value),
 )
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path, monkeypatch, whole, first, rank, at, then):
+    kill_and_go_on(tmp_path, monkeypatch, whole, first, rank, at, then)
+
+
+@pytest.fixture(scope="module")
+def whole_stream(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stream")
+    launch.ENVIRONMENT["STREAM"] = "1"
+    yield report_of(SCRIPT, 1, folder, folder / "checkpoint")["result"]
+    del launch.ENVIRONMENT["STREAM"]
+
+
+@pytest.mark.parametrize(("first", "rank", "at", "then"), [(1, 0, 3, 1), (2, 0, 3, 3), (1, 0, 11, 2)])
+def test_a_killed_run_over_a_stream_does_so_too(tmp_path, monkeypatch, whole_stream, first, rank, at, then):
+    kill_and_go_on(tmp_path, monkeypatch, whole_stream, first, rank, at, then)
+
+
+def kill_and_go_on(tmp_path, monkeypatch, whole, first, rank, at, then):
     checkpoint = tmp_path / "checkpoint"
     monkeypatch.setitem(launch.ENVIRONMENT, "KILL_AT", str(at))
     monkeypatch.setitem(launch.ENVIRONMENT, "KILL_RANK", str(rank))
