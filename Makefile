@@ -36,11 +36,12 @@ quality: $(STAMP)  ## Check format, lint and types
 	$(BIN)/mypy
 
 .PHONY: benchmark
-benchmark: $(STAMP)  ## Measure speed, memory, training and scale, and write examples/benchmarks/results
+benchmark: $(STAMP)  ## Measure speed, memory, training, scale and costs, and write examples/benchmarks/results
 	$(BIN)/python examples/benchmarks/speed.py
 	$(BIN)/python examples/benchmarks/memory.py
 	$(BIN)/python examples/benchmarks/trainer.py
 	$(BIN)/python examples/benchmarks/scale.py
+	$(BIN)/python examples/benchmarks/cost.py
 
 .PHONY: clean
 clean:  ## Remove what setup and builds made

@@ -32,7 +32,7 @@ from .shards import MergeTree, Partial
 logger = logging.getLogger(__name__)
 
 # A progress bar appears after this many seconds.
-_BAR_DELAY = 2.0
+BAR_DELAY = 2.0
 
 
 class GradientPasses:
@@ -118,7 +118,7 @@ class GradientPasses:
         try:
             hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
             own = len(parts[self.processes.rank])
-            with tqdm(total=own, desc=title, unit="row", delay=_BAR_DELAY, leave=False, disable=hidden) as bar:
+            with tqdm(total=own, desc=title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
                 for unit in shares[self.processes.rank]:
                     partial = new_partial()
                     if unit.is_finished:

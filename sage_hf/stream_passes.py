@@ -22,7 +22,7 @@ from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
 from .groups import Groups
 from .memory import is_streaming
-from .passes import GradientPasses
+from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
 from .selection import REASONS, SCORED
 from .shards import MergeTree, Partial
@@ -265,7 +265,7 @@ class StreamPasses:
         values = np.full(len(passes.status), np.nan, dtype=np.float32)
         first = self.source.beginning() if self.processes.together else HeldRows(self.source.encoder, 1)
         hidden = None if self._progress else True
-        with tqdm(desc=title, unit="row", leave=False, disable=hidden) as bar:
+        with tqdm(desc=title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
             while True:
                 window, failure, turns = None, None, None
                 passes.status[:], passes.losses[:], values[:] = SCORED, np.nan, np.nan

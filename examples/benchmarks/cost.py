@@ -5,8 +5,8 @@
 Measures a few unit costs on one model (the fit and the score pass as multiples of a plain forward and backward pass,
 a row of sketch, a merge, the fixed rest), then predicts whole selections with other numbers of rows, shards, sketch
 sizes and processes, of another model at another length, and with cached gradients; runs them; and compares seconds,
-bytes on the wire and bytes on disk. At the end, the same functions for 7 billion weights and 10 million rows on 8 and 64
-GPUs, from a stated share of their peak. Writes results/cost.json and results/cost.md.
+bytes on the wire and bytes on disk. At the end, the same functions for 7 billion weights and 10 million rows on 8 and
+64 GPUs, from a stated share of their peak. Writes results/cost.json and results/cost.md.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def seconds(job: Job, costs: Costs) -> float:
     return costs.fixed + rows * row + merges * costs.merge * wide * (job.sketch / SKETCH) ** 2
 
 
-def node_bytes(job: Job) -> int:
-    """Of a partial result: l rows in float32, sums of directions in float64."""
-    return 4 * job.sketch * job.width + 8 * job.groups * job.width
+def node_bytes(job: Job, shards: int) -> int:
+    """Of the result of so many shards: l rows in float32, or as many as it has seen; directions in float64."""
+    return 4 * min(job.sketch, shards * job.shard, job.rows) * job.width + 8 * job.groups * job.width
 
 
 def wire_bytes(job: Job) -> int:
@@ -117,18 +117,21 @@ def wire_bytes(job: Job) -> int:
     sent, step = 0, 1
     while step < job.processes:
         for rank in range(0, job.processes - step, 2 * step):
-            sent += len(trees[rank + step].nodes)
             for start, size, node in trees[rank + step].nodes:
+                sent += node_bytes(job, size)
                 trees[rank].push(node, start, size)
         step *= 2
     others = job.processes - 1
-    return (sent + others) * node_bytes(job) + 2 * COLUMNS * job.rows * others
+    return sent + others * node_bytes(job, job.shards) + 2 * COLUMNS * job.rows * others
 
 
 def disk_bytes(job: Job) -> dict[str, int]:
     """Cached gradients; and what is finished, to go on from: the nodes of every process's tree, and the columns."""
     nodes = job.processes * (math.ceil(math.log2(max(2, job.shards / job.processes))) + 1)
-    return {"cache": job.rows * job.width * job.cached, "finished": nodes * node_bytes(job) + COLUMNS * job.rows}
+    return {
+        "cache": job.rows * job.width * job.cached,
+        "finished": nodes * node_bytes(job, job.shards) + COLUMNS * job.rows,
+    }
 
 
 # -------------------------------------------------------------------------- measure
