@@ -45,7 +45,7 @@ def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
     """Whether the consensus is summed in the first pass; with many groups, sums of wide gradients are too large."""
     if config.consensus == "exact":
         return False
-    if groups * width * 8 <= _CONSENSUS_BYTES:
+    if sums_fit(groups, width):
         return True
     logger.warning(
         "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
@@ -54,6 +54,11 @@ def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
         _CONSENSUS_BYTES >> 20,
     )
     return False
+
+
+def sums_fit(groups: int, width: int) -> bool:
+    """Whether so many sums of directions, so wide, may be held."""
+    return groups * width * 8 <= _CONSENSUS_BYTES
 
 
 def check_memory(config: SageConfig, width: int, device: torch.device, shards: int, consensus: int) -> None:

@@ -6,7 +6,7 @@ Both give exactly the rows that `choose_rows` gives for a dataset of known lengt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,9 +85,14 @@ class StreamRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """All of them; `dataclasses.astuple` would copy every one."""
+        return self.rows, self.scores, self.groups, self.shares, self.merit
+
     def where(self, mask: npt.NDArray[Any]) -> StreamRows:
         """Those under a mask, or at places."""
-        return StreamRows(*(column[mask] for column in astuple(self)))
+        return StreamRows(*(column[mask] for column in self.columns))
 
     def highest(self, quotas: npt.NDArray[np.int64]) -> StreamRows:
         """The `quotas[g]` of highest merit of every share, or all that it has; equal merit goes to the lower row."""
@@ -97,7 +102,7 @@ class StreamRows:
 
 def joined(parts: Sequence[StreamRows]) -> StreamRows:
     """The rows of all parts, ascending."""
-    every = StreamRows(*(np.concatenate(columns) for columns in zip(*map(astuple, parts), strict=True)))
+    every = StreamRows(*(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
     return every.where(np.argsort(every.rows, kind="stable"))
 
 
@@ -157,7 +162,7 @@ class HighestShare:
     """A share of a stream whose length nobody knows: its score column, 4 bytes a row, and a histogram.
 
     The group of a row takes 1, 2 or 4 bytes more. The histogram tells which bin the last kept row of each group is in;
-    only the rows of that bin are sorted, so that nothing but the column grows with the stream.
+    only the rows of that bin are sorted. Until the end, when the kept rows are gathered, nothing but the column grows.
 
     Args:
         config: Fraction, strategy, balance and seed.

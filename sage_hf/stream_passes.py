@@ -21,7 +21,7 @@ from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
 from .groups import Groups
-from .memory import is_streaming
+from .memory import sums_fit
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
 from .selection import REASONS, SCORED
@@ -183,7 +183,7 @@ class StreamPasses:
         def codes_of(window: Window) -> npt.NDArray[np.int64]:
             before = growing.count
             codes = growing.codes(window.values, window.first)
-            if growing.count > before and not is_streaming(self.config, growing.count, width):
+            if growing.count > before and not sums_fit(growing.count, width):
                 raise ConfigError(
                     f"The stream has {growing.count} groups or more, whose directions do not fit into the memory",
                     where="group_by",

@@ -211,6 +211,14 @@ def test_a_stream_that_changes_between_the_passes_is_an_error(stream):
         select(stream(image_rows(60)))
 
 
+def test_more_groups_than_directions_fit_is_an_error_without_talk_of_another_pass(monkeypatch, caplog):
+    monkeypatch.setattr("sage_hf.memory._CONSENSUS_BYTES", 20_000)
+    with pytest.raises(SageError, match="groups or more, whose directions do not fit") as caught:
+        select(image_rows(40).to_iterable_dataset())
+    assert caught.value.where == "group_by"
+    assert "third pass" not in caplog.text
+
+
 def test_a_source_that_has_become_shorter_is_an_error_when_its_rows_are_read():
     rows = image_rows(40)
     selection = select(rows.to_iterable_dataset())[1]
