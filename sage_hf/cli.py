@@ -250,6 +250,16 @@ def demo(
     console.print(f"Picture: {output / 'demo.png'}", markup=False)
 
 
+@app.command()
+def env() -> None:
+    """Show versions and devices, for a bug report; nothing private is in it."""
+    from .environment import describe_environment
+
+    console = Console()
+    for name, value in describe_environment().items():
+        console.print(f"{name}: {value}", markup=False, highlight=False)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sage-hf {__version__}")

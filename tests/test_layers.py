@@ -31,7 +31,7 @@ LAYERS = (
     ("data",),
     ("encoding",),
     ("gradients",),
-    ("config", "fingerprint", "rng", "files"),
+    ("config", "fingerprint", "rng", "files", "environment"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

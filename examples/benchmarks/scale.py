@@ -96,6 +96,18 @@ def sketch_seconds(rows: int, width: int, device: str) -> float:
     return (time.perf_counter() - start) * rows / (4 * SKETCH)
 
 
+def reset_memory(device: str) -> None:
+    """Starts a new peak."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(device: str) -> float | None:
+    """MB of device memory at the peak since the last reset; None on a CPU, where `memory.py` measures."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+
+
 def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:
     """Ratios to a plain pass."""
     torch.set_num_threads(1)
@@ -104,10 +116,15 @@ def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:
     plain_pass(model, data.select(range(2 * BATCH)), device)
     selection(model, data.select(range(2 * BATCH)))
     results = []
+    memory = None
     for number in range(rounds):
         with tempfile.TemporaryDirectory(prefix="sage_hf-benchmark-") as folder:
-            base = plain_pass(model, data, device)
+            reset_memory(device)
+            base, plain_memory = plain_pass(model, data, device), peak_memory(device)
+            reset_memory(device)
             alone, stats = selection(model, data)
+            if plain_memory is not None:
+                memory = {"plain": plain_memory, "selection": peak_memory(device)}
             settings = {"cache_dir": folder, "cache_gradients": "float16"}
             caching, _ = selection(model, data, **settings)
             cached, _ = selection(model, data, **settings, strategy="random")
@@ -122,7 +139,6 @@ def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:
             }
         )
         print(f"  round {number + 1}: {results[-1]}", file=sys.stderr, flush=True)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
     return {"rows": rows, "row_width": stats["row_width"], "device_memory_mb": memory, "rounds": results}
 
 
@@ -183,6 +199,9 @@ def main() -> None:
     if arguments.device == "cpu":
         result["processes"] = with_processes(arguments.rows, arguments.rounds)
         values["processes"] = [each["ratio"] for each in result["processes"]]
+    if memory := alone["device_memory_mb"]:
+        titles["memory"] = "device memory at the peak, selection / plain pass"
+        values["memory"] = [memory["selection"] / memory["plain"]]
     lines = ["| measured | ratio | range | wanted |", "|---|---|---|---|"]
     for name, each in values.items():
         spread = f"{min(each):.2f} to {max(each):.2f}"
