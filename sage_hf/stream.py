@@ -116,7 +116,7 @@ class StreamSource:
             finished: Shards at the beginning that an earlier run has finished.
 
         Raises:
-            DatasetError: A row lacks the column to group by.
+            DatasetError: The stream breaks off, or a row lacks the column to group by.
         """
         reader, number, first = iter(plain(self.dataset)), 0, 0
         while True:
@@ -127,7 +127,7 @@ class StreamSource:
             count = min(processes, finished - number) if is_finished else processes
             for process in range(count):
                 with drawing(self.seed + number + process):
-                    rows = list(islice(reader, self.shard_size))
+                    rows = self._read(reader, first + (parts[-1].stop if parts else 0))
                 if rows:
                     digests.append(int(Hasher.hash(rows[0])[:15], 16))
                 start = parts[-1].stop if parts else 0
@@ -141,6 +141,19 @@ class StreamSource:
             if not size:
                 return
             number, first = number + count, first + size
+
+    def _read(self, reader: Iterator[Row], first: int) -> list[Row]:
+        """The next shard; `first` is the number of its first row."""
+        rows: list[Row] = []
+        try:
+            rows.extend(islice(reader, self.shard_size))
+        except Exception as error:  # a lost connection, or a map of the user's
+            raise DatasetError(
+                f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
+                where="dataset",
+                fix="Mend what it says, or start again: with checkpoint_dir, finished shards are not scored again.",
+            ) from error
+        return rows
 
     def _value(self, row: Mapping[str, Any], number: int) -> Any:
         if self.group_column is None:

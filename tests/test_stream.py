@@ -62,6 +62,21 @@ def test_a_row_without_the_column_is_named():
         list(StreamSource(stream, encoder, 2, 2, "y").windows(1, 0))
 
 
+def test_a_stream_that_breaks_off_says_after_which_row():
+    def broken():
+        for number in range(9):
+            if number == 7:
+                raise ConnectionError("lost")
+            yield {"x": float(number)}
+
+    encoder = Encoder({"x": 0.0}, frozenset({"x"}))
+    windows = StreamSource(IterableDataset.from_generator(broken), encoder, 2, 4).windows(1, 0)
+    assert next(windows).size == 4
+    with pytest.raises(SageError, match="after row 6: ConnectionError: lost") as caught:
+        next(windows)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
 def test_a_group_that_only_the_second_pass_meets_says_that_the_stream_changed():
     with pytest.raises(SageError, match="second pass met what the first did not"):
         known_codes(Groups.from_values("y", [1, 2]), [3])
