@@ -14,8 +14,8 @@ from .strategies import STRATEGIES
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
 # Fields of SageConfig that a Trainer has its own way for: its collator encodes, and its batch size is named otherwise.
-# A model in training has no second selection to keep gradient rows for.
-_NOT_HERE = {"text_columns", "max_length", "batch_size", "cache_gradients"}
+# Its dataloader has workers of its own. A model in training has no second selection to keep gradient rows for.
+_NOT_HERE = {"text_columns", "max_length", "batch_size", "cache_gradients", "num_workers"}
 
 
 def _knob(name: str) -> Any:
