@@ -116,7 +116,8 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     for (way, name), style in zip(WAYS.items(), ("o-", "s--", "^:"), strict=True):
         mine = [run for run in runs if run["way"] == way]
         axes.plot([run["rows"] for run in mine], [run["peak_mb"] for run in mine], style, label=name)
-    axes.set(xscale="log", xlabel="rows", ylabel="peak memory of the process, MB", ylim=(0, None))
+    axes.set(xscale="log", xlabel="rows", ylabel="peak memory of the process, MB")
+    axes.set_ylim(0, 1.1 * max(run["peak_mb"] for run in runs))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
