@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
@@ -49,7 +49,8 @@ def topic_classes(classes: int = 8, longest: int = 1200) -> Dataset:
         for row in rows
         if row["topic"] in names and not (row["text"] in seen or seen.add(row["text"]))
     ]
-    return Dataset.from_list(kept, features=Features({"text": Value("string"), "label": ClassLabel(names=names)}))
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    return Dataset.from_list(kept, info=DatasetInfo(features=features, dataset_name="python-language-reference"))
 
 
 def docstring_rows(limit: int | None = None, longest: int = 1200) -> Dataset:

@@ -1,4 +1,4 @@
-"""The shell: `sage-hf select`, `sage-hf demo`.
+"""The shell: `sage-hf select`, `push`, `demo` and `env`.
 
 Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 """
@@ -23,6 +23,7 @@ from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, SageConfig, from_tex
 from .errors import ConfigError, SageError
 from .processes import launched
 from .report import summary
+from .reproduce import select_command
 from .strategies import STRATEGIES
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 _WARM_UP = "Warm-up: a fresh head's gradients say nothing"
 _INPUT = "Model and dataset"
+_HUB = "On the Hub"
 
 
 def _words(name: str, values: Any) -> type[Enum]:
@@ -125,7 +127,9 @@ def select(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where --cache-gradients keeps rows; with datasets' own caches by default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a selection that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a selection that is there, on the Hub, too.")
+    ] = False,
     split: Annotated[str, typer.Option(help="Split of the dataset.", rich_help_panel=_INPUT)] = "train",
     dataset_name: Annotated[
         str | None, typer.Option(help="The dataset's configuration on the Hub.", rich_help_panel=_INPUT)
@@ -137,6 +141,10 @@ def select(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the dataset on the Hub.", rich_help_panel=_INPUT)
+    ] = None,
+    model_revision: Annotated[str | None, typer.Option(help="The same of the model.", rich_help_panel=_INPUT)] = None,
     streaming: Annotated[
         bool,
         typer.Option(
@@ -156,6 +164,14 @@ def select(
         float | None, typer.Option(help="Train on this share of the rows first.", rich_help_panel=_WARM_UP)
     ] = None,
     warmup_learning_rate: Annotated[float, typer.Option(help="For the warm-up.", rich_help_panel=_WARM_UP)] = 5e-5,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Dataset repository for the result; `sage-hf push` can do more.", rich_help_panel=_HUB),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a new repository; as your account has it.", rich_help_panel=_HUB),
+    ] = None,
     *,
     config: SageConfig,
 ) -> None:
@@ -166,8 +182,10 @@ def select(
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     from .budget import resolve_budget
+    from .hub import check_push
     from .loading import load_model, load_rows
-    from .selection import check_output
+    from .provenance import describe_origin
+    from .selection_folder import check_output
     from .selector import SageSelector
     from .warmup import warm_up
 
@@ -178,7 +196,7 @@ def select(
         )
     state = launched()
     console = Console(stderr=True, quiet=not state.is_main_process)
-    rows = load_rows(dataset, split, dataset_name, streaming)
+    rows = load_rows(dataset, split, dataset_name, streaming, revision)
     resolve_budget(2**62 if streaming else len(rows), config.fraction, config.num_examples)
     if streaming and (warmup_steps is not None or warmup_fraction is not None):
         raise ConfigError(
@@ -186,7 +204,9 @@ def select(
             where="--streaming",
             fix="Name a checkpoint that was trained on the task, or read without --streaming.",
         )
-    loaded = load_model(model, rows, task, device or str(state.device), dtype)
+    if push_to_hub is not None and state.is_main_process:
+        check_push(push_to_hub, describe_origin(rows), overwrite=overwrite)
+    loaded = load_model(model, rows, task, device or str(state.device), dtype, model_revision)
     count = "A stream" if streaming else f"{len(rows):,} rows"
     console.print(f"{count} of {_plain(dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
     inputs = {"processing_class": loaded.processing_class, "config": config}
@@ -213,13 +233,96 @@ def select(
         console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
     selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)
     selection = selector.select(rows)
+    options = {
+        "dataset_name": dataset_name,
+        "split": split if split != "train" else None,
+        "task": task,
+        "streaming": streaming,
+        "dtype": dtype if dtype != "auto" else None,
+        "warmup_steps": warmup_steps,
+        "warmup_fraction": warmup_fraction,
+        "warmup_learning_rate": warmup_learning_rate if warmup_steps or warmup_fraction else None,
+        "revision": selection.stats["source"]["revision"] or revision,
+        "model_revision": loaded.revision,
+    }
+    if selection.stats["source"]["id"] is None:
+        selection.stats["source"]["name"] = Path(dataset).name
+    if loaded.revision is not None:
+        selection.stats["model"] |= {"id": model, "revision": loaded.revision}
+    selection.stats["command"] = select_command(model, dataset, output.name, options, config)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)
         shutil.rmtree(unfinished, ignore_errors=True)
         Console().print(summary(selection))
         Console().print(f"Written to {output}.", markup=False)
+        if push_to_hub is not None:
+            _push(selection, push_to_hub, dataset, dataset_name, private=private, overwrite=overwrite)
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+@app.command()
+@_friendly
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `sage-hf select` or `Selection.save` wrote.")],
+    repository: Annotated[str, typer.Argument(help="Dataset repository: owner/name, or a name of your own.")],
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Of a new repository; as your account has it.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; made where it is not there.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other data that is there.")] = False,
+    config_name: Annotated[str, typer.Option(help="Configuration of the repository.")] = "default",
+    scores_only: Annotated[
+        bool, typer.Option("--scores-only", help="Push no rows, but what others need to choose any share of them.")
+    ] = False,
+    license: Annotated[
+        str | None, typer.Option(help="Of what is pushed, such as apache-2.0; the source's by default.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="File, folder or Hub id with the other splits, where they are not known.")
+    ] = None,
+    source_name: Annotated[str | None, typer.Option(help="The source's configuration on the Hub.")] = None,
+    other_splits: Annotated[
+        bool, typer.Option("--other-splits/--no-other-splits", help="Whether the source's other splits are pushed.")
+    ] = True,
+    token: Annotated[
+        str | None, typer.Option(help="Of the Hub; better log in, or set HF_TOKEN.", show_default=False)
+    ] = None,
+) -> None:
+    """Push a selection to the Hub: rows, scores, and a card with pictures that tells how they were chosen.
+
+    `sage-hf push imdb-10pct me/imdb-10pct --private`
+    """
+    from .selection import Selection
+    from .selection_folder import read_scores
+    from .stream_selection import StreamSelection
+
+    is_stream = read_scores(folder)[1].get("kind") == "stream"
+    selection = StreamSelection.load(folder) if is_stream else Selection.load(folder)
+    about: dict[str, Any] = {
+        "private": private,
+        "revision": revision,
+        "create_pr": create_pr,
+        "overwrite": overwrite,
+        "config_name": config_name,
+    }
+    about |= {"scores_only": scores_only, "license": license, "token": token}
+    if not other_splits:
+        about["other_splits"] = {}
+    _push(selection, repository, source, source_name, **about)
+
+
+def _push(selection: Any, repository: str, source: str | None, source_name: str | None, **about: Any) -> None:
+    """Pushes a selection; where the source's other splits are not known, they are loaded from `source`."""
+    from .loading import load_other_splits
+
+    origin = selection.stats["source"]
+    if source is not None and (origin["id"] is None or Path(source).exists()) and "other_splits" not in about:
+        about["other_splits"] = load_other_splits(source, origin["split"] or "train", source_name)
+    done = selection.push_to_hub(repository, **about)
+    if done is not None:
+        Console().print(f"Pushed: {done.pr_url or done.repo_url}", markup=False)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 from .config import SageConfig
 from .errors import ConfigError
+from .pictures import KEPT_COLOUR
 from .selection import SCORE_COLUMN, Selection
 from .selector import SageSelector
 from .warmup import warm_up
@@ -203,17 +204,19 @@ def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm],
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     bins = np.linspace(-1, 1, 41)
-    for wanted, label, color, hatch in ((False, "right label", "#9ecae1", ""), (True, "wrong label", "#a63603", "//")):
-        left.hist(selection.scores[is_wrong == wanted], bins, label=label, color=color, hatch=hatch, alpha=0.8)
+    for wanted, label, color, hatch in ((False, "right label", "#bdbdbd", ""), (True, "wrong label", "#252525", "//")):
+        shade = {"color": color, "hatch": hatch, "edgecolor": "white", "alpha": 0.8}
+        left.hist(selection.scores[is_wrong == wanted], bins, label=label, **shade)
     kept = selection.scores[selection.indices]
     left.axvline(float(kept.min()), color="black", linestyle="--", label="lowest score kept")
     left.set(xlabel="agreement with the class", ylabel="training rows", title="What agreement sees")
     left.legend()
     names = [f"{arm.name}\n{arm.rows} rows\n{arm.wrong_labels} wrong" for arm in arms]
-    bars = right.bar(names, [100 * arm.mean for arm in arms], color=["#6baed6", "#d9d9d9", "#969696"])
+    bars = right.bar(names, [100 * arm.mean for arm in arms], color=[KEPT_COLOUR, "#d9d9d9", "#969696"])
     for bar, arm in zip(bars, arms, strict=True):
         right.plot([bar.get_x() + bar.get_width() / 2] * len(arm.accuracies), [100 * a for a in arm.accuracies], "k_")
-    right.bar_label(bars, fmt="%.1f", label_type="center", fontweight="bold")
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    right.bar_label(bars, fmt="%.1f", label_type="center", bbox=box)
     right.set(ylabel="test accuracy, %", ylim=(0, 100), title="What training makes of it (lines: each training)")
     figure.savefig(path, dpi=110)
 

@@ -29,6 +29,13 @@ def describe_environment() -> dict[str, str]:
     return about
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of what a selection's result can depend on."""
+    names = ("sage-hf", *_PACKAGES, "peft")
+    found = {name.replace("-", "_"): known for name in names if (known := _version(name))}
+    return {"python": platform.python_version(), **found}
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -63,5 +63,9 @@ class SketchError(SageError, RuntimeError):
     """The sketch was read before it saw a row, or was given rows or a state that do not fit."""
 
 
+class HubError(SageError, OSError):
+    """The Hub does not answer, does not know who is asking, or refuses what is asked."""
+
+
 class OutputError(SageError, OSError):
     """A folder cannot be written to or read from as a selection."""

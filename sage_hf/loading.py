@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -52,16 +56,18 @@ class Loaded:
         processing_class: Tokenizer or image processor; None when the checkpoint has none.
         task: One of `TASKS`.
         new_weights: Names of weights that the checkpoint lacks, drawn at random.
+        revision: The commit of a checkpoint from the Hub; None of a folder.
     """
 
     model: PreTrainedModel
     processing_class: Any
     task: str
     new_weights: list[str]
+    revision: str | None
 
 
 def load_rows(
-    path: str, split: str = "train", name: str | None = None, streaming: bool = False
+    path: str, split: str = "train", name: str | None = None, streaming: bool = False, revision: str | None = None
 ) -> Dataset | IterableDataset:
     """A dataset from a json, csv or parquet file, a folder of `save_to_disk`, any folder of data, or the Hub.
 
@@ -70,12 +76,15 @@ def load_rows(
         split: Of a dataset that has several.
         name: The dataset's configuration on the Hub.
         streaming: Whether rows are read as they are needed, and never downloaded or converted as a whole.
+        revision: A branch, tag or commit of a dataset on the Hub.
 
     Raises:
-        DatasetError: It is not there, cannot be read, or has no such split.
+        DatasetError: It is not there, cannot be read, or has no such split or revision.
     """
     local = Path(path)
-    try:
+    if revision is not None and local.exists():
+        raise DatasetError("A file or folder has no revisions", where="--revision", fix="Leave it out.")
+    with _reading(path):
         if local.is_file():
             kind = _FILE_FORMATS.get(local.suffix)
             if kind is None:
@@ -93,15 +102,26 @@ def load_rows(
                     raise DatasetError(f"There is no split {split!r}", where=path, fix=f"Use one of {list(loaded)}.")
                 loaded = loaded[split]
             return loaded.to_iterable_dataset() if streaming else loaded
-        return load_dataset(path, name, split=split, streaming=streaming)
-    except SageError:
-        raise
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise DatasetError(
-            f"The dataset cannot be loaded: {_first_line(error.__cause__ or error)}",
-            where=path,
-            fix="Check the path or Hub id, the split (--split) and the configuration (--dataset-name).",
-        ) from error
+        return load_dataset(path, name, split=split, streaming=streaming, revision=revision)
+
+
+def load_other_splits(path: str, split: str, name: str | None = None) -> dict[str, Dataset]:
+    """The splits of a dataset besides one.
+
+    Args:
+        path: As of `load_rows`.
+        split: The one to leave out.
+        name: The dataset's configuration on the Hub.
+
+    Raises:
+        DatasetError: It is not there or cannot be read.
+    """
+    local = Path(path)
+    if local.is_file() or (local / "dataset_info.json").is_file():
+        return {}
+    with _reading(path):
+        loaded = load_from_disk(path) if (local / "dataset_dict.json").is_file() else load_dataset(path, name)
+    return {str(each): rows for each, rows in loaded.items() if each != split}
 
 
 def load_model(
@@ -110,6 +130,7 @@ def load_model(
     task: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
+    revision: str | None = None,
 ) -> Loaded:
     """A model with the head that the task needs, and its processor.
 
@@ -119,14 +140,21 @@ def load_model(
         task: One of `TASKS`; None takes the checkpoint's own head, or a classification head for a dataset with labels.
         device: As torch names it.
         dtype: As torch names it, or "auto" for the checkpoint's.
+        revision: A branch, tag or commit of a checkpoint on the Hub.
 
     Raises:
         ConfigError: The model cannot be loaded, or no task is known.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype is {dtype!r}", where="--dtype", fix=f"Use one of {', '.join(_DTYPES)}.")
+    pinned = {} if revision is None else {"revision": revision}
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, **pinned)
+        commit = None
+        if not Path(path).exists():
+            # The cache names a folder for each commit. All files are read from this one.
+            commit = Path(hf_hub_download(path, CONFIG_NAME, revision=revision)).parent.name
+            pinned = {"revision": commit}
         task = task or _find_task(config, dataset)
         if task not in TASKS:
             raise ConfigError(f"task is {task!r}", where="--task", fix=f"Use one of {', '.join(TASKS)}.")
@@ -136,7 +164,8 @@ def load_model(
             names = _class_names(dataset)
             head = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
             head["num_labels"] = len(names)
-        model, info = TASKS[task].from_pretrained(path, dtype=dtype, output_loading_info=True, **head)
+        given = {"dtype": dtype, **pinned, **head}
+        model, info = TASKS[task].from_pretrained(path, output_loading_info=True, **given)
     except SageError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
@@ -147,7 +176,7 @@ def load_model(
         ) from error
     processor_class = AutoImageProcessor if task == "image-classification" else AutoTokenizer
     try:
-        processor = processor_class.from_pretrained(path)
+        processor = processor_class.from_pretrained(path, **pinned)
     except (OSError, ValueError):
         processor = None  # fine for a prepared dataset; a raw one says what it lacks
     if task != "image-classification" and processor is not None and processor.vocab_size <= _EMPTY_VOCABULARY:
@@ -161,7 +190,22 @@ def load_model(
                 where="--device",
                 fix="Use a device that torch sees here, such as cpu.",
             ) from error
-    return Loaded(model, processor, task, sorted(info["missing_keys"]))
+    return Loaded(model, processor, task, sorted(info["missing_keys"]), commit)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns what datasets says into one of our errors."""
+    try:
+        yield
+    except SageError:
+        raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise DatasetError(
+            f"The dataset cannot be loaded: {_first_line(error.__cause__ or error)}",
+            where=path,
+            fix="Check the path or Hub id, the split (--split), the configuration (--dataset-name) and the revision.",
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

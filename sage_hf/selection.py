@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,25 +11,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, load_from_disk
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from .budget import resolve_budget
+from .choice import choose_rows
+from .config import SageConfig, check_strategy
 from .errors import DatasetError, OutputError
 from .fingerprint import dataset_digest
+from .groups import Groups
+from .hub import SCORE_COLUMN, fetch
+from .pictures import Seen
+from .provenance import describe_dataset
+from .selection_folder import read_scores, write_selection
+from .shareable import Shareable
+from .strategies import STRATEGIES
 
-SCORE_COLUMN = "sage_score"
 LOSS_COLUMN = "sage_loss"
-FORMAT_VERSION = 1
 
 # Why a row was set aside.
 SCORED, NOT_FINITE, ZERO_GRADIENT = 0, 1, 2
 REASONS = {NOT_FINITE: "gradient or loss not finite", ZERO_GRADIENT: "gradient exactly zero"}
 
-_JSON, _ARRAYS = "selection.json", "selection.safetensors"
+_ARRAYS = ("indices", "scores", "losses", "groups", "status")
 
 
 @dataclass
-class Selection:
+class Selection(Shareable):
     """The rows that were kept, with every row's score.
 
     N rows of the source, K kept, G groups.
@@ -62,6 +64,8 @@ class Selection:
     config: dict[str, Any]
     source_fingerprint: str
     source: Dataset | None = field(default=None, repr=False)
+
+    _has_all_scores = True
 
     def __len__(self) -> int:
         """K."""
@@ -112,6 +116,45 @@ class Selection:
             )
         return table
 
+    def choose(
+        self,
+        *,
+        fraction: float | None = None,
+        num_examples: int | None = None,
+        strategy: str | None = None,
+        balance: str | None = None,
+    ) -> Selection:
+        """Other rows by the same scores, without a model: those that a selection with these settings keeps.
+
+        Args:
+            fraction: Share of the rows to keep, or
+            num_examples: number of rows to keep. With neither, the budget stays as it was.
+            strategy: As of `SageConfig`; as it was by default.
+            balance: As of `SageConfig`; as it was by default.
+
+        Raises:
+            BudgetError: The budget is impossible, or given twice.
+            ConfigError: The strategy or the balance is unknown.
+        """
+        changes: dict[str, Any] = {"strategy": strategy, "balance": balance}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if fraction is not None or num_examples is not None:
+            changes |= {"fraction": fraction, "num_examples": num_examples}
+        config = SageConfig(**{**self.config, **changes})
+        check_strategy(config.strategy, STRATEGIES)
+        budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
+        groups = Groups(self.stats["group_by"], self.groups, self.group_names, {})
+        usable = self.status == SCORED
+        indices = choose_rows(config, groups, usable, self.scores, self.losses, budget)
+        made = replace(self, indices=indices, config=config.to_dict(), stats=dict(self.stats))
+        made.stats.pop("command", None)  # it makes other rows
+        made.stats.update(
+            kept=len(indices),
+            mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
+            groups=made.group_table,
+        )
+        return made
+
     # --------------------------------------------------------------------- disk
     def save(self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False) -> Path:
         """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
@@ -126,20 +169,11 @@ class Selection:
         Raises:
             OutputError: The folder holds something, or cannot be written.
         """
-        names = ("indices", "scores", "losses", "groups", "status")
-        about = {
-            "group_names": self.group_names,
-            "stats": self.stats,
-            "config": self.config,
-            "source_fingerprint": self.source_fingerprint,
-            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
-        }
         return write_selection(
             Path(path),
             overwrite,
             (lambda folder: self.dataset.with_format(None).save_to_disk(str(folder))) if include_dataset else None,
-            {name: getattr(self, name) for name in names},
-            about,
+            *self._files(),
         )
 
     @classmethod
@@ -155,33 +189,16 @@ class Selection:
             DatasetError: `source` is not the dataset that was selected from.
         """
         folder = Path(path)
-        if not (folder / _JSON).is_file() or not (folder / _ARRAYS).is_file():
-            raise OutputError(
-                "The folder holds no selection", where=str(folder), fix=f"Name a folder with {_JSON} and {_ARRAYS}."
-            )
-        try:
-            about = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-            arrays = load_file(folder / _ARRAYS)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise OutputError(
-                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
-            ) from error
-        if isinstance(about, dict) and about.get("kind") == "stream":
+        arrays, about = read_scores(folder)
+        if about.get("kind") == "stream":
             raise OutputError(
                 "The folder holds a selection from a stream, which has no scores of the rows that were not kept",
                 where=str(folder),
-                fix="Read the kept rows with datasets.load_from_disk.",
-            )
-        version = about.get("format_version") if isinstance(about, dict) else None
-        if version != FORMAT_VERSION:
-            raise OutputError(
-                f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
-                where=str(folder / _JSON),
-                fix="Use the sage_hf that wrote it, or a newer one.",
+                fix="Read it with sage_hf.StreamSelection.load.",
             )
         try:
             selection = cls(
-                **{name: arrays[name] for name in ("indices", "scores", "losses", "groups", "status")},
+                **{name: arrays[name] for name in _ARRAYS},
                 group_names=about["group_names"],
                 stats=about["stats"],
                 config=about["config"],
@@ -202,16 +219,53 @@ class Selection:
                 ) from error
         return selection
 
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        source: Dataset | None = None,
+        *,
+        config_name: str = "default",
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Selection:
+        """Reads the scores that `push_to_hub` pushed; `choose` and `dataset` then work as after the selection.
+
+        Args:
+            repo_id: "owner/name" of a dataset repository.
+            source: The dataset that was selected from; needed for `dataset`.
+            config_name: The configuration of the repository.
+            revision: A branch, tag or commit.
+            token: Of the Hub; the one of your login by default.
+
+        Raises:
+            HubError: The repository is not there, may not be read, or holds no such scores.
+            DatasetError: `source` is not the dataset that was selected from, or another revision of it.
+            OutputError: The scores are of a stream, or of a later version.
+        """
+        return cls.load(fetch(repo_id, config_name, revision, token), source=source)
+
     def attach(self, source: Dataset) -> None:
         """Makes `dataset` choose from `source`.
 
         Raises:
-            DatasetError: It is another dataset than the one that was selected from.
+            DatasetError: It is another dataset than the one that was selected from, or another revision of it.
         """
-        # The fingerprint tells how a dataset was made; where it differs, the rows decide.
+        here, then = describe_dataset(source)["revision"], (self.stats.get("source") or {}).get("revision")
+        # The fingerprint tells how a dataset was made; where it differs, the rows decide, of which a part is read.
         same = len(source) == len(self.scores) and (
-            source._fingerprint == self.source_fingerprint or dataset_digest(source) == self.stats.get("source_digest")
+            source._fingerprint == self.source_fingerprint
+            or (
+                (here is None or then is None or here == then)
+                and dataset_digest(source) == self.stats.get("source_digest")
+            )
         )
+        if not same and here and then and here != then:
+            raise DatasetError(
+                f"The selection was made from revision {then} of its source, and this dataset is of revision {here}",
+                where="source",
+                fix=f'Load it with revision="{then}".',
+            )
         if not same:
             raise DatasetError(
                 f"The selection was made from {len(self.scores)} rows with fingerprint {self.source_fingerprint}, and "
@@ -222,80 +276,34 @@ class Selection:
         self.source = source
         self.__dict__.pop("dataset", None)
 
+    # ------------------------------------------------------------------ sharing
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        about = {
+            "group_names": self.group_names,
+            "stats": self.stats,
+            "config": self.config,
+            "source_fingerprint": self.source_fingerprint,
+            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
+        }
+        return {name: getattr(self, name) for name in _ARRAYS}, about
 
-def write_selection(
-    target: Path,
-    overwrite: bool,
-    write_rows: Callable[[Path], None] | None,
-    arrays: dict[str, npt.NDArray[Any]],
-    about: dict[str, Any],
-) -> Path:
-    """Writes a selection's folder whole, or not at all.
+    def _rows(self, folder: Path) -> Dataset:
+        return self.dataset
 
-    Args:
-        target: The folder.
-        overwrite: Whether a selection that is there already may be replaced.
-        write_rows: Writes the kept rows to a folder, as `Dataset.save_to_disk` does.
-        arrays: What goes into the safetensors file.
-        about: What goes into the JSON file.
-
-    Raises:
-        OutputError: The folder holds something, or cannot be written.
-    """
-    check_output(target, overwrite)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
-    try:
-        if write_rows is not None:
-            write_rows(working / "part")
-            for file in (working / "part").iterdir():
-                file.rename(working / file.name)
-            (working / "part").rmdir()
-        save_file(arrays, working / _ARRAYS)
-        about = {"format_version": FORMAT_VERSION, **about}
-        (working / _JSON).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        working.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        working.rename(target)
-    except OSError as error:
-        raise OutputError(
-            f"The selection could not be written: {error}",
-            where=str(target),
-            fix="Free some space, or choose another folder.",
-        ) from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    return target
-
-
-def check_output(path: Path, overwrite: bool = False) -> None:
-    """Refuses a folder that something would be lost in; to be called before the long run, too.
-
-    Raises:
-        OutputError: The folder holds another selection, or anything else.
-    """
-    if not path.exists():
-        nearest = next(parent for parent in path.absolute().parents if parent.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise OutputError(
-                f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
-            )
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.is_dir() and (path / _JSON).is_file():
-        if overwrite:
-            return
-        raise OutputError(
-            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite."
+    def seen(self) -> Seen:
+        """What pictures show of it."""
+        kept = np.zeros(len(self.scores), dtype=bool)
+        kept[self.indices] = True
+        scored = self.status == SCORED
+        parts = [self.groups == code for code in range(len(self.group_names))]
+        return Seen(
+            self.stats["group_by"],
+            self.stats["groups"],
+            [self.scores[part & kept] for part in parts],
+            [self.scores[part & scored & ~kept] for part in parts],
+            self.stats["spectrum"],
+            self.stats["squared_norm"],
         )
-    raise OutputError(
-        "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
-    )
 
 
 def _mean(values: npt.NDArray[np.float32]) -> float | None:

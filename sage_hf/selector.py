@@ -32,7 +32,7 @@ from .data import Batcher, Batches, RowSource, as_rows, check_dataset
 from .encoding import Collator
 from .errors import ConfigError, GroupError, SageError, SketchError
 from .exact import ExactConsensus
-from .fingerprint import dataset_digest, model_fingerprint
+from .fingerprint import model_fingerprint
 from .finished import find_checkpoint
 from .gradient_cache import find_cache
 from .gradients import GradientCollector
@@ -41,6 +41,7 @@ from .groups import Groups
 from .memory import STREAM_SHARDS, check_memory, check_stream, is_streaming
 from .opening import find_groups, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
+from .provenance import provenance
 from .rng import isolated_rng
 from .selection import LOSS_COLUMN, SCORE_COLUMN, SCORED, Selection
 from .shards import Partial
@@ -155,7 +156,8 @@ class SageSelector:
         source = self._open(check_dataset(dataset))
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
         streaming = self._streaming = is_streaming(self.config, groups.count, self.collector.width)
-        self._check_memory(source, groups)
+        sums, shards = groups.count if streaming else 0, len(source.shards())
+        check_memory(self.config, self.collector.width, self.collector.device, shards, sums)
         cache = find_cache(self._cache_dir, self.config, self.collector, dataset, self._outside)
         folder = find_checkpoint(
             self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, self._outside
@@ -321,13 +323,12 @@ class SageSelector:
             rows=len(scores),
             kept=len(selection),
             set_aside=int((~scored_rows).sum()),
-            **self._fit_stats(self._passes.processes.count),
+            **self._fit_stats(self._passes.processes.count, dataset),
             mean_score=float(scores[scored_rows].mean(dtype=np.float64)),
             mean_score_kept=float(scores[indices].mean(dtype=np.float64)),
             mean_loss=float(selection.losses[scored_rows].mean(dtype=np.float64)),
             fit_seconds=fitted - started,
             score_seconds=scored - fitted,
-            source_digest=dataset_digest(dataset),
             groups=selection.group_table,
         )
         return selection
@@ -340,7 +341,7 @@ class SageSelector:
         assert self._stream is not None and self._groups is not None
         selection = self._stream.score(self._groups, self._agreement, choice)
         selection.stats.update(
-            **self._fit_stats(self._stream.processes.count),
+            **self._fit_stats(self._stream.processes.count, stream),
             fit_seconds=fitted - started,
             score_seconds=time.perf_counter() - fitted,
         )
@@ -348,11 +349,10 @@ class SageSelector:
 
     def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
         assert self._groups is not None
-        return choose_rows(
-            self.config, self._groups, self._passes.status == SCORED, scores, self._passes.losses, budget
-        )
+        usable = self._passes.status == SCORED
+        return choose_rows(self.config, self._groups, usable, scores, self._passes.losses, budget)
 
-    def _fit_stats(self, processes: int) -> dict[str, Any]:
+    def _fit_stats(self, processes: int, dataset: Dataset | IterableDataset) -> dict[str, Any]:
         """What the fit has to say of itself, of a dataset or a stream."""
         assert self.sketch is not None
         return {
@@ -366,7 +366,8 @@ class SageSelector:
             "group_by": self._groups.column if self._groups else None,
             "one_at_a_time": self.collector.one_at_a_time,
             "processes": processes,
-            "model_fingerprint": model_fingerprint(self.collector.model),
+            "spectrum": [float(value) for value in self.sketch.singular_values.double() ** 2],
+            **provenance(self.collector.model, dataset),
         }
 
     # ------------------------------------------------------------------ internals
@@ -393,10 +394,6 @@ class SageSelector:
     def _batch_size(self) -> int:
         """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
         return 1 if self.collector.one_at_a_time else self.config.batch_size
-
-    def _check_memory(self, source: RowSource, groups: Groups) -> None:
-        consensus = groups.count if self._streaming else 0
-        check_memory(self.config, self.collector.width, self.collector.device, len(source.shards()), consensus)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as a hash of what determines the scores: all that `datasets` needs to name a cache file."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, DatasetInfo, Features, IterableDataset, Value
+from datasets import Dataset, DatasetInfo, Features, IterableDataset, Value, load_from_disk
 from datasets.iterable_dataset import ExamplesIterable
 from torch.utils.data import get_worker_info
 
-from .errors import DatasetError
-from .selection import SCORE_COLUMN, write_selection
+from .disk import to_disk
+from .errors import DatasetError, OutputError
+from .hub import SCORE_COLUMN
+from .pictures import Seen
+from .selection_folder import read_scores, write_selection
+from .shareable import Shareable
 
 
 @dataclass
-class StreamSelection:
+class StreamSelection(Shareable):
     """The rows of a stream that were kept; of the others, counts alone.
 
     K kept rows, G groups.
@@ -34,7 +37,8 @@ class StreamSelection:
         set_aside: Row number to reason, of the first 1,000 rows without a score; `stats["set_aside"]` counts all.
         stats: As of a `Selection`.
         config: The settings, as `SageConfig.to_dict` gives them.
-        source: The stream.
+        source: The stream; None where the selection was loaded.
+        saved: The kept rows, where the selection was loaded.
     """
 
     indices: npt.NDArray[np.int64]
@@ -44,7 +48,10 @@ class StreamSelection:
     set_aside: dict[int, str]
     stats: dict[str, Any]
     config: dict[str, Any]
-    source: IterableDataset = field(repr=False)
+    source: IterableDataset | None = field(default=None, repr=False)
+    saved: Dataset | None = field(default=None, repr=False)
+
+    _has_all_scores = False
 
     def __len__(self) -> int:
         """K."""
@@ -58,6 +65,8 @@ class StreamSelection:
             DatasetError: While it is read: the source has fewer rows than it had, or several workers of a DataLoader
                 would each read a part of it.
         """
+        if self.source is None:
+            return self._saved().to_iterable_dataset()
         features = self.source.features
         if features is not None:
             features = Features({**features, SCORE_COLUMN: Value("float32")})
@@ -86,7 +95,43 @@ class StreamSelection:
         Raises:
             OutputError: The folder holds something, or cannot be written.
         """
-        arrays: dict[str, npt.NDArray[Any]] = {"indices": self.indices, "scores": self.scores, "groups": self.groups}
+        return write_selection(Path(path), overwrite, self._write_rows, *self._files())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> StreamSelection:
+        """Reads what `save` wrote; `dataset` then streams the rows of the folder.
+
+        Raises:
+            OutputError: The folder holds no selection from a stream.
+        """
+        folder = Path(path)
+        arrays, about = read_scores(folder)
+        if about.get("kind") != "stream":
+            raise OutputError(
+                "The folder holds a selection from a dataset", where=str(folder), fix="Read it with Selection.load."
+            )
+        try:
+            return cls(
+                indices=arrays["indices"],
+                scores=arrays["scores"],
+                groups=arrays["groups"],
+                group_names=about["group_names"],
+                stats=about["stats"],
+                config=about["config"],
+                set_aside={int(row): reason for row, reason in about["set_aside"].items()},
+                saved=load_from_disk(str(folder)),
+            )
+        except (KeyError, OSError, ValueError) as error:
+            raise OutputError(
+                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+            ) from error
+
+    def _write_rows(self, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
+            self._rows(Path(cache)).save_to_disk(str(folder))
+
+    # ------------------------------------------------------------------ sharing
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         about: dict[str, Any] = {
             "kind": "stream",
             "group_names": self.group_names,
@@ -94,16 +139,20 @@ class StreamSelection:
             "config": self.config,
             "set_aside": {str(row): reason for row, reason in self.set_aside.items()},
         }
-        return write_selection(Path(path), overwrite, self._write_rows, arrays, about)
+        return {"indices": self.indices, "scores": self.scores, "groups": self.groups}, about
 
-    def _write_rows(self, folder: Path) -> None:
-        rows = self.dataset
-        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
-            # The fingerprint is given, because the hash of a stream would be a pickle of it.
-            made = Dataset.from_generator(
-                rows.__iter__, features=rows.features, cache_dir=cache, fingerprint=uuid.uuid4().hex[:16]
-            )
-            made.save_to_disk(str(folder))
+    def _saved(self) -> Dataset:
+        assert self.saved is not None
+        return self.saved
+
+    def _rows(self, folder: Path) -> Dataset:
+        return self._saved() if self.source is None else to_disk(self.dataset, folder)
+
+    def seen(self) -> Seen:
+        """What pictures show of it."""
+        kept = [self.scores[self.groups == code] for code in range(len(self.group_names))]
+        stats = self.stats
+        return Seen(stats["group_by"], stats["groups"], kept, None, stats["spectrum"], stats["squared_norm"])
 
 
 class _KeptRows:

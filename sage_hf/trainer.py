@@ -27,7 +27,9 @@ from .checkpoint import CHOSEN_AT, check_selection, load_renamed, load_selection
 from .errors import ConfigError, GradientError
 from .gradients.loss import LossFunction
 from .gradients.state import unwrap
-from .model_card import add_selection
+from .hub_checks import check_push
+from .model_card import add_selection, describe_training
+from .provenance import describe_origin
 from .rng import default_seed
 from .selection import Selection
 from .timeline import PassSize, Segment, Timeline, plan
@@ -78,6 +80,7 @@ class SageMixin:
         self._selected_for: int | None = None
         self._loader: DataLoader | None = None
         self._pacer = _Pacer()
+        self._dataset_repo: str | None = None
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, SageArguments):
             logger.warning(
@@ -218,15 +221,26 @@ class SageMixin:
         """Trainer's model card, and how the rows were chosen, with a picture; arguments as Trainer's."""
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         if self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
-            add_selection(
-                Path(self.args.output_dir),
-                self.selection,
-                self.train_dataset,
-                self.args,
-                len(self.selections),
-                # Trainer's word for it, and trl's.
-                kwargs.get("dataset") or kwargs.get("dataset_name"),
+            training = describe_training(self, kwargs, self._dataset_repo)
+            add_selection(Path(self.args.output_dir), self.selection, self.train_dataset, training)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Pushes the kept rows to `sage_hub_dataset_id`, then the model with a link to them; arguments as Trainer's.
+
+        Raises:
+            HubError: The rows could not be pushed; then the model is not, either.
+        """
+        repo = self.args.sage_hub_dataset_id if self.selection is not None else None
+        if repo is not None and self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
+            private, token = kwargs.get("private"), kwargs.get("token")
+            done = self.selection.push_to_hub(
+                repo,
+                other_splits={},  # as the training saw the rows, other splits may have other columns
+                private=self.args.hub_private_repo if private is None else private,
+                token=token or self.args.hub_token,
             )
+            self._dataset_repo = done.repo_url.repo_id if done is not None else repo
+        return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
 
     # ---------------------------------------------------------------- selection
     def _select(self, dataloader: DataLoader) -> None:
@@ -336,7 +350,11 @@ class SageMixin:
 
     # -------------------------------------------------------- checks and resume
     def _check_settings(self) -> None:
+        args = self.args
         if self.train_dataset is not None:  # a Trainer may only evaluate
+            if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():  # type: ignore[attr-defined]
+                origin = describe_origin(self.train_dataset)
+                check_push(args.sage_hub_dataset_id, origin, token=args.hub_token)
             parallel = getattr(self, "get_sp_size", lambda: 1)()
             check_trainable(self.train_dataset, self.args, parallel)
         owner = next(kind for kind in type(self).__mro__ if "compute_loss" in vars(kind))

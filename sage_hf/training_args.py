@@ -39,6 +39,8 @@ class SageArguments:
             once.
         sage_scoring_batch_size: Rows a forward pass while rows are scored, in each process; None takes
             `per_device_train_batch_size`. Does not change the scores.
+        sage_hub_dataset_id: Dataset repository that `trainer.push_to_hub()` pushes the kept rows to before the model,
+            whose card then names it; None pushes the model alone, because rows may be private where a model is not.
 
     Raises:
         ConfigError: A knob has a value that cannot work.
@@ -60,6 +62,9 @@ class SageArguments:
     )
     sage_scoring_batch_size: int | None = field(
         default=None, metadata={"help": "Rows a forward pass of the scoring; per_device_train_batch_size by default."}
+    )
+    sage_hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "Where push_to_hub() also pushes the kept rows; nowhere by default."}
     )
     sage_strategy: str = _knob("strategy")
     sage_sketch_size: int = _knob("sketch_size")

@@ -2,8 +2,9 @@
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
+# test_hub.py runs the tests of on_hub in a process whose Hub is on loopback.
+os.environ["HF_HUB_OFFLINE"] = "0" if os.environ.get("HF_ENDPOINT", "").startswith("http://127.0.0.1:") else "1"
+os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers.utils import logging
 
+HAS_FAKE_HUB = os.environ["HF_HUB_OFFLINE"] == "0"
 settings.register_profile("sage", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("sage")
 logging.set_verbosity_error()

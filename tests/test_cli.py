@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -230,3 +231,27 @@ def test_the_module_runs_and_tells_its_version():
         [sys.executable, "-m", "sage_hf", "--version"], capture_output=True, text=True, check=True, env=environment
     )
     assert result.stdout.strip() == f"sage-hf {sage_hf.__version__}"
+
+
+def test_the_command_of_a_saved_selection_makes_it_again(folder, tmp_path, monkeypatch):
+    first = run("select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL, "-o", tmp_path / "out")
+    assert first.exit_code == 0, first.output
+    one = Selection.load(tmp_path / "out")
+    command = one.stats["command"]
+    assert command[:4] == ["sage-hf", "select", "lm", "rows.json"]
+    assert str(tmp_path) not in shlex.join(command)
+    monkeypatch.chdir(folder)
+    again = run(*command[1:-1], tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert Selection.load(tmp_path / "again").scores.tolist() == one.scores.tolist()
+
+
+def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):
+    assert (
+        run(
+            "select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL, "-o", tmp_path / "out"
+        ).exit_code
+        == 0
+    )
+    source = Dataset.from_json(str(folder / "rows.json"))
+    assert "command" not in Selection.load(tmp_path / "out", source).choose(fraction=0.5).stats

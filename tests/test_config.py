@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -51,9 +53,10 @@ def test_every_error_says_what_where_and_what_to_do():
 
 
 def test_every_field_has_a_help_text_and_a_description():
+    told = inspect.cleandoc(SageConfig.__doc__)
     for name, field in SageConfig.__dataclass_fields__.items():
         assert field.metadata["help"].endswith("."), name
-        assert f"        {name}: " in SageConfig.__doc__, name
+        assert f"\n    {name}: " in told, name
 
 
 def test_the_config_is_plain_data():

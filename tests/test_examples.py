@@ -123,7 +123,7 @@ def test_training_examples_run_to_a_model_and_its_card(tmp_path, script, launche
     assert result.returncode == 0, result.stderr[-3000:]
     card = (tmp_path / "README.md").read_text()
     assert "How the training rows were chosen" in card
-    assert (tmp_path / "sage_selection.png").exists()
+    assert (tmp_path / "sage" / "scores.png").exists()
     assert list(tmp_path.glob("*model.safetensors"))
     # Once, whoever many processes there are.
     assert result.stdout.count("Model, card and picture are in") == 1

@@ -1,8 +1,8 @@
 """What is built and installed works away from its source: templates, types, the shell."""
 
-import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +14,8 @@ import sage_hf
 from sage_hf.cli import app
 
 ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / "sage_hf" / "templates"
+NAMES = ("selection.md", "dataset_card.md", "model_card.md")
 pytestmark = pytest.mark.slow
 
 
@@ -31,7 +33,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "sage_hf").rglob("*") if path.suffix in (".py", ".md")}
     assert sources <= names
-    assert {"sage_hf/py.typed", "sage_hf/templates/model_card.md"} <= names
+    assert {"sage_hf/py.typed", *(f"sage_hf/templates/{name}" for name in NAMES)} <= names
     assert {name.split("/")[0] for name in names} == {"sage_hf", f"sage_hf-{sage_hf.__version__}.dist-info"}
 
 
@@ -42,24 +44,27 @@ def test_the_sdist_holds_what_the_tests_need(built):
     assert not any(name.startswith((".venv", "out/")) for name in names)
 
 
-def test_the_installed_wheel_runs_away_from_its_source(built, tmp_path):
-    target = tmp_path / "site"
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+def test_the_wheel_in_a_clean_environment_has_its_templates_and_its_command(built, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*command, str(built[0])], check=True, capture_output=True)
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-    code = "import sage_hf, sage_hf.model_card; from importlib.resources import files; print(sage_hf.__file__);"
-    code += "print((files('sage_hf') / 'templates' / 'model_card.md').read_text()[:3])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    place, template = done.stdout.split()
-    assert Path(place).is_relative_to(target)
-    assert template == "---"
-    for command in ([sys.executable, "-m", "sage_hf"], [sys.executable, str(target / "bin" / "sage-hf")]):
-        done = subprocess.run(
-            [*command, "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == f"sage-hf {sage_hf.__version__}"
+    # What it depends on is not downloaded again. Python does not read the .pth files there: the source stays away.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    code = "import sage_hf; from sage_hf.cards import template; print(sage_hf.__file__); "
+    code += f"print(*(len(template(name)) for name in {NAMES}))"
+
+    def run(*arguments):
+        asked = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+        return subprocess.run([str(argument) for argument in arguments], **asked).stdout
+
+    place, lengths = run(python, "-c", code).splitlines()
+    assert Path(place).is_relative_to(tmp_path)
+    assert lengths.split() == [str(len(path.read_text())) for path in map(TEMPLATES.joinpath, NAMES)]
+    for command in ([python, "-m", "sage_hf"], [python.with_name("sage-hf")]):
+        assert run(*command, "--version").strip() == f"sage-hf {sage_hf.__version__}"
+        assert f"sage_hf: {sage_hf.__version__}" in run(*command, "env")
 
 
 def test_env_shows_versions_and_nothing_private(monkeypatch):

@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageSelector, Selection
-from sage_hf.errors import DatasetError, OutputError
+from sage_hf.errors import BudgetError, ConfigError, DatasetError, OutputError
 
 from .cases import image_rows, vit
 
@@ -86,7 +89,7 @@ def test_rows_with_a_transform_can_be_saved(selection, rows, tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_selection_and_no_debris(selection, tmp_path, monkeypatch):
     selection.save(tmp_path / "kept")
-    monkeypatch.setattr("sage_hf.selection.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("sage_hf.selection_folder.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OutputError, match="disk full"):
         selection.save(tmp_path / "kept", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
@@ -124,3 +127,63 @@ def test_an_old_score_column_is_replaced(rows):
     config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
     again = SageSelector(vit(), config=config).select(rows.add_column("sage_score", [9.0] * 30))
     assert max(again.dataset["sage_score"]) <= 1
+
+
+# --------------------------------------------------------------------------- other rows by the same scores
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fraction": 0.5},
+        {"num_examples": 7},
+        {"fraction": 0.4, "balance": "equal"},
+        {"fraction": 0.4, "balance": "none"},
+        {"strategy": "random"},
+        {"num_examples": 11, "strategy": "random", "balance": "none"},
+    ],
+)
+def test_other_settings_keep_the_rows_that_a_new_selection_keeps(selection, rows, settings, monkeypatch):
+    wanted_settings = {"fraction": 0.2, "sketch_size": 8, "shard_size": 16, "batch_size": 8, **settings}
+    if "num_examples" in settings:
+        del wanted_settings["fraction"]
+    wanted = SageSelector(vit(), config=SageConfig(**wanted_settings)).select(rows)
+    monkeypatch.setattr(SageSelector, "select", None)  # no model is asked
+    made = selection.choose(**settings)
+    assert made.indices.tolist() == wanted.indices.tolist()
+    assert made.group_table == wanted.group_table
+    assert made.config == wanted.config
+    for name in ("kept", "mean_score_kept", "groups"):
+        assert made.stats[name] == wanted.stats[name], name
+    assert made.dataset["label"][:] == wanted.dataset["label"][:]
+    assert len(selection) == 6  # as it was
+
+
+@given(
+    st.integers(1, 30), st.sampled_from(["proportional", "equal", "none"]), st.sets(st.integers(0, 29), max_size=12)
+)
+def test_what_is_chosen_is_as_many_scored_rows_as_there_are(selection, number, balance, aside):
+    broken = replace(selection, status=selection.status.copy(), scores=selection.scores.copy())
+    broken.status[list(aside)], broken.scores[list(aside)] = 1, np.nan
+    made = broken.choose(num_examples=number, balance=balance)
+    assert len(made) == min(number, 30 - len(aside))
+    assert not aside & set(made.indices.tolist())
+    assert np.array_equal(made.indices, np.unique(made.indices))
+
+
+def test_what_cannot_be_chosen_is_told(selection):
+    with pytest.raises(BudgetError):
+        selection.choose(fraction=0.5, num_examples=3)
+    with pytest.raises(BudgetError):
+        selection.choose(num_examples=31)
+    with pytest.raises(ConfigError, match="best"):
+        selection.choose(strategy="best")
+
+
+def test_a_source_is_known_by_its_rows_however_it_was_made(selection, rows, tmp_path):
+    selection.save(tmp_path / "kept", include_dataset=False)
+    same = Dataset.from_dict(rows[:], features=rows.features)
+    assert same._fingerprint != rows._fingerprint
+    assert Selection.load(tmp_path / "kept", same).dataset["label"][:] == selection.dataset["label"][:]
+    labels = [1 - label if row == 17 else label for row, label in enumerate(rows["label"])]
+    for other in (image_rows(30, seed=1), image_rows(29), rows.remove_columns("label").add_column("label", labels)):
+        with pytest.raises(DatasetError, match="30 rows with fingerprint"):
+            Selection.load(tmp_path / "kept", other)

@@ -53,7 +53,16 @@ def test_files_of_unknown_length_give_what_the_dataset_gives_to_the_bit(parquet,
     assert streamed.indices.tolist() == whole.indices.tolist()
     assert np.array_equal(streamed.scores, whole.scores[whole.indices])
     assert streamed.group_names == whole.group_names
-    times = {"fit_seconds", "score_seconds", "source_digest", "groups", "mean_score", "mean_score_kept", "mean_loss"}
+    times = {
+        "source",
+        "fit_seconds",
+        "score_seconds",
+        "source_digest",
+        "groups",
+        "mean_score",
+        "mean_score_kept",
+        "mean_loss",
+    }
     assert {k: v for k, v in streamed.stats.items() if k not in times} == {
         k: v for k, v in whole.stats.items() if k not in times
     }
@@ -149,6 +158,24 @@ def test_the_folder_opens_with_load_from_disk(parquet, tmp_path):
     with pytest.raises(SageError, match="another selection"):
         selection.save(folder)
     selection.save(folder, overwrite=True)
+
+
+def test_what_was_saved_comes_back_and_streams_its_rows(parquet, tmp_path):
+    selection = select(parquet[1])[1]
+    back = StreamSelection.load(selection.save(tmp_path / "out"))
+    for name in ("indices", "scores", "groups"):
+        assert np.array_equal(getattr(back, name), getattr(selection, name)), name
+    for name in ("group_names", "stats", "config", "set_aside", "group_table"):
+        assert getattr(back, name) == getattr(selection, name), name
+    assert list(back.dataset) == list(selection.dataset)
+    again = StreamSelection.load(back.save(tmp_path / "again"))
+    assert list(again.dataset) == list(selection.dataset)
+    SageSelector(vit(), config=SageConfig(fraction=0.5, **SMALL)).select(image_rows(20)).save(tmp_path / "rows")
+    with pytest.raises(SageError, match="from a dataset"):
+        StreamSelection.load(tmp_path / "rows")
+    (tmp_path / "out" / "state.json").unlink()
+    with pytest.raises(SageError, match="cannot be read"):
+        StreamSelection.load(tmp_path / "out")
 
 
 # ---------------------------------------------------------------------- what cannot be

@@ -104,7 +104,7 @@ def convolution(module: nn.Module) -> dict[str, Term]:
     """Conv1d and Conv2d as a linear layer over patches; each group of channels is a linear layer of its own."""
     assert isinstance(module, (nn.Conv1d, nn.Conv2d))
     groups, outputs = module.groups, module.out_channels
-    patch = module.weight[0].numel()
+    patch = module.weight.shape[1:].numel()
 
     def patches(x: Tensor, batch: int) -> Tensor:
         columns = _unfold(module, x)  # [B * k, groups * patch, T]

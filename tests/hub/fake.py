@@ -1,7 +1,7 @@
 """A Hub on loopback, of the standard library: what a push, a card and a load back ask for, and failures on demand.
 
 It knows repositories of datasets and models, private ones, branches, pull requests and large files; all of it is
-in memory. Set `HF_ENDPOINT` to its address before anything of Hugging Face is imported.
+in memory. `HF_ENDPOINT` must be its address before anything of Hugging Face is imported.
 """
 
 import base64
@@ -9,11 +9,13 @@ import hashlib
 import json
 import re
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 TOKENS = {"hf_write": "write", "hf_read": "read"}
+LICENSES = ("apache-2.0", "cc-by-4.0", "mit", "other", "unknown")
 
 
 class Repo:
@@ -28,7 +30,9 @@ class Repo:
 
     def commit(self, branch, files):
         self.branches[branch] = files
-        oid = hashlib.sha1(json.dumps([branch, len(self.commits)]).encode()).hexdigest()
+        # As git's: of what it holds and what came before, because datasets caches by it.
+        held = {path: hashlib.sha1(content).hexdigest() for path, content in sorted(files.items())}
+        oid = hashlib.sha1(json.dumps([branch, len(self.commits), held]).encode()).hexdigest()
         self.commits[oid] = files
         self.last = {**getattr(self, "last", {}), branch: oid}
         return oid
@@ -69,18 +73,9 @@ class FakeHub(ThreadingHTTPServer):
         return None
 
 
-@contextmanager
-def serving():
-    """A server that runs."""
-    hub = FakeHub()
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
+def serve(hub):
+    """Runs a server for as long as this process."""
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
 
 
 class Missing(Exception):
@@ -167,6 +162,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Missing(404 if self._role() else 401, "RepoNotFound", "Repository not found")
         if write and self._role() != "write":
             raise Missing(403, "", "You don't have the rights to write to this repository")
+        if write and not name.startswith("me/"):
+            raise Missing(403, "", f"You don't have the rights to write to {name}")
         return repo
 
     def _files(self, kind, name, revision):
@@ -187,12 +184,21 @@ class Handler(BaseHTTPRequestHandler):
             raise Missing(401 if self._role() is None else 403, "", "You need a token that may write")
         asked = json.loads(self.body)
         kind, name = asked.get("type", "model"), f"{asked.get('organization') or 'me'}/{asked['name']}"
+        if asked.get("organization") not in (None, "me"):
+            raise Missing(403, "", f"You don't have the rights to create a {kind} under {asked['organization']!r}")
         place = self.server.url + ("/datasets/" if kind == "dataset" else "/") + name
         if (kind, name) in self.server.repos:
             self._send(409, {"error": "You already created this repo", "url": place})
             return
         self.server.repos[kind, name] = Repo(bool(asked.get("private") or asked.get("visibility") == "private"))
         self._send(200, {"url": place, "name": name, "id": name})
+
+    def delete(self):
+        asked = json.loads(self.body)
+        key = asked.get("type", "model"), f"{asked.get('organization') or 'me'}/{asked['name']}"
+        self._repo(*key, write=True)
+        del self.server.repos[key]
+        self._send(200, {})
 
     def info(self, kinds, name, revision="main"):
         kind = kinds.removesuffix("s")
@@ -313,7 +319,12 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, content, {**headers, "Accept-Ranges": "bytes"})
 
     def yaml(self):
-        self._send(200, {"errors": [], "warnings": []})
+        """Whether a card's metadata holds; here, whether its licences are on the list."""
+        held = yaml.safe_load(json.loads(self.body)["content"].split("---")[1]) or {}
+        licenses = held.get("license") or []
+        unknown = {licenses} if isinstance(licenses, str) else {*licenses}
+        errors = [{"message": f'"license" must be one of {LICENSES}'}] if unknown - {*LICENSES} else []
+        self._send(400 if errors else 200, {"errors": errors, "warnings": []})
 
 
 def _entry(path, content):
@@ -324,6 +335,7 @@ KIND, NAME, REVISION = r"(?P<kinds>datasets|models)", r"(?P<name>[\w.-]+/[\w.-]+
 ROUTES = (
     ("GET", "/api/whoami-v2", Handler.who),
     ("POST", "/api/repos/create", Handler.create),
+    ("DELETE", "/api/repos/delete", Handler.delete),
     ("POST", "/api/validate-yaml", Handler.yaml),
     ("GET", rf"/api/{KIND}/{NAME}", Handler.info),
     ("GET", rf"/api/{KIND}/{NAME}/revision/{REVISION}", Handler.info),

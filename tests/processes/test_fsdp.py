@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from .launch import report_of
 from .select_fsdp import CASES
 
 SCRIPT = Path(__file__).with_name("select_fsdp.py")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(torch.cpu.Stream, "record_event"), reason="FSDP2 of this version of torch cannot run on a CPU"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=[2, 3])

@@ -1,0 +1,84 @@
+"""What a model's card and a dataset's card both tell of a selection, from a packaged template."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from .pictures import PICTURES
+
+TAGS = ("sage", "data-selection")
+PAPER = "2510.02470"
+# Groups that a table lists, the largest.
+_LISTED_GROUPS = 20
+
+
+def template(name: str) -> str:
+    """The text of a packaged template."""
+    return (files("sage_hf") / "templates" / name).read_text(encoding="utf-8")
+
+
+def fill(name: str, told: dict[str, Any]) -> str:
+    """A packaged template with its values filled in.
+
+    Raises:
+        jinja2.UndefinedError: A value is missing.
+    """
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters |= {"count": "{:,}".format, "cell": cell, "number": number}
+    return environment.from_string(template(name)).render(**told)
+
+
+def selection_facts(
+    stats: dict[str, Any], config: dict[str, Any], pictures: list[str], folder: str = "sage"
+) -> dict[str, Any]:
+    """What the section of a selection tells, as JSON-ready values.
+
+    Args:
+        stats: Of the selection.
+        config: Of the selection.
+        pictures: Names of those that are there.
+        folder: Where they are, seen from the card.
+    """
+    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
+    listed = sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index)
+    targets = config["target_modules"]
+    fraction = config["fraction"]
+    return {
+        "rows": stats["rows"],
+        "kept": stats["kept"],
+        "set_aside": stats["set_aside"],
+        "budget": f"fraction {fraction:g}" if fraction else f"{config['num_examples']:,} asked for",
+        "strategy": config["strategy"],
+        "consensus": stats["consensus"],
+        "group_by": stats["group_by"],
+        "balance": config["balance"],
+        "target_weights": stats["target_weights"],
+        "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
+        "row_width": stats["row_width"],
+        "sketch_size": stats["sketch_size"],
+        "energy": stats["energy"],
+        "error_share": stats["error_bound"] / stats["squared_norm"],
+        "mean_score": stats["mean_score"],
+        "mean_score_kept": stats["mean_score_kept"],
+        "model_fingerprint": stats["model_fingerprint"],
+        "seed": config["seed"],
+        "processes": stats["processes"],
+        "versions": stats["versions"],
+        "groups": listed,
+        "more_groups": len(groups) - len(listed),
+        "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],
+    }
+
+
+def cell(text: str) -> str:
+    """Text that cannot break out of a table's cell, nor become markup."""
+    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(str(text).split())) or "-"
+
+
+def number(value: float | None) -> str:
+    """A score with its sign and three digits."""
+    return "-" if value is None else f"{value:+.3f}"

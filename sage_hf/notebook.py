@@ -1,0 +1,49 @@
+"""A selection as HTML, for notebooks."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+from .pictures import Seen, can_draw, draw, render
+
+# Groups that the table lists, the largest.
+_LISTED_GROUPS = 20
+
+
+def as_html(stats: dict[str, Any], seen: Seen) -> str:
+    """Kept rows by group, what the sketch holds, and the picture of the scores where matplotlib is installed."""
+    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
+    listed = sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index)
+    head = [stats["group_by"] or "group", "rows", "kept", "set aside", "mean score", "mean score of kept"]
+    lines = [
+        [
+            group["name"],
+            f"{group['rows']:,}",
+            f"{group['kept']:,}",
+            f"{group['set_aside']:,}",
+            _score(group["mean_score"]),
+            _score(group["mean_score_kept"]),
+        ]
+        for group in listed
+    ]
+    more = f"<p>and {len(groups) - len(listed):,} smaller groups</p>" if len(groups) > len(listed) else ""
+    picture = ""
+    if can_draw():
+        data = base64.b64encode(render(draw(seen, "scores"), "png")).decode()
+        picture = f'<img alt="Agreement of the rows by group, kept and not kept" src="data:image/png;base64,{data}">'
+    return (
+        f"<p><b>Kept {stats['kept']:,} of {stats['rows']:,} rows.</b> The sketch holds {stats['energy']:.1%} of the "
+        f"gradients' energy; {stats['set_aside']:,} rows were set aside.</p>"
+        f"<table><thead>{_row(head, 'th')}</thead><tbody>{''.join(_row(line, 'td') for line in lines)}</tbody></table>"
+        f"{more}{picture}"
+    )
+
+
+def _row(values: list[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(str(value))}</{tag}>' for value in values)}</tr>"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
