@@ -43,8 +43,7 @@ def selection_facts(
         pictures: Names of those that are there.
         folder: Where they are, seen from the card.
     """
-    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
-    listed = sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index)
+    listed, others = largest_groups(stats)
     targets = config["target_modules"]
     fraction = config["fraction"]
     return {
@@ -69,9 +68,15 @@ def selection_facts(
         "processes": stats["processes"],
         "versions": stats["versions"],
         "groups": listed,
-        "more_groups": len(groups) - len(listed),
+        "more_groups": len(others),
         "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],
     }
+
+
+def largest_groups(stats: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups that a table lists, in their order, and the smaller ones, which it counts."""
+    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
+    return sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index), groups[_LISTED_GROUPS:]
 
 
 def cell(text: str) -> str:

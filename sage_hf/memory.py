@@ -56,6 +56,13 @@ def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
     return False
 
 
+def plan_consensus(config: SageConfig, width: int, device: torch.device, shards: int, groups: int) -> bool:
+    """Whether the consensus of so many groups is summed in the first pass; arguments and errors as `check_memory`."""
+    streaming = is_streaming(config, groups, width)
+    check_memory(config, width, device, shards, groups if streaming else 0)
+    return streaming
+
+
 def sums_fit(groups: int, width: int) -> bool:
     """Whether so many sums of directions, so wide, may be held."""
     return groups * width * 8 <= _CONSENSUS_BYTES

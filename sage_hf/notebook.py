@@ -6,16 +6,13 @@ import base64
 from html import escape
 from typing import Any
 
+from .cards import largest_groups, number
 from .pictures import Seen, can_draw, draw, render
-
-# Groups that the table lists, the largest.
-_LISTED_GROUPS = 20
 
 
 def as_html(stats: dict[str, Any], seen: Seen) -> str:
     """Kept rows by group, what the sketch holds, and the picture of the scores where matplotlib is installed."""
-    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
-    listed = sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index)
+    listed, others = largest_groups(stats)
     head = [stats["group_by"] or "group", "rows", "kept", "set aside", "mean score", "mean score of kept"]
     lines = [
         [
@@ -23,12 +20,12 @@ def as_html(stats: dict[str, Any], seen: Seen) -> str:
             f"{group['rows']:,}",
             f"{group['kept']:,}",
             f"{group['set_aside']:,}",
-            _score(group["mean_score"]),
-            _score(group["mean_score_kept"]),
+            number(group["mean_score"]),
+            number(group["mean_score_kept"]),
         ]
         for group in listed
     ]
-    more = f"<p>and {len(groups) - len(listed):,} smaller groups</p>" if len(groups) > len(listed) else ""
+    more = f"<p>and {len(others):,} smaller groups</p>" if others else ""
     picture = ""
     if can_draw():
         data = base64.b64encode(render(draw(seen, "scores"), "png")).decode()
@@ -43,7 +40,3 @@ def as_html(stats: dict[str, Any], seen: Seen) -> str:
 
 def _row(values: list[str], tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(str(value))}</{tag}>' for value in values)}</tr>"
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"

@@ -6,11 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .cards import largest_groups, number
 from .selection import Selection
 from .stream_selection import StreamSelection
 
-# Groups that the table lists; of more, the largest.
-_LISTED_GROUPS = 20
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 10
 
@@ -22,8 +21,7 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
     table.add_column(stats["group_by"] or "group")
     for name in ("rows", "kept", "set aside", "mean score", "mean score of kept"):
         table.add_column(name, justify="right")
-    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
-    listed = sorted(groups[:_LISTED_GROUPS], key=lambda group: stats["groups"].index(group))
+    listed, others = largest_groups(stats)
     for group in listed:
         table.add_row(
             # Text, not str: a group may be called "[b]".
@@ -31,11 +29,10 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
             f"{group['rows']:,}",
             f"{group['kept']:,}",
             f"{group['set_aside']:,}",
-            _score(group["mean_score"]),
-            _score(group["mean_score_kept"]),
+            number(group["mean_score"]),
+            number(group["mean_score_kept"]),
         )
-    if len(groups) > len(listed):
-        others = groups[_LISTED_GROUPS:]
+    if others:
         table.add_row(
             f"{len(others)} more", f"{sum(g['rows'] for g in others):,}", f"{sum(g['kept'] for g in others):,}"
         )
@@ -55,7 +52,3 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")
     return Group(table, Text("\n".join(lines)))
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"

@@ -38,7 +38,7 @@ from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
-from .memory import STREAM_SHARDS, check_memory, check_stream, is_streaming
+from .memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
 from .opening import find_groups, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
 from .provenance import provenance
@@ -155,9 +155,8 @@ class SageSelector:
             return self._fit_stream(dataset)
         source = self._open(check_dataset(dataset))
         groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
-        streaming = self._streaming = is_streaming(self.config, groups.count, self.collector.width)
-        sums, shards = groups.count if streaming else 0, len(source.shards())
-        check_memory(self.config, self.collector.width, self.collector.device, shards, sums)
+        about_rows = (self.collector.width, self.collector.device, len(source.shards()))
+        streaming = self._streaming = plan_consensus(self.config, *about_rows, groups.count)
         cache = find_cache(self._cache_dir, self.config, self.collector, dataset, self._outside)
         folder = find_checkpoint(
             self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, self._outside

@@ -16,7 +16,7 @@ from .data import RowSource, check_dataset
 from .encoding import Row
 from .errors import ConfigError, DatasetError
 from .gradients.loss import LossFunction
-from .memory import check_memory, is_streaming
+from .memory import plan_consensus
 from .opening import find_groups
 from .rng import isolated_rng
 from .selector import CHECKED_ROWS, SageSelector
@@ -99,9 +99,9 @@ class TrainingSelector(SageSelector):
             )
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         source = self._open(dataset)
-        groups, shards = find_groups(self.collector.model, dataset, self.config.group_by), len(source.shards())
-        sums = groups.count if is_streaming(self.config, groups.count, self.collector.width) else 0
-        check_memory(self.config, self.collector.width, self.collector.device, shards, sums)
+        groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        about_rows = (self.collector.width, self.collector.device, len(source.shards()))
+        plan_consensus(self.config, *about_rows, groups.count)
         with isolated_rng(self.config.seed):
             source.sample(CHECKED_ROWS)  # the collator gives rows, and does not pack them
         self._check_gradients(source)
