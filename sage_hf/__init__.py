@@ -1,19 +1,24 @@
 """Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem."""
 
 from .agreement import Consensus, agreement
+from .compare import compare
+from .comparison import Comparison
 from .config import SageConfig
 from .errors import SageError
 from .gradients import GradientCollector, per_example_loss
 from .selection import Selection
 from .selector import SageSelector
 from .sketch import FrequentDirections
+from .strategies import register_strategy
 from .stream_selection import StreamSelection
+from .suspects import Suspects, find_suspects
 from .trainer import SageMixin, SageTrainer
 from .training_args import SageArguments, SageTrainingArguments
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Consensus",
     "FrequentDirections",
     "GradientCollector",
@@ -26,6 +31,10 @@ __all__ = [
     "SageTrainingArguments",
     "Selection",
     "StreamSelection",
+    "Suspects",
     "agreement",
+    "compare",
+    "find_suspects",
     "per_example_loss",
+    "register_strategy",
 ]

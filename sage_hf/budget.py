@@ -69,6 +69,30 @@ def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, b
     return _fill_evenly(available, budget)
 
 
+def allocate_shares(
+    sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int
+) -> npt.NDArray[np.int64]:
+    """Shares a budget out by wanted shares; what a small group cannot fill goes to the others by their shares.
+
+    Args:
+        sizes: [G], the rows that each group has to offer.
+        shares: [G] positive weights.
+        budget: Rows to keep in all, at most the sum of `sizes`.
+
+    Returns:
+        [G] int64, at most `sizes`, summing to exactly `budget`.
+    """
+    quotas = np.zeros_like(sizes)
+    while (left := budget - int(quotas.sum())) > 0:
+        is_open = quotas < sizes
+        wanted = np.where(is_open, shares / shares[is_open].sum() * left, 0.0)
+        more = np.minimum(np.floor(wanted).astype(np.int64), sizes - quotas)
+        if not more.any():  # less than one each: the largest remainders first
+            more[np.argsort(-wanted, kind="stable")[: min(left, int(is_open.sum()))]] = 1
+        quotas += more
+    return quotas
+
+
 def _fill_evenly(available: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
     """As many from each group, or all that it has; what does not divide goes to the lower groups."""
     low, high = 0, int(available.max(initial=0))

@@ -1,52 +1,71 @@
-"""From scores to rows: the budget, a quota for every group, and the strategy."""
+"""From what is known of the rows to those that are kept: the budget, a quota for every group, gate and strategy."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .budget import allocate_quotas
+from .budget import allocate_quotas, allocate_shares
 from .config import SageConfig
-from .groups import Groups
-from .strategies import STRATEGIES, Candidates
+from .gate import judge, let_through
+from .material import Material
+from .strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 
 
-def choose_rows(
-    config: SageConfig,
-    groups: Groups,
-    usable: npt.NDArray[np.bool_],
-    scores: npt.NDArray[np.float32],
-    losses: npt.NDArray[np.float32],
-    budget: int,
-) -> npt.NDArray[np.int64]:
-    """The kept rows, [K] int64, ascending.
+def is_gated(config: SageConfig) -> bool:
+    """Whether likely wrong rows go before the strategy chooses."""
+    return isinstance(config.gate, float) or (config.gate == "auto" and STRATEGIES[config.strategy].gated)
+
+
+def needed(config: SageConfig) -> frozenset[str]:
+    """What a selection must gather of every row besides scores and losses: some of `strategies.SIGNALS`."""
+    needs = STRATEGIES[config.strategy].needs
+    return needs | {"embeddings"} if is_gated(config) else needs
+
+
+def choose_rows(config: SageConfig, material: Material, budget: int) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    """The kept rows, [K] int64, ascending; and what the gate did, where there is one.
 
     Args:
-        config: The strategy, the balance and the seed.
-        groups: Of the rows.
-        usable: [N], whether a row has a score.
-        scores: [N] agreement.
-        losses: [N].
+        config: The strategy, the gate, the balance and the seed.
+        material: What is known of the rows.
         budget: How many to keep; where fewer have a score, all of these are kept, and it is said.
+
+    Raises:
+        ConfigError: The strategy or the gate needs what the material lacks.
     """
-    rows = np.flatnonzero(usable).astype(np.int64)
+    material.check(config.strategy, needed(config))
     balanced = config.balance != "none"
-    codes = (groups.codes[rows] if balanced else np.zeros(len(rows))).astype(np.int64)
-    quotas = share_out(config, np.bincount(codes, minlength=groups.count if balanced else 1), budget)
-    return STRATEGIES[config.strategy](Candidates(rows, scores[rows], losses[rows], codes), quotas, config.seed)
+    candidates = material.candidates(balanced, config.spectrum_power)
+    sizes = np.bincount(candidates.groups, minlength=material.groups.count if balanced else 1)
+    quotas = share_out(config, sizes, budget, material.shares if balanced else None)
+    about: dict[str, Any] = {}
+    if is_gated(config):
+        verdict = judge(config, material, candidates)
+        candidates = let_through(candidates, quotas, verdict)
+        suspects = int(verdict.suspects.sum())
+        about["gate"] = {"method": verdict.method, "suspects": suspects, "judged": len(verdict.doubts)}
+    return STRATEGIES[config.strategy](candidates, quotas, config.seed), about
 
 
-def share_out(config: SageConfig, sizes: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+def share_out(
+    config: SageConfig,
+    sizes: npt.NDArray[np.int64],
+    budget: int,
+    shares: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.int64]:
     """[G] quotas that sum to the budget, or to all rows that have a score, which is said then.
 
     Args:
         config: The balance.
         sizes: [G], the rows of each group that have a score; one group where the balance is "none".
         budget: How many to keep.
+        shares: [G] wanted shares of the budget; None leaves it to the balance.
     """
     scored = int(sizes.sum())
     if budget > scored:
@@ -55,4 +74,7 @@ def share_out(config: SageConfig, sizes: npt.NDArray[np.int64], budget: int) -> 
             budget,
             scored,
         )
-    return allocate_quotas(sizes, min(budget, scored), "proportional" if config.balance == "none" else config.balance)
+    budget = min(budget, scored)
+    if shares is not None:
+        return allocate_shares(sizes, shares, budget)
+    return allocate_quotas(sizes, budget, "proportional" if config.balance == "none" else config.balance)

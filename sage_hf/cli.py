@@ -1,4 +1,4 @@
-"""The shell: `sage-hf select`, `push`, `demo` and `env`.
+"""The shell: `sage-hf select`, `compare`, `push`, `demo` and `env`.
 
 Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 """
@@ -6,11 +6,7 @@ Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import functools
-import inspect
 import shutil
-from collections.abc import Callable
-from dataclasses import fields
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, SageConfig, from_text
-from .errors import ConfigError, SageError
+from .cli_compare import ListsOfWords, compare
+from .config import SageConfig
+from .errors import ConfigError
+from .options import INPUT, Inputs, friendly, plain, with_options
 from .processes import launched
 from .report import summary
 from .reproduce import select_command
-from .strategies import STRATEGIES
 
 app = typer.Typer(
     name="sage-hf",
@@ -35,92 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_WARM_UP = "Warm-up: a fresh head's gradients say nothing"
-_INPUT = "Model and dataset"
 _HUB = "On the Hub"
-
-
-def _words(name: str, values: Any) -> type[Enum]:
-    return Enum(name, {value: value for value in values}, type=str)  # type: ignore[return-value]
-
-
-# Fields that take one of a few words.
-_CHOICES = {
-    "strategy": _words("Strategy", STRATEGIES),
-    "balance": _words("Balance", BALANCES),
-    "consensus": _words("Consensus", CONSENSUSES),
-    "loss_reduction": _words("LossReduction", LOSS_REDUCTIONS),
-}
-
-
-# Options that are text, or whose default does not tell their type.
-_TYPES: dict[str, Any] = {
-    "fraction": float | None,
-    "num_examples": int | None,
-    "projection": str,
-    "target_modules": str,
-    "group_by": str,
-    "cache_gradients": str | None,
-    "text_columns": str | None,
-}
-
-
-def _with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for every field of `SageConfig`, and the config made from them."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "config"]
-    options = []
-    for each in fields(SageConfig):
-        kind = _CHOICES.get(each.name) or _TYPES.get(each.name) or type(each.default)
-        default = _CHOICES[each.name](each.default) if each.name in _CHOICES else each.default
-        flag = "--" + each.name.replace("_", "-")
-        flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        panel = "How much to keep" if each.name in ("fraction", "num_examples") else "How to choose"
-        metavar = "WORD" if each.name in _CHOICES else None  # the help names the words
-        option = typer.Option(*flags, help=each.metadata["help"], rich_help_panel=panel, metavar=metavar)
-        options.append(
-            inspect.Parameter(
-                each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-            )
-        )
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        with_config = {each.name: from_text(each.name, given.pop(each.name)) for each in fields(SageConfig)}
-        command(**given, config=SageConfig(**with_config))
-
-    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    return run
-
-
-def _friendly(command: Callable[..., None]) -> Callable[..., None]:
-    """Shows a `SageError` as a message, without a traceback."""
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        try:
-            command(**given)
-        except SageError as error:
-            console = Console(stderr=True)
-            console.print(f"[bold red]Error[/] in {_plain(error.where)}: {_plain(error.what)}.")
-            console.print(f"[bold]What to do:[/] {_plain(error.fix)}")
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return run
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+# Settings that rows are read with, where no gradient is taken.
+_ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
 
 
 @app.command()
-@_friendly
-@_with_config
+@friendly
+@with_options
 def select(
-    model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub id.")],
-    dataset: Annotated[str, typer.Argument(help="A json, csv or parquet file, a save_to_disk folder, or a Hub id.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the kept rows, the scores and the settings.")
     ],
@@ -130,40 +50,12 @@ def select(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a selection that is there, on the Hub, too.")
     ] = False,
-    split: Annotated[str, typer.Option(help="Split of the dataset.", rich_help_panel=_INPUT)] = "train",
-    dataset_name: Annotated[
-        str | None, typer.Option(help="The dataset's configuration on the Hub.", rich_help_panel=_INPUT)
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="causal-lm, sequence-classification or image-classification; told from the checkpoint by default.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the dataset on the Hub.", rich_help_panel=_INPUT)
-    ] = None,
-    model_revision: Annotated[str | None, typer.Option(help="The same of the model.", rich_help_panel=_INPUT)] = None,
     streaming: Annotated[
         bool,
         typer.Option(
-            "--streaming", help="Read rows as they are needed, of any number of them.", rich_help_panel=_INPUT
+            "--streaming", help="Read rows as they are needed, of any number of them.", rich_help_panel=INPUT
         ),
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:0; the best there is by default.", rich_help_panel=_INPUT)
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's.", rich_help_panel=_INPUT)
-    ] = "auto",
-    warmup_steps: Annotated[
-        int | None, typer.Option(help="Train this many steps on random rows first.", rich_help_panel=_WARM_UP)
-    ] = None,
-    warmup_fraction: Annotated[
-        float | None, typer.Option(help="Train on this share of the rows first.", rich_help_panel=_WARM_UP)
-    ] = None,
-    warmup_learning_rate: Annotated[float, typer.Option(help="For the warm-up.", rich_help_panel=_WARM_UP)] = 5e-5,
     push_to_hub: Annotated[
         str | None,
         typer.Option(help="Dataset repository for the result; `sage-hf push` can do more.", rich_help_panel=_HUB),
@@ -173,6 +65,7 @@ def select(
         typer.Option("--private/--public", help="Of a new repository; as your account has it.", rich_help_panel=_HUB),
     ] = None,
     *,
+    inputs: Inputs,
     config: SageConfig,
 ) -> None:
     """Choose rows of a dataset and write them to a folder.
@@ -183,22 +76,18 @@ def select(
     """
     from .budget import resolve_budget
     from .hub import check_push
-    from .loading import load_model, load_rows
+    from .loading import load_rows
     from .provenance import describe_origin
     from .selection_folder import check_output
     from .selector import SageSelector
-    from .warmup import warm_up
 
     check_output(output, overwrite)
-    if warmup_steps is not None and warmup_fraction is not None:
-        raise ConfigError(
-            "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
-        )
+    inputs.check()
     state = launched()
     console = Console(stderr=True, quiet=not state.is_main_process)
-    rows = load_rows(dataset, split, dataset_name, streaming, revision)
+    rows = load_rows(inputs.dataset, inputs.split, inputs.dataset_name, streaming, inputs.revision)
     resolve_budget(2**62 if streaming else len(rows), config.fraction, config.num_examples)
-    if streaming and (warmup_steps is not None or warmup_fraction is not None):
+    if streaming and inputs.warms_up:
         raise ConfigError(
             "A warm-up draws rows at random, which a stream cannot give",
             where="--streaming",
@@ -206,63 +95,91 @@ def select(
         )
     if push_to_hub is not None and state.is_main_process:
         check_push(push_to_hub, describe_origin(rows), overwrite=overwrite)
-    loaded = load_model(model, rows, task, device or str(state.device), dtype, model_revision)
-    count = "A stream" if streaming else f"{len(rows):,} rows"
-    console.print(f"{count} of {_plain(dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
-    inputs = {"processing_class": loaded.processing_class, "config": config}
-    if warmup_steps is not None or warmup_fraction is not None:
-        done = warm_up(
-            loaded.model,
-            rows,
-            steps=warmup_steps,
-            fraction=warmup_fraction,
-            learning_rate=warmup_learning_rate,
-            **inputs,
-        )
-        console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}.")
-    elif loaded.new_weights:
-        console.print(
-            f"[bold yellow]The checkpoint lacks {len(loaded.new_weights)} weights[/] "
-            f"({_plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
-            "Add --warmup-steps or --warmup-fraction."
-        )
+    loaded = inputs.load_model(rows, state.device, console)
+    inputs.warm_up(loaded, rows, config, console)
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
     place = output.absolute()
     unfinished = place.with_name(f".{place.name}-unfinished")
     if state.is_main_process and unfinished.exists():
-        console.print(f"Going on from {_plain(str(unfinished))}, where it fits.")
-    selector = SageSelector(loaded.model, **inputs, cache_dir=cache_dir, checkpoint_dir=unfinished)
+        console.print(f"Going on from {plain(str(unfinished))}, where it fits.")
+    selector = SageSelector(
+        loaded.model,
+        processing_class=loaded.processing_class,
+        config=config,
+        cache_dir=cache_dir,
+        checkpoint_dir=unfinished,
+    )
     selection = selector.select(rows)
     options = {
-        "dataset_name": dataset_name,
-        "split": split if split != "train" else None,
-        "task": task,
+        "dataset_name": inputs.dataset_name,
+        "split": inputs.split if inputs.split != "train" else None,
+        "task": inputs.task,
         "streaming": streaming,
-        "dtype": dtype if dtype != "auto" else None,
-        "warmup_steps": warmup_steps,
-        "warmup_fraction": warmup_fraction,
-        "warmup_learning_rate": warmup_learning_rate if warmup_steps or warmup_fraction else None,
-        "revision": selection.stats["source"]["revision"] or revision,
+        "dtype": inputs.dtype if inputs.dtype != "auto" else None,
+        "warmup_steps": inputs.warmup_steps,
+        "warmup_fraction": inputs.warmup_fraction,
+        "warmup_learning_rate": inputs.warmup_learning_rate if inputs.warms_up else None,
+        "revision": selection.stats["source"]["revision"] or inputs.revision,
         "model_revision": loaded.revision,
     }
     if selection.stats["source"]["id"] is None:
-        selection.stats["source"]["name"] = Path(dataset).name
+        selection.stats["source"]["name"] = Path(inputs.dataset).name
     if loaded.revision is not None:
-        selection.stats["model"] |= {"id": model, "revision": loaded.revision}
-    selection.stats["command"] = select_command(model, dataset, output.name, options, config)
+        selection.stats["model"] |= {"id": inputs.model, "revision": loaded.revision}
+    selection.stats["command"] = select_command(inputs.model, inputs.dataset, output.name, options, config)
     if state.is_main_process:
         selection.save(output, overwrite=overwrite)
         shutil.rmtree(unfinished, ignore_errors=True)
         Console().print(summary(selection))
         Console().print(f"Written to {output}.", markup=False)
         if push_to_hub is not None:
-            _push(selection, push_to_hub, dataset, dataset_name, private=private, overwrite=overwrite)
+            _push(selection, push_to_hub, inputs.dataset, inputs.dataset_name, private=private, overwrite=overwrite)
     state.wait_for_everyone()
     state.destroy_process_group()
 
 
 @app.command()
-@_friendly
+@friendly
+@functools.partial(with_options, only=_ENCODING)
+def suspects(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for all suspects: .csv, .jsonl or .parquet.")
+    ] = None,
+    most: Annotated[int, typer.Option(min=0, help="How many to show, the most doubted first.")] = 20,
+    *,
+    inputs: Inputs,
+    config: SageConfig,
+) -> None:
+    """List the rows whose class label is likely wrong, with the class that they rather look like.
+
+    Takes one forward pass of a model that was trained on these labels for a little, and no gradients. Not every
+    suspect is wrong: on hard data many are only unusual. The most doubted come first.
+
+    `sage-hf suspects distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o suspects.csv`
+    """
+    from datasets import Dataset
+
+    from .loading import load_rows
+    from .suspects import find_suspects
+
+    inputs.check()
+    state = launched()
+    console = Console(stderr=True, quiet=not state.is_main_process)
+    rows = load_rows(inputs.dataset, inputs.split, inputs.dataset_name, False, inputs.revision)
+    assert isinstance(rows, Dataset)
+    loaded = inputs.load_model(rows, state.device, console)
+    inputs.warm_up(loaded, rows, config, console)
+    found = find_suspects(loaded.model, rows, processing_class=loaded.processing_class, config=config)
+    if state.is_main_process:
+        Console().print(found.table(most))
+        if output is not None:
+            Console().print(f"Written to {found.save(output)}.", markup=False)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+@app.command()
+@friendly
 def push(
     folder: Annotated[Path, typer.Argument(help="What `sage-hf select` or `Selection.save` wrote.")],
     repository: Annotated[str, typer.Argument(help="Dataset repository: owner/name, or a name of your own.")],
@@ -326,7 +243,7 @@ def _push(selection: Any, repository: str, source: str | None, source_name: str 
 
 
 @app.command()
-@_friendly
+@friendly
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the picture and the numbers.")] = Path(
         "out/demo"
@@ -351,6 +268,9 @@ def demo(
         table.add_row(arm.name, str(arm.rows), str(arm.wrong_labels), f"{arm.mean:.1%}{spread}")
     console.print(table)
     console.print(f"Picture: {output / 'demo.png'}", markup=False)
+
+
+app.command(cls=ListsOfWords)(compare)
 
 
 @app.command()

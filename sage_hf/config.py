@@ -12,12 +12,16 @@ from enum import Enum
 from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
+
 from .errors import BudgetError, ConfigError
 
 BALANCES = ("proportional", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
 LOSS_REDUCTIONS = ("mean", "sum")
 CACHE_DTYPES = ("float32", "float16")
+# `group_by` of groups that are no column's, but found in the sketch.
+CLUSTERS = "cluster"
 TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
 
 # Settings that a gradient row or its place in a pass depends on.
@@ -44,7 +48,16 @@ class SageConfig:
     Args:
         fraction: Share of the rows to keep, in (0, 1].
         num_examples: Number of rows to keep.
-        strategy: Rule that turns scores into rows: "agreement" (the paper) or "random" (the baseline).
+        strategy: Rule that chooses rows. "auto" (the default): likely wrong rows out, then the rows nearest to the
+            centres of as many clusters as there are rows to keep, in embeddings and sketched gradients side by side;
+            of a stream, "agreement". "agreement": the paper's. "coverage": as auto, by gradients alone. "random",
+            "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match", "craig", "herding" and "embedding_kmeans":
+            baselines. Or one of your own (`register_strategy`).
+        gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, for the
+            strategies that are made for it (auto and coverage); data without such rows loses none. A share in (0, 1):
+            of each group the most doubted, for any strategy. None: no rows.
+        spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
+            score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. On noisy text the AUC of
             finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
         projection: How wide a gradient row is. "auto": exact where the targeted weights number no more than 16,384,
@@ -56,8 +69,10 @@ class SageConfig:
         consensus: "streaming" needs two passes and one D-wide vector a group; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
-            classification dataset; None puts all rows in one group. Without groups, agreement collapses onto one
+            classification dataset; "cluster" finds groups in the sketch itself, of rows whose gradients point alike,
+            for data without classes; None puts all rows in one group. Without groups, agreement collapses onto one
             class (11 % accuracy at 2 % of digits).
+        num_clusters: How many groups "cluster" finds.
         balance: How the budget is shared between groups: "proportional", "equal" or "none" (the highest scores
             overall).
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
@@ -83,7 +98,14 @@ class SageConfig:
 
     fraction: float | None = _knob(None, "Share of the rows to keep, above 0 and at most 1.")
     num_examples: int | None = _knob(None, "Number of rows to keep, instead of a fraction.")
-    strategy: str = _knob("agreement", "Rule that chooses: agreement (the paper) or random (the baseline).")
+    strategy: str = _knob("auto", "Rule that chooses rows; agreement is the paper's, random the baseline.")
+    gate: float | Literal["auto"] | None = _knob(
+        "auto",
+        "Rows out before the choice: auto (likely wrong ones, for auto and coverage), a share of each group, none.",
+    )
+    spectrum_power: float | None = _knob(
+        None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."
+    )
     sketch_size: int = _knob(256, "Rows of the gradient sketch; memory is twice this times the row width.")
     projection: int | Literal["auto"] | None = _knob(
         "auto", "Gradient width: auto (about 16,384), none (exact), or k for k x k numbers a layer."
@@ -94,7 +116,11 @@ class SageConfig:
     consensus: str = _knob(
         "streaming", "streaming (two passes, nothing stored) or exact (the paper's, a file between)."
     )
-    group_by: str | None = _knob("auto", "Column with a consensus and quota per value; auto: the class label; none.")
+    group_by: str | None = _knob(
+        "auto",
+        "Column with a consensus and quota per value; auto: the class label; cluster: found in the sketch; none.",
+    )
+    num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int = _knob(32, "Rows a forward pass; does not change the scores.")
@@ -118,6 +144,7 @@ class SageConfig:
             "seed",
             "projection",
             "num_workers",
+            "num_clusters",
         ):
             value = getattr(self, name)
             if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
@@ -134,6 +161,16 @@ class SageConfig:
         for name, allowed in (("balance", BALANCES), ("consensus", CONSENSUSES), ("loss_reduction", LOSS_REDUCTIONS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
+        for name, low, high in (("gate", 0.0, 1.0), ("spectrum_power", -1e-9, 4.0)):
+            value = getattr(self, name)
+            if value is None or (name, value) == ("gate", "auto"):
+                continue
+            if not isinstance(value, (int, float, np.floating)) or isinstance(value, bool) or not low < value < high:
+                what = (
+                    "a share above 0 and below 1, auto or None" if name == "gate" else "a number from 0 to 4, or None"
+                )
+                raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
+            object.__setattr__(self, name, float(value))
         if not self.target_modules:
             raise ConfigError(
                 "target_modules is empty", where="target_modules", fix='Use "auto" or name at least one module.'
@@ -190,9 +227,18 @@ def from_text(name: str, value: Any) -> Any:
         return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
     if name in ("group_by", "cache_gradients"):
         return None if value == "none" else value
+    if name in ("gate", "spectrum_power") and value != "auto":
+        return None if value == "none" else _number(name, value)
     if name == "text_columns":
         return value.split(",") if value else None
     return value
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}", where=name, fix="Give a number, or none.") from None
 
 
 def _is_whole(value: Any) -> bool:

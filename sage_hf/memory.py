@@ -7,7 +7,7 @@ import logging
 import psutil
 import torch
 
-from .config import SageConfig
+from .config import CLUSTERS, SageConfig
 from .errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ def check_stream(config: SageConfig) -> None:
         wrong = 'consensus="exact" keeps the projections of a known number of rows'
     if config.cache_gradients is not None:
         wrong = "cache_gradients keeps rows under a dataset's fingerprint, and a stream has none"
+    if config.group_by == CLUSTERS:
+        wrong = "group_by finds clusters among rows side by side"
     if config.num_workers:
         wrong = "num_workers encode rows that are known by their numbers, and a stream's come one by one"
     if wrong:
@@ -43,7 +45,7 @@ def check_stream(config: SageConfig) -> None:
 
 def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
     """Whether the consensus is summed in the first pass; with many groups, sums of wide gradients are too large."""
-    if config.consensus == "exact":
+    if config.consensus == "exact" or config.group_by == CLUSTERS:
         return False
     if sums_fit(groups, width):
         return True

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .config import SageConfig
+from .config import CLUSTERS, SageConfig
 from .data import RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .errors import GroupError
@@ -101,11 +103,28 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
         GroupError: The column is missing, has nulls, or is no scalar.
     """
     column = class_column(dataset.features, model) if group_by == "auto" else group_by
-    if column is None:
+    if column == CLUSTERS and CLUSTERS in dataset.column_names:
+        raise GroupError(
+            'group_by="cluster" finds groups in the sketch, and the dataset has a column of this name',
+            where="group_by",
+            fix="Rename the column to group by it, or remove it to have clusters found.",
+        )
+    if column is None or column == CLUSTERS:
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = list(dataset.with_format(None)[column])
     return Groups.from_values(column, values, class_names(dataset.features, column))
+
+
+def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | None:
+    """[N] the class of every row, whatever rows are grouped by; None where the task has no classes."""
+    column = class_column(dataset.features, model)
+    if column is None:
+        return None
+    values = list(dataset.with_format(None)[column])
+    if any(value is None for value in values):
+        return None
+    return Groups.from_values(column, values).codes
 
 
 def class_names(features: Features | None, column: str | None) -> list[str] | None:

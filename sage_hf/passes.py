@@ -223,13 +223,17 @@ class GradientPasses:
         if writer is not None:
             writer.finish()
 
+    def take(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """What a pass takes of a batch: a vector and a number for each row, here gradients [B, D] and losses [B]."""
+        return self.collector.collect(batch)
+
     def _collect(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """A batch's rows and losses; in parts, from the first time on that the device has no memory for more."""
         size = batch_rows(batch)
         if size <= self._most_rows:
             try:
                 self.taken += 1
-                return self.collector.collect(batch)
+                return self.take(batch)
             except torch.OutOfMemoryError as error:
                 if size == 1 or self.processes.together:
                     raise GradientError(
@@ -286,7 +290,7 @@ class Turns:
         if failure is None or isinstance(failure, SageError):
             while self._passes.taken < self._last:
                 self._passes.taken += 1
-                self._passes.collector.collect(self._batch)
+                self._passes.take(self._batch)
 
 
 def _rows(shards: list[range], units: Sequence[Unit]) -> range:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from .shards import MergeTree, Partial
 
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
 _MOST_AXES = 4
+# Rows that are sent at once when a column is gathered.
+_GATHERED_ROWS = 2**16
 
 
 def launched() -> PartialState:
@@ -74,10 +77,14 @@ class Processes:
 
     def from_main(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """The main process's pairs of numbers, in every process."""
+        sent = self.array_from_main(np.array(pairs, dtype=np.int64).reshape(-1, 2))
+        return [(int(one), int(other)) for one, other in sent]
+
+    def array_from_main(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The main process's array (float32, float64, int64 or uint8), in every process, whatever the others gave."""
         if self.count == 1:
-            return pairs
-        sent = self._broadcast(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2))
-        return [(int(one), int(other)) for one, other in sent.tolist()]
+            return values
+        return np.asarray(self._broadcast(torch.from_numpy(np.ascontiguousarray(values))).cpu().numpy())
 
     def most(self, number: int) -> int:
         """The largest of the processes' numbers."""
@@ -114,19 +121,21 @@ class Processes:
             raise error
 
     def gather(self, column: npt.NDArray[np.generic], parts: Sequence[range]) -> None:
-        """Fills in, in place, what the other processes found.
+        """Fills in, in place, what the other processes found, a block of rows at a time.
 
         Args:
-            column: [N], of which this process has filled its part.
+            column: [N] or [N, width], in memory or mapped from a file, of which this process has filled its part.
             parts: The rows of every process.
         """
         if self.count == 1:
             return
         for owner, part in enumerate(parts):
-            if len(part):
-                values = torch.from_numpy(column[part.start : part.stop].copy()).to(self._device)
+            for start in range(part.start, part.stop, _GATHERED_ROWS):
+                stop = min(start + _GATHERED_ROWS, part.stop)
+                values = torch.from_numpy(np.array(column[start:stop])).to(self._device)
                 dist.broadcast(values, src=owner)
-                column[part.start : part.stop] = values.cpu().numpy()
+                if owner != self.rank:
+                    column[start:stop] = values.cpu().numpy()
 
     def merge(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> Partial:
         """The whole tree's result, in every process.

@@ -43,6 +43,12 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         f"of all {stats['mean_score']:.3f}.",
         f"Time: {stats['fit_seconds']:.1f} s to fit, {stats['score_seconds']:.1f} s to score.",
     ]
+    if gate := stats.get("gate"):
+        lines.insert(
+            2,
+            f"Gate: {gate['suspects']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out; "
+            "sage-hf suspects lists them.",
+        )
     if stats["one_at_a_time"]:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     aside = selection.set_aside

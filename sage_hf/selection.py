@@ -19,6 +19,7 @@ from .errors import DatasetError, OutputError
 from .fingerprint import dataset_digest
 from .groups import Groups
 from .hub import SCORE_COLUMN, fetch
+from .material import Material
 from .pictures import Seen
 from .provenance import describe_dataset
 from .selection_folder import read_scores, write_selection
@@ -134,7 +135,8 @@ class Selection(Shareable):
 
         Raises:
             BudgetError: The budget is impossible, or given twice.
-            ConfigError: The strategy or the balance is unknown.
+            ConfigError: The strategy or the balance is unknown, or the strategy needs more of the rows than scores,
+                losses and groups; `SageSelector.gather` keeps it.
         """
         changes: dict[str, Any] = {"strategy": strategy, "balance": balance}
         changes = {name: value for name, value in changes.items() if value is not None}
@@ -144,11 +146,13 @@ class Selection(Shareable):
         check_strategy(config.strategy, STRATEGIES)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
         groups = Groups(self.stats["group_by"], self.groups, self.group_names, {})
-        usable = self.status == SCORED
-        indices = choose_rows(config, groups, usable, self.scores, self.losses, budget)
+        material = Material(groups, self.status == SCORED, self.scores, self.losses)
+        indices, _ = choose_rows(config, material, budget)
         made = replace(self, indices=indices, config=config.to_dict(), stats=dict(self.stats))
-        made.stats.pop("command", None)  # it makes other rows
+        for name in ("command", "gate"):  # of other rows
+            made.stats.pop(name, None)
         made.stats.update(
+            strategy=config.strategy,
             kept=len(indices),
             mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
             groups=made.group_table,

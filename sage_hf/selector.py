@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,31 +28,35 @@ from torch import Tensor, nn
 
 from .agreement import Consensus, agreement, unit
 from .budget import resolve_budget
-from .choice import choose_rows
-from .config import SageConfig, check_strategy
+from .choice import needed
+from .config import CLUSTERS, SageConfig, check_strategy
 from .data import Batcher, Batches, RowSource, as_rows, check_dataset
 from .encoding import Collator
-from .errors import ConfigError, GroupError, SageError, SketchError
-from .exact import ExactConsensus
+from .errors import ConfigError, GroupError, SketchError
+from .exact import ClusteredGroups, ExactConsensus
 from .fingerprint import model_fingerprint
 from .finished import find_checkpoint
+from .gathering import fit_stats, gather_material, make_selection
 from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
+from .mapped import cannot_travel, nullable
+from .material import Material
 from .memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
-from .opening import find_groups, open_source, open_stream
+from .opening import find_groups, find_labels, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
-from .provenance import provenance
 from .rng import isolated_rng
 from .selection import LOSS_COLUMN, SCORE_COLUMN, SCORED, Selection
 from .shards import Partial
 from .sketch import FrequentDirections
-from .strategies import STRATEGIES
+from .strategies import SIGNALS, STRATEGIES
+from .strategies.coverage import spectrum_weights
 from .stream import HeldRows
-from .stream_choice import choice_for
+from .stream_choice import choice_for, stream_strategy
 from .stream_passes import StreamPasses
 from .stream_selection import StreamSelection
+from .target import NearestTarget, Target, aim, check_target
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +133,10 @@ class SageSelector:
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
         self._stream: StreamPasses | None = None
-        self._exact: ExactConsensus | None = None
+        self._exact: ExactConsensus | ClusteredGroups | NearestTarget | None = None
         self._streaming = True
+        self._fitted = 0.0
+        self._spectrum: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
 
     # ------------------------------------------------------------------- pass 1
     def fit(self, dataset: Dataset | IterableDataset) -> SageSelector:
@@ -188,7 +196,11 @@ class SageSelector:
         self._settle(result, np.bincount(self._passes.status, minlength=3))
         if result.consensus is None:
             assert self._matrix is not None
-            self._exact = ExactConsensus(self._passes, source, codes, groups.count, self._matrix)
+            if self.config.group_by == CLUSTERS:
+                found = ClusteredGroups(self._passes, source, self._matrix, self._spectrum, self.config)
+                self._exact, self._groups = found, found.groups
+            else:
+                self._exact = ExactConsensus(self._passes, source, codes, groups.count, self._matrix)
             self.directions = self._exact.directions
         return self
 
@@ -212,7 +224,12 @@ class SageSelector:
         self.sketch = result.sketch
         assert self.sketch is not None
         # Only directions of z count from here on: a sketch of length 1 keeps huge gradients from overflowing.
-        self._matrix = self.sketch.sketch / self.sketch.singular_values[0].to(self.sketch.dtype)
+        largest = self.sketch.singular_values[0]
+        self._matrix = self.sketch.sketch / largest.to(self.sketch.dtype)
+        self._spectrum = (self.sketch.singular_values / largest).float().cpu().numpy()
+        if self.config.spectrum_power is not None:
+            weights = spectrum_weights(self._spectrum, self.config.spectrum_power - 1.0)
+            self._matrix = self._matrix * torch.from_numpy(weights).to(self._matrix)[:, None]
         if result.consensus is not None:
             self.directions = result.consensus.directions(self._matrix).float()
 
@@ -258,34 +275,34 @@ class SageSelector:
                 usable = (status == SCORED).cpu().numpy()
                 scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
                 losses[chosen] = np.where(usable, loss.float().cpu().numpy(), np.nan)
-        return {SCORE_COLUMN: _nullable(scores), LOSS_COLUMN: _nullable(losses)}
-
-    def _score_all(self, source: RowSource) -> npt.NDArray[np.float32]:
-        assert self._groups is not None
-        if self._exact is not None:
-            scores = self._exact.scores()
-        else:
-            codes = torch.from_numpy(self._groups.codes)
-            _, scores = self._passes.run(
-                source, "scoring agreement", Partial, lambda _, rows, g: self._agreement(g, codes[rows].long())
-            )
-        scores[self._passes.status != SCORED] = np.nan
-        return scores
+        return {SCORE_COLUMN: nullable(scores), LOSS_COLUMN: nullable(losses)}
 
     # ------------------------------------------------------------------- choose
     @overload
-    def select(self, dataset: Dataset) -> Selection: ...
+    def select(
+        self, dataset: Dataset, *, target: Target | None = None, target_shares: Mapping[str, float] | None = None
+    ) -> Selection: ...
     @overload
     def select(self, dataset: IterableDataset) -> StreamSelection: ...  # type: ignore[overload-cannot-match]
-    def select(self, dataset: Dataset | IterableDataset) -> Selection | StreamSelection:
+    def select(
+        self,
+        dataset: Dataset | IterableDataset,
+        *,
+        target: Target | None = None,
+        target_shares: Mapping[str, float] | None = None,
+    ) -> Selection | StreamSelection:
         """Both passes, then the choice.
 
         Args:
             dataset: As for `fit`.
+            target: A small dataset of what the model is to be good at, or several by name: rows are scored by how they
+                agree with the target's gradients instead of each other's, and the highest are kept where the strategy
+                is "auto". With several, each row counts for the target that it agrees with most.
+            target_shares: Of several targets, how much of the budget each gets; as much as the others by default.
 
         Returns:
             The selection; `.dataset` is the filtered dataset. Of a stream, a `StreamSelection` with the same rows that
-            a dataset of the same rows gives; its `.dataset` is a stream.
+            `strategy="agreement"` gives of a dataset of the same rows; its `.dataset` is a stream.
 
         Raises:
             BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
@@ -294,43 +311,58 @@ class SageSelector:
             SageError: As for `fit`.
         """
         if isinstance(dataset, IterableDataset):
-            return self._select_stream(dataset)
+            if target is None:
+                return self._select_stream(dataset)
+            raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
         started = time.perf_counter()
-        budget = resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        config = self.config
+        if target is not None and config.strategy == "auto":  # the aim is the target, not to stand for all rows
+            config = replace(config, strategy="agreement")
+        material = self.gather(dataset, needed(config), target=target, target_shares=target_shares)
+        stats = self._fit_stats(self._passes.processes.count, dataset)
+        stats |= {"fit_seconds": self._fitted - started, "score_seconds": time.perf_counter() - self._fitted}
+        if target is not None:
+            stats["targets"] = list(target) if isinstance(target, Mapping) else ["target"]
+        return make_selection(config, dataset, material, self._passes, stats)
+
+    def gather(
+        self,
+        dataset: Dataset,
+        needs: Iterable[str] = SIGNALS,
+        *,
+        target: Target | None = None,
+        target_shares: Mapping[str, float] | None = None,
+    ) -> Material:
+        """Both passes, and what strategies need beside the scores: `choose_rows` then chooses any number of times.
+
+        Args:
+            dataset: As for `fit`.
+            needs: What of `sage_hf.strategies.SIGNALS` to gather; all by default.
+            target: As for `select`.
+            target_shares: The same.
+
+        Raises:
+            SageError: As for `fit`.
+        """
+        needs = set(needs)
+        if target is not None:
+            check_target(target, target_shares)
         self.fit(dataset)
-        fitted = time.perf_counter()
-        scores = self._score_all(self._open(dataset))
-        scored = time.perf_counter()
-        indices = self._choose(scores, budget)
-        assert self._groups is not None
-        self._passes.losses[self._passes.status != SCORED] = np.nan
-        selection = Selection(
-            indices=indices,
-            scores=scores,
-            losses=self._passes.losses,
-            groups=self._groups.codes,
-            group_names=self._groups.names,
-            status=self._passes.status,
-            stats={},
-            config=self.config.to_dict(),
-            source_fingerprint=dataset._fingerprint,
-            source=dataset,
-        )
+        source = self._open(dataset)
+        assert self._groups is not None and self._matrix is not None and self.directions is not None
+        if target is not None:
+            about_rows = (self._passes, self.config, source, self._groups, self._matrix)
+            self.directions, self._exact, self._groups = aim(target, self._open, *about_rows)
+        self._fitted = time.perf_counter()
+        about = (self._passes, source, self._groups, self._matrix, self.directions)
+        material = gather_material(*about, self._spectrum, needs, self._exact)
+        if needs & {"embeddings", "el2n"}:
+            material.labels = find_labels(self.collector.model, dataset)
+        if isinstance(target, Mapping):
+            material.shares = np.array([(target_shares or {}).get(name, 1.0) for name in target])
         self._exact = None
-        scored_rows = selection.status == SCORED
-        selection.stats.update(
-            rows=len(scores),
-            kept=len(selection),
-            set_aside=int((~scored_rows).sum()),
-            **self._fit_stats(self._passes.processes.count, dataset),
-            mean_score=float(scores[scored_rows].mean(dtype=np.float64)),
-            mean_score_kept=float(scores[indices].mean(dtype=np.float64)),
-            mean_loss=float(selection.losses[scored_rows].mean(dtype=np.float64)),
-            fit_seconds=fitted - started,
-            score_seconds=scored - fitted,
-            groups=selection.group_table,
-        )
-        return selection
+        return material
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:
         started = time.perf_counter()
@@ -341,33 +373,16 @@ class SageSelector:
         selection = self._stream.score(self._groups, self._agreement, choice)
         selection.stats.update(
             **self._fit_stats(self._stream.processes.count, stream),
+            strategy=stream_strategy(self.config),
             fit_seconds=fitted - started,
             score_seconds=time.perf_counter() - fitted,
         )
         return selection
 
-    def _choose(self, scores: npt.NDArray[np.float32], budget: int) -> npt.NDArray[np.int64]:
-        assert self._groups is not None
-        usable = self._passes.status == SCORED
-        return choose_rows(self.config, self._groups, usable, scores, self._passes.losses, budget)
-
     def _fit_stats(self, processes: int, dataset: Dataset | IterableDataset) -> dict[str, Any]:
-        """What the fit has to say of itself, of a dataset or a stream."""
         assert self.sketch is not None
-        return {
-            "energy": self.sketch.energy,
-            "error_bound": self.sketch.error_bound,
-            "squared_norm": self.sketch.squared_norm,
-            "sketch_size": self.config.sketch_size,
-            "row_width": self.collector.width,
-            "target_weights": self.collector.num_target_weights,
-            "consensus": "streaming" if self._streaming else "exact",
-            "group_by": self._groups.column if self._groups else None,
-            "one_at_a_time": self.collector.one_at_a_time,
-            "processes": processes,
-            "spectrum": [float(value) for value in self.sketch.singular_values.double() ** 2],
-            **provenance(self.collector.model, dataset),
-        }
+        group_by = self._groups.column if self._groups else None
+        return fit_stats(self.sketch, self.collector, dataset, group_by, self._streaming, processes)
 
     # ------------------------------------------------------------------ internals
     def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
@@ -401,16 +416,4 @@ class SageSelector:
             fitted += [self._matrix.cpu().numpy().tobytes(), self.directions.cpu().numpy().tobytes()]
             fitted += sorted(self._groups.code_of.items(), key=str)
         state = (model_fingerprint(self.collector.model), self.config.to_dict(), fitted, self._outside)
-        return _cannot_travel, (Hasher.hash(state),)
-
-
-def _cannot_travel(fingerprint: str) -> SageSelector:
-    raise SageError(
-        f"A selector cannot be sent to another process (it is {fingerprint})",
-        where="dataset.map(num_proc=...)",
-        fix="Call map without num_proc; a model scores its rows in batches, in this process.",
-    )
-
-
-def _nullable(values: npt.NDArray[np.float32]) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
+        return cannot_travel, (Hasher.hash(state),)

@@ -16,7 +16,7 @@ from .budget import resolve_budget
 from .choice import share_out
 from .config import SageConfig
 from .errors import ConfigError
-from .strategies import MERITS, Candidates
+from .strategies import STRATEGIES, Candidates, Merit
 from .strategies.base import take_highest
 
 # Parts of [-1, 1] that a histogram counts: 2^-13 wide each.
@@ -129,21 +129,39 @@ def choice_for(config: SageConfig) -> StreamChoice:
         ConfigError: The strategy compares rows with each other.
         BudgetError: Neither a fraction nor a number was given.
     """
-    if config.strategy not in MERITS:
+    if _merit(config) is None:
+        able = [name for name, strategy in STRATEGIES.items() if strategy.merit is not None]
         raise ConfigError(
             f"The strategy {config.strategy!r} compares rows with each other, and a stream does not hold them",
             where="strategy",
-            fix=f"Use one of {list(MERITS)}, or make the stream a Dataset (Dataset.from_generator).",
+            fix=f"Use one of {able}, or make the stream a Dataset (Dataset.from_generator).",
+        )
+    if isinstance(config.gate, float):
+        raise ConfigError(
+            "A gate that takes a share out compares rows with each other, and a stream does not hold them",
+            where="gate",
+            fix="Leave it out, or make the stream a Dataset (Dataset.from_generator).",
         )
     resolve_budget(2**62, config.fraction, config.num_examples)
     return HighestShare(config) if config.fraction is not None else HighestRows(config)
+
+
+def stream_strategy(config: SageConfig) -> str:
+    """The strategy that a stream is chosen by: "auto" is the paper's there, which needs no rows side by side."""
+    return "agreement" if config.strategy == "auto" else config.strategy
+
+
+def _merit(config: SageConfig) -> Merit | None:
+    return STRATEGIES[stream_strategy(config)].merit
 
 
 class _Judge:
     """Gives the rows of a stream their numbers and merits, part by part; the draws are those of one call for all."""
 
     def __init__(self, config: SageConfig) -> None:
-        self._merit = MERITS[config.strategy]
+        merit = _merit(config)
+        assert merit is not None
+        self._merit = merit
         self._is_balanced = config.balance != "none"
         self._generator = np.random.default_rng(config.seed)
         self.count = 0

@@ -67,12 +67,15 @@ class SageArguments:
         default=None, metadata={"help": "Where push_to_hub() also pushes the kept rows; nowhere by default."}
     )
     sage_strategy: str = _knob("strategy")
+    sage_gate: float | str | None = _knob("gate")
+    sage_spectrum_power: float | str | None = _knob("spectrum_power")
     sage_sketch_size: int = _knob("sketch_size")
     # HfArgumentParser takes the type in the middle: text.
     sage_projection: int | str | None = _knob("projection")
     sage_target_modules: list[str] | str | None = _knob("target_modules")
     sage_consensus: str = _knob("consensus")
     sage_group_by: str | None = _knob("group_by")
+    sage_num_clusters: int = _knob("num_clusters")
     sage_balance: str = _knob("balance")
     sage_loss_reduction: str = _knob("loss_reduction")
     sage_shard_size: int = _knob("shard_size")

@@ -21,7 +21,7 @@ from .cases import BERT, llama
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
 TEXTS = [f"the cat number {number} sat on the mat {'again ' * (number % 5)}" for number in range(24)]
-SMALL = ["--sketch-size", "8", "--batch-size", "8", "--shard-size", "16", "--device", "cpu"]
+SMALL = ["--strategy", "agreement", "--sketch-size", "8", "--batch-size", "8", "--shard-size", "16", "--device", "cpu"]
 
 
 def run(*arguments):
@@ -93,7 +93,7 @@ def test_the_shell_keeps_the_rows_that_python_keeps(folder, tmp_path):
     assert result.exit_code == 0, result.output
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    config = SageConfig(fraction=0.25, sketch_size=8, batch_size=8, shard_size=16)
+    config = SageConfig(strategy="agreement", fraction=0.25, sketch_size=8, batch_size=8, shard_size=16)
     model = AutoModelForCausalLM.from_pretrained(folder / "lm")
     tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
     rows = load_rows(str(folder / "rows.json"))

@@ -125,7 +125,14 @@ class Killed(BaseException):
 
 
 def select(folder, kill_at=None, monkeypatch=None, **changes):
-    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
+    settings = {
+        "strategy": "agreement",
+        "fraction": 0.3,
+        "sketch_size": 8,
+        "batch_size": 5,
+        "shard_size": 8,
+        **changes,
+    }
     selector = SageSelector(vit(), config=SageConfig(**settings), checkpoint_dir=folder)
     run, shards = GradientPasses.run_shard, []
 
@@ -160,6 +167,18 @@ def test_a_selection_goes_on_from_its_last_finished_shard(tmp_path, monkeypatch,
     done, ran = select(folder, None, monkeypatch, **changes)
     assert ran == 0
     assert np.array_equal(done.scores, whole.scores)
+
+
+def test_a_selection_that_keeps_sketched_gradients_goes_on_with_those_that_it_kept(tmp_path, monkeypatch):
+    whole, total = select(None, monkeypatch=monkeypatch, strategy="auto")
+    assert total == 27  # nine shards, two passes over gradients and one over embeddings
+    for kill_at in (4, 13, 20):
+        folder = tmp_path / str(kill_at)
+        assert select(folder, kill_at, monkeypatch, strategy="auto") == (None, kill_at)
+        again, ran = select(folder, None, monkeypatch, strategy="auto")
+        assert ran == total - min(kill_at, 18)  # embeddings are read again: they cost a third
+        assert np.array_equal(again.scores, whole.scores)
+        assert np.array_equal(again.indices, whole.indices)
 
 
 def test_other_settings_start_again_and_other_budgets_do_not(tmp_path, monkeypatch):

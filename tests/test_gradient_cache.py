@@ -25,7 +25,14 @@ class Counted(torch.nn.Module):
 
 
 def choose(folder, model=None, rows=None, **changes):
-    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 16, **changes}
+    settings = {
+        "strategy": "agreement",
+        "fraction": 0.3,
+        "sketch_size": 8,
+        "batch_size": 5,
+        "shard_size": 16,
+        **changes,
+    }
     rows = rows if rows is not None else image_rows(50)
     collator = pad_tokens if "input_ids" in rows.column_names else None
     selector = SageSelector(
@@ -70,6 +77,8 @@ def test_the_second_pass_and_later_selections_cost_no_forward(tmp_path):
     ):
         choose(tmp_path, model, **change)
     assert model.calls == 0
+    choose(tmp_path, model, strategy="auto")
+    assert model.calls == 1 + 4 + 4 + 4 + 1  # a batch that tells how wide embeddings are, and those of all rows
     assert len(list(tmp_path.iterdir())) == 1
 
 

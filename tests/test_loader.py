@@ -32,7 +32,9 @@ def test_workers_make_the_same_batches_in_the_same_order(lengths, workers):
 
 
 def select(model, rows, workers, cache_dir=None, **settings):
-    config = SageConfig(fraction=0.3, sketch_size=8, batch_size=5, shard_size=16, num_workers=workers, **settings)
+    config = SageConfig(
+        fraction=0.3, sketch_size=8, batch_size=5, shard_size=16, num_workers=workers, strategy="agreement", **settings
+    )
     collator = pad_tokens if "input_ids" in rows.column_names else None
     return SageSelector(model, data_collator=collator, config=config, progress=False, cache_dir=cache_dir).select(rows)
 

@@ -28,7 +28,14 @@ def limit(monkeypatch, rows):
 
 
 def select(**changes):
-    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 16, "shard_size": 64, "check_gradients": False}
+    settings = {
+        "strategy": "agreement",
+        "fraction": 0.3,
+        "sketch_size": 8,
+        "batch_size": 16,
+        "shard_size": 64,
+        "check_gradients": False,
+    }
     return SageSelector(vit(), config=SageConfig(**{**settings, **changes})).select(image_rows(40))
 
 

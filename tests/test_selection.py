@@ -20,7 +20,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def selection(rows):
-    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    config = SageConfig(strategy="agreement", fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
     return SageSelector(vit(), config=config).select(rows)
 
 
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_made_is_refused(selection, tmp_path):
 
 
 def test_rows_with_a_transform_can_be_saved(selection, rows, tmp_path):
-    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    config = SageConfig(strategy="agreement", fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
     shown = SageSelector(vit(), config=config).select(rows.with_transform(lambda batch: batch))
     shown.save(tmp_path / "kept")
     assert Selection.load(tmp_path / "kept").dataset["label"] == selection.dataset["label"]
@@ -124,7 +124,7 @@ def test_the_group_table_counts_every_row_once(selection):
 
 
 def test_an_old_score_column_is_replaced(rows):
-    config = SageConfig(fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
+    config = SageConfig(strategy="agreement", fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
     again = SageSelector(vit(), config=config).select(rows.add_column("sage_score", [9.0] * 30))
     assert max(again.dataset["sage_score"]) <= 1
 
@@ -142,7 +142,14 @@ def test_an_old_score_column_is_replaced(rows):
     ],
 )
 def test_other_settings_keep_the_rows_that_a_new_selection_keeps(selection, rows, settings, monkeypatch):
-    wanted_settings = {"fraction": 0.2, "sketch_size": 8, "shard_size": 16, "batch_size": 8, **settings}
+    wanted_settings = {
+        "strategy": "agreement",
+        "fraction": 0.2,
+        "sketch_size": 8,
+        "shard_size": 16,
+        "batch_size": 8,
+        **settings,
+    }
     if "num_examples" in settings:
         del wanted_settings["fraction"]
     wanted = SageSelector(vit(), config=SageConfig(**wanted_settings)).select(rows)
@@ -167,6 +174,19 @@ def test_what_is_chosen_is_as_many_scored_rows_as_there_are(selection, number, b
     assert len(made) == min(number, 30 - len(aside))
     assert not aside & set(made.indices.tolist())
     assert np.array_equal(made.indices, np.unique(made.indices))
+
+
+def test_what_needs_more_than_scores_is_not_chosen_from_scores(selection, rows):
+    for settings, told in (
+        ({"strategy": "auto"}, "needs embeddings, sketched of every row"),
+        ({"strategy": "k_center"}, "needs embeddings of every row"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            selection.choose(fraction=0.5, **settings)
+    by_default = SageSelector(vit(), config=SageConfig(fraction=0.2, sketch_size=8, shard_size=16)).select(rows)
+    with pytest.raises(ConfigError, match="Select again with SageSelector"):
+        by_default.choose(fraction=0.5)
+    assert len(by_default.choose(fraction=0.5, strategy="loss")) == 15
 
 
 def test_what_cannot_be_chosen_is_told(selection):

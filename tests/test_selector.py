@@ -24,7 +24,7 @@ from .cases import bert, image_rows, llama, token_rows, vit
 from .gradients.test_collector import assert_same, state_of
 from .reference import exact_agreement
 
-SMALL = {"sketch_size": 16, "shard_size": 16, "batch_size": 8}
+SMALL = {"strategy": "agreement", "sketch_size": 16, "shard_size": 16, "batch_size": 8}
 TOKENIZER = train_tokenizer(["a b c"], 260)
 
 
@@ -366,7 +366,7 @@ def test_formats_of_the_dataset_change_nothing():
     [
         ({"fraction": None}, BudgetError, "Neither"),
         ({"fraction": None, "num_examples": 31}, BudgetError, "31 rows were asked for, and the dataset has 30"),
-        ({"strategy": "best"}, ConfigError, r"\['agreement', 'random'\]"),
+        ({"strategy": "best"}, ConfigError, r"Use one of \['agreement', 'auto'"),
         ({"group_by": "topic"}, GroupError, "no column 'topic'"),
         ({"group_by": "holes"}, GroupError, r"nulls, first in rows \[0\]"),
         ({"group_by": "weight"}, GroupError, "holds a float"),

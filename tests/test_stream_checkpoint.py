@@ -13,7 +13,7 @@ from sage_hf.stream_checkpoint import StreamCheckpoint
 
 from .cases import image_rows, vit
 
-SMALL = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8}
+SMALL = {"strategy": "agreement", "fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8}
 
 
 def columns(size):

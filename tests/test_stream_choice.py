@@ -9,7 +9,7 @@ from sage_hf import SageConfig, SageError
 from sage_hf.budget import resolve_budget
 from sage_hf.choice import choose_rows
 from sage_hf.groups import Groups
-from sage_hf.strategies import STRATEGIES
+from sage_hf.material import Material
 from sage_hf.stream_choice import HighestRows, ScoreHistogram, bins_of, choice_for
 
 # Many ties, both ends, rows without a score, and neighbours that no histogram tells apart.
@@ -35,7 +35,8 @@ def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strate
     config = SageConfig(strategy=strategy, balance=balance, seed=3, **asked)
     usable = ~np.isnan(scores)
     groups = Groups("column", codes.astype(np.int32), list("abcd"), {})
-    wanted = choose_rows(config, groups, usable, scores, scores, resolve_budget(len(rows), **defaults(asked)))
+    material = Material(groups, usable, scores, scores)
+    wanted, _ = choose_rows(config, material, resolve_budget(len(rows), **defaults(asked)))
     choice = choice_for(config)
     for part, part_codes in zip(in_parts(scores, cuts), in_parts(codes, cuts), strict=True):
         choice.add(part, part_codes)
@@ -86,8 +87,19 @@ def test_the_heap_holds_no_more_than_it_says_however_long_the_stream():
     assert len(choice.finish()) == 10
 
 
-def test_a_strategy_that_compares_rows_says_that_a_stream_does_not_hold_them(monkeypatch):
-    monkeypatch.setitem(STRATEGIES, "coverage", STRATEGIES["agreement"])
+def test_a_strategy_that_compares_rows_says_that_a_stream_does_not_hold_them():
     with pytest.raises(SageError, match="compares rows with each other") as caught:
         choice_for(SageConfig(fraction=0.1, strategy="coverage"))
     assert "from_generator" in caught.value.fix
+    with pytest.raises(SageError, match="compares rows with each other"):
+        choice_for(SageConfig(fraction=0.1, strategy="agreement", gate=0.2))
+
+
+def test_the_default_goes_by_agreement_in_a_stream():
+    scores, codes = np.linspace(-1, 1, 50, dtype=np.float32), np.zeros(50, dtype=np.int64)
+    kept = []
+    for strategy in ("auto", "agreement"):
+        choice = choice_for(SageConfig(fraction=0.1, strategy=strategy))
+        choice.add(scores, codes)
+        kept.append(choice.finish().rows.tolist())
+    assert kept[0] == kept[1] == [45, 46, 47, 48, 49]

@@ -13,7 +13,7 @@ from sage_hf import SageConfig, SageError, SageSelector, Selection, StreamSelect
 
 from .cases import image_rows, llama, pad_tokens, token_rows, vit
 
-SMALL = {"sketch_size": 8, "batch_size": 5, "shard_size": 8}
+SMALL = {"strategy": "agreement", "sketch_size": 8, "batch_size": 5, "shard_size": 8}
 BUDGETS = {
     "fraction": {"fraction": 0.3},
     "number": {"num_examples": 9},

@@ -107,7 +107,7 @@ def per_example_loss(
     batch = send_to_device(dict(batch), device, non_blocking=True)
     with _RowwiseLosses(rows, reduction) as intercepted:
         outputs = model(**accepted(model, batch))
-    loss = _field(outputs, "loss")
+    loss = output_field(outputs, "loss")
     if loss is None:
         loss = _loss_from_logits(_logits(outputs), batch, reduction)
         return loss
@@ -127,7 +127,7 @@ def own_loss(
     """The scalar loss of a batch of one as the model gives it, without interception; arguments as above."""
     if loss_function is None and reduction == "mean":
         moved = send_to_device(dict(batch), device) if device is not None else batch
-        loss = _field(model(**accepted(model, moved)), "loss")
+        loss = output_field(model(**accepted(model, moved)), "loss")
         if loss is not None:
             return loss.sum()
     return per_example_loss(model, batch, reduction=reduction, loss_function=loss_function, device=device).sum()
@@ -294,7 +294,8 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
     )
 
 
-def _field(outputs: Any, name: str) -> Any:
+def output_field(outputs: Any, name: str) -> Any:
+    """A part of a model's output, by attribute, key or place; None where it has none."""
     if isinstance(outputs, Mapping):
         return outputs.get(name)
     if isinstance(outputs, Tensor):
@@ -307,7 +308,7 @@ def _field(outputs: Any, name: str) -> Any:
 
 
 def _logits(outputs: Any) -> Tensor:
-    logits = _field(outputs, "logits")
+    logits = output_field(outputs, "logits")
     if not isinstance(logits, Tensor):
         raise LabelError(
             f"The model returned neither a loss nor logits but {type(outputs).__name__}",

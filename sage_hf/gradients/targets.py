@@ -130,6 +130,12 @@ def _head(model: nn.Module) -> list[nn.Module]:
     return last[-1:]
 
 
+def output_layer(model: nn.Module) -> nn.Module | None:
+    """The last matrix or convolution layer of the model's output part; None where there is none."""
+    inside = [layer for module in _head(model) for layer in module.modules() if isinstance(layer, MATRIX_KINDS)]
+    return inside[-1] if inside else None
+
+
 def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
     patterns = [target_modules] if isinstance(target_modules, str) else list(target_modules)
     is_regex = isinstance(target_modules, str)

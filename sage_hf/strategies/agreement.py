@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .base import Candidates, take_highest
+from .base import Candidates, register_strategy, take_highest
 
 
 def by_agreement(scores: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.floating]:
@@ -13,6 +13,7 @@ def by_agreement(scores: npt.NDArray[np.float32], generator: np.random.Generator
     return scores
 
 
+@register_strategy("agreement", merit=by_agreement)
 def agreement(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Highest agreement first (SAGE, arXiv 2510.02470; with quotas per class, CB-SAGE); uses no seed."""
     return take_highest(candidates, candidates.scores, quotas)

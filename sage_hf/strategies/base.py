@@ -1,36 +1,158 @@
-"""What every strategy is given, and the one step that they share."""
+"""What every strategy is given, and how strategies are known by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ConfigError
+
+# What a strategy may need of each row besides its score, its loss and its group; each costs disk, or a forward pass.
+SIGNALS = ("norms", "sketched", "embeddings", "el2n")
+
+
+class Vectors(Protocol):
+    """A vector for each of M rows, in memory or on disk: an array [M, width] will do."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, width)."""
+        ...
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors at some places, [len(positions), width]."""
+        ...
+
+
+class PartOf:
+    """Some of the rows of `Vectors`, read when they are asked for."""
+
+    def __init__(self, whole: Vectors, positions: npt.NDArray[np.int64]) -> None:
+        self._whole, self._positions = whole, positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, width)."""
+        return len(self._positions), self._whole.shape[1]
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return np.asarray(self._whole[self._positions[positions]])
+
 
 @dataclass(frozen=True)
 class Candidates:
-    """The rows that may be chosen: those not set aside.
+    """The rows that may be chosen: those that have a score and passed the gate.
 
     Attributes:
         rows: [M] int64, row numbers of the source dataset, ascending.
         scores: [M] float32 agreement in [-1, 1].
         losses: [M] float32, each row's own loss.
         groups: [M] int64 in [0, G), the groups that the quotas are for.
+        norms: [M] float32, lengths of the gradients.
+        sketched: [M, l], z = S g / |g|: column j is the coordinate of the gradient's direction along the sketch's
+            direction j, times the singular value j to the power `spectrum_power` (1 where that is None).
+        spectrum: [l] float32, the sketch's singular values, the largest 1.
+        embeddings: [M, H], what the model's output layer is given of each row.
+        el2n: [M] float32, |softmax(logits) - onehot(label)|, NaN where a row has no class.
+        spectrum_power: What the user wants the singular values raised to; None leaves it to the strategy, which gets
+            z as the paper has it.
+
+    What the strategy did not register for is None.
     """
 
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     losses: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
+    norms: npt.NDArray[np.float32] | None = None
+    sketched: Vectors | None = None
+    spectrum: npt.NDArray[np.float32] | None = None
+    embeddings: Vectors | None = None
+    el2n: npt.NDArray[np.float32] | None = None
+    spectrum_power: float | None = None
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.rows)
+
+    def where(self, positions: npt.NDArray[np.int64]) -> Candidates:
+        """Those at some places, ascending."""
+        changes: dict[str, Any] = {}
+        for name in ("rows", "scores", "losses", "groups", "norms", "el2n"):
+            column = getattr(self, name)
+            changes[name] = None if column is None else column[positions]
+        for name in ("sketched", "embeddings"):
+            vectors = getattr(self, name)
+            changes[name] = None if vectors is None else PartOf(vectors, positions)
+        return replace(self, **changes)
 
 
 # Judges every row by itself: (scores [M] float32, generator) -> [M], higher is better, in [-1, 1]. Called for parts of
 # the rows in their order, with one generator, it must give what it gives for all of them at once.
 Merit = Callable[[npt.NDArray[np.float32], np.random.Generator], npt.NDArray[np.floating]]
 
-Strategy = Callable[[Candidates, npt.NDArray[np.int64], int], npt.NDArray[np.int64]]
+# (candidates, quotas [G], seed) -> exactly quotas.sum() distinct row numbers, ascending, quotas[g] of group g.
+Choose = Callable[[Candidates, npt.NDArray[np.int64], int], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A rule that turns what is known of the rows into the rows to keep; call it as `Choose`.
+
+    Attributes:
+        choose: The function.
+        needs: Those of `SIGNALS` that it reads.
+        gated: Whether `gate="auto"` takes likely wrong rows out before it.
+        merit: What it goes by where rows pass by one at a time; None where it must see them side by side.
+    """
+
+    choose: Choose
+    needs: frozenset[str] = frozenset()
+    gated: bool = False
+    merit: Merit | None = None
+
+    def __call__(self, candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+        """The rows to keep."""
+        return self.choose(candidates, quotas, seed)
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def register_strategy(
+    name: str, *, needs: Iterable[str] = (), gated: bool = False, merit: Merit | None = None
+) -> Callable[[Choose], Choose]:
+    """Makes a function known as `SageConfig(strategy=name)`; all strategies of this package come in this way.
+
+    Args:
+        name: Letters, digits and underscores. A name that is there is replaced.
+        needs: What it reads of the `Candidates` besides scores, losses and groups: any of "norms", "sketched" (with
+            the spectrum), "embeddings" and "el2n".
+        gated: Whether `gate="auto"` applies to it.
+        merit: For streams: the function judges each row by `merit(scores, generator)` alone.
+
+    Raises:
+        ConfigError: The name is no word, or something is needed that is not known.
+
+    Example:
+        >>> @register_strategy("short_gradients", needs=["norms"])
+        ... def short_gradients(candidates, quotas, seed):
+        ...     return take_highest(candidates, -candidates.norms, quotas)
+    """
+    if not name.isidentifier():
+        raise ConfigError(f"{name!r} is no name for a strategy", where="name", fix="Use letters, digits and _.")
+    if unknown := sorted(set(needs) - set(SIGNALS)):
+        raise ConfigError(f"Nothing is known of {unknown}", where="needs", fix=f"Use any of {list(SIGNALS)}.")
+
+    def register(choose: Choose) -> Choose:
+        STRATEGIES[name] = Strategy(choose, frozenset(needs), gated, merit)
+        return choose
+
+    return register
 
 
 def take_highest(

@@ -25,6 +25,7 @@ CASES = {
     "projected": (vit, lambda: image_rows(41), {"projection": 4}),
     "exact consensus": (vit, lambda: image_rows(41), {"consensus": "exact"}),
     "fewer shards than processes": (vit, lambda: image_rows(7), {}),
+    "sketched gradients and embeddings": (vit, lambda: image_rows(41), {"strategy": "auto"}),
     "a stream": (vit, lambda: image_rows(41).to_iterable_dataset(), {}),
 }
 
@@ -39,7 +40,14 @@ def spread(model):
 
 def choose(model, rows, **changes):
     collator = pad_tokens if "input_ids" in (rows.column_names or ()) else None
-    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
+    settings = {
+        "strategy": "agreement",
+        "fraction": 0.3,
+        "sketch_size": 8,
+        "batch_size": 5,
+        "shard_size": 8,
+        **changes,
+    }
     selector = SageSelector(model, data_collator=collator, config=SageConfig(**settings), progress=False)
     return selector, selector.select(rows)
 

@@ -47,7 +47,12 @@ def main() -> None:
     ran, run = [], GradientPasses.run_shard
     GradientPasses.run_shard = lambda self, *given: (ran.append(1), run(self, *given))[1]
     config = SageConfig(
-        fraction=0.3, sketch_size=8, batch_size=5, shard_size=8, consensus=os.environ.get("CONSENSUS", "streaming")
+        strategy="agreement",
+        fraction=0.3,
+        sketch_size=8,
+        batch_size=5,
+        shard_size=8,
+        consensus=os.environ.get("CONSENSUS", "streaming"),
     )
     selector = SageSelector(vit(), config=config, checkpoint_dir=checkpoint, progress=False)
     rows = image_rows(70)

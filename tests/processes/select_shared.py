@@ -22,6 +22,8 @@ CASES = {
     "images": (vit, lambda: image_rows(70), {}),
     "tokens": (llama, lambda: token_rows(61), {"group_by": None}),
     "exact consensus": (vit, lambda: image_rows(70), {"consensus": "exact"}),
+    "sketched gradients and embeddings": (vit, lambda: image_rows(70), {"strategy": "auto"}),
+    "clusters": (llama, lambda: token_rows(61), {"group_by": "cluster", "num_clusters": 3, "strategy": "coverage"}),
     "one shard": (vit, lambda: image_rows(20), {"shard_size": 64}),
     "a small sketch": (vit, lambda: image_rows(70), {"sketch_size": 4}),
     "equal groups": (vit, lambda: image_rows(70), {"balance": "equal", "num_examples": 9, "fraction": None}),
@@ -41,7 +43,14 @@ STREAMS = {
 
 
 def choose(model, rows, **changes):
-    settings = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8, **changes}
+    settings = {
+        "strategy": "agreement",
+        "fraction": 0.3,
+        "sketch_size": 8,
+        "batch_size": 5,
+        "shard_size": 8,
+        **changes,
+    }
     collator = pad_tokens if "input_ids" in (rows.column_names or ()) else None
     selector = SageSelector(model, data_collator=collator, config=SageConfig(**settings), progress=False)
     return selector, selector.select(rows)

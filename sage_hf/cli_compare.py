@@ -1,0 +1,251 @@
+"""The shell's `sage-hf compare`: does choosing rows help with this model and these rows?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from datasets.fingerprint import Hasher
+from rich.console import Console
+from torch import nn
+from typer.core import TyperCommand
+
+from .config import SageConfig
+from .errors import ConfigError, DatasetError
+from .files import whole_file
+from .options import INPUT, Inputs, friendly, plain, with_options
+from .processes import Processes, launched
+from .rng import isolated_rng
+from .strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .loading import Loaded
+
+_TRAINING = "Every training"
+_COMPARED = "What is compared"
+# Options of a single selection, which a comparison has several of.
+_NOT_HERE = ("fraction", "num_examples", "strategy")
+
+
+class ListsOfWords(TyperCommand):
+    """Takes the lists of a comparison with spaces as well as with commas: `--fractions 0.05 0.1`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Joins what follows a list's option, as far as it can belong to it, so that arguments may come after."""
+        return super().parse_args(ctx, joined(args))
+
+
+def joined(words: list[str]) -> list[str]:
+    """The words of a shell's line with the lists joined by commas."""
+    belongs = {"--fractions": _is_number, "--strategies": _are_strategies}
+    made: list[str] = []
+    belonging: Callable[[str], bool] | None = None
+    for word in words:
+        if belonging is not None and belonging(word) and made[-1] not in belongs:
+            made[-1] = f"{made[-1].rstrip(',')},{word}"
+            continue
+        if not (belonging is not None and made[-1] in belongs):  # the first word of a list stands as it is
+            belonging = belongs.get(word)
+        made.append(word)
+    return made
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return all(float(part) is not None for part in word.strip(",").split(","))
+    except ValueError:
+        return False
+
+
+def _are_strategies(word: str) -> bool:
+    return all(part in STRATEGIES for part in word.strip(",").split(","))
+
+
+def _without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Takes options away from a command, which gets their defaults."""
+
+    def wrap(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        defaults = {name: signature.parameters[name].default for name in names}
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(**given, **defaults)
+
+        kept = [each for name, each in signature.parameters.items() if name not in names]
+        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        return run
+
+    return wrap
+
+
+@friendly
+@_without(*_NOT_HERE)
+@with_options
+def compare(
+    fractions: Annotated[
+        str, typer.Option(help="Shares of the rows to keep, with spaces or commas.", rich_help_panel=_COMPARED)
+    ] = "0.01,0.05,0.1,0.25",
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Strategies, with spaces or commas; the others are held against random. "
+            f"Known: {', '.join(STRATEGIES)}.",
+            rich_help_panel=_COMPARED,
+        ),
+    ] = "auto,agreement,random",
+    seeds: Annotated[
+        int, typer.Option(help="Trainings of every strategy and share, from --seed on.", rich_help_panel=_COMPARED)
+    ] = 5,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="How far from training on all rows still counts as there.", rich_help_panel=_COMPARED),
+    ] = 0.01,
+    test_split: Annotated[
+        str | None, typer.Option(help="Split of the dataset to judge by.", rich_help_panel=INPUT)
+    ] = None,
+    test_size: Annotated[
+        float | None,
+        typer.Option(help="Instead: the share of the rows to hold out and judge by.", rich_help_panel=INPUT),
+    ] = None,
+    max_steps: Annotated[
+        int, typer.Option(help="Optimizer steps, as many on few rows as on all.", rich_help_panel=_TRAINING)
+    ] = 300,
+    learning_rate: Annotated[
+        float, typer.Option(help="At the start; it falls linearly to 0.", rich_help_panel=_TRAINING)
+    ] = 5e-5,
+    train_batch_size: Annotated[int, typer.Option(help="Rows a step and process.", rich_help_panel=_TRAINING)] = 32,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the trainings, the picture and the card; a killed run goes on from it."
+        ),
+    ] = Path("out/compare"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete trainings with other settings that are there.")
+    ] = False,
+    *,
+    inputs: Inputs,
+    config: SageConfig,
+) -> None:
+    """Does choosing rows help here? Train on what strategies keep, on random rows and on all, and compare.
+
+    Rows are scored once. Then the checkpoint is trained anew for every strategy, share and seed, each time for as many
+    steps, and judged by the test rows: by accuracy where rows have a class, else by the mean loss. A table, a picture
+    and a recommendation come out; what is finished stays in the folder, where the same command goes on.
+
+    `sage-hf compare distilbert-base-uncased stanfordnlp/imdb --test-split test --warmup-steps 200 --seeds 3`
+    """
+    from .compare import compare as run
+
+    inputs.check()
+    if (test_split is None) == (test_size is None):
+        raise ConfigError(
+            f"{'Neither' if test_split is None else 'Both'} of --test-split and --test-size was given",
+            where="--test-split, --test-size",
+            fix="Say which rows to judge by: --test-split test, or --test-size 0.2 to hold a fifth out.",
+        )
+    shares = [_number(part) for part in fractions.split(",") if part]
+    state = launched()
+    console = Console(stderr=True, quiet=not state.is_main_process)
+    train, test = _load_both(inputs, test_split, test_size, config.seed)
+    with isolated_rng(config.seed):  # a head that the checkpoint lacks is the same in every run
+        loaded = inputs.load_model(train, state.device, console)
+    _warm_up_once(inputs, loaded, train, config, output, console)
+    comparison = run(
+        loaded.model,
+        train,
+        test,
+        build_model=lambda seed: _load_again(inputs, train, str(next(loaded.model.parameters()).device)),
+        fractions=shares,
+        strategies=[part for part in strategies.split(",") if part],
+        seeds=seeds,
+        processing_class=loaded.processing_class,
+        config=config,
+        training={
+            "max_steps": max_steps,
+            "learning_rate": learning_rate,
+            "per_device_train_batch_size": train_batch_size,
+        },
+        tolerance=tolerance,
+        output=output,
+        overwrite=overwrite,
+    )
+    if state.is_main_process:
+        Console().print(comparison.table())
+        Console().print(plain(comparison.recommendation))
+        Console().print(f"Written to {output}.", markup=False)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, seed: int) -> tuple[Dataset, Dataset]:
+    """The rows to choose from, and those to judge by."""
+    from .data import check_dataset
+    from .loading import load_rows
+
+    name, revision = inputs.dataset_name, inputs.revision
+    rows = check_dataset(load_rows(inputs.dataset, inputs.split, name, revision=revision))
+    if test_split is not None:
+        if test_split == inputs.split or Path(inputs.dataset).is_file():
+            raise DatasetError(
+                f"There is no split {test_split!r} besides the training rows",
+                where="--test-split",
+                fix="Use --test-size 0.2 to hold a fifth of the rows out.",
+            )
+        return rows, check_dataset(load_rows(inputs.dataset, test_split, name, revision=revision))
+    assert test_size is not None
+    if not 0.0 < test_size < 1.0:
+        raise ConfigError(
+            f"test_size is {test_size}", where="--test-size", fix="Give a share of the rows above 0 and below 1."
+        )
+    if len(rows) < 2:
+        raise DatasetError("One row cannot be parted", where="--test-size", fix="Give more rows, or a --test-split.")
+    parts = rows.train_test_split(test_size=test_size, seed=seed)
+    return parts["train"], parts["test"]
+
+
+def _warm_up_once(
+    inputs: Inputs, loaded: Loaded, rows: Dataset, config: SageConfig, output: Path, console: Console
+) -> None:
+    """The warm-up, or its end as a run before left it: on a GPU, another would end with other weights and scores."""
+    from safetensors.torch import load_model, save_model
+
+    from .fingerprint import dataset_digest, model_fingerprint
+
+    if not inputs.warms_up:
+        inputs.warm_up(loaded, rows, config, console)  # has a word on new heads
+        return
+    about = (inputs.warmup_steps, inputs.warmup_fraction, inputs.warmup_learning_rate, config.to_dict())
+    key = Hasher.hash((about, model_fingerprint(loaded.model), dataset_digest(rows), launched().num_processes))
+    path = output / f".warmed-up-{key}.safetensors"
+    everyone = Processes(nn.Identity())
+    if everyone.most(int(path.exists())):
+        load_model(loaded.model, path, device=str(next(loaded.model.parameters()).device))
+        console.print("Warm-up: as a run before left it.")
+        return
+    inputs.warm_up(loaded, rows, config, console)
+    if launched().is_main_process:
+        with whole_file(path, "Choose a folder that can be written to.") as part:
+            save_model(loaded.model, str(part))
+    everyone.wait()
+
+
+def _load_again(inputs: Inputs, rows: Dataset, device: str) -> nn.Module:
+    """The checkpoint as it was, without the warm-up; a head that it lacks is drawn by the seed that is set."""
+    from .loading import load_model
+
+    return load_model(inputs.model, rows, inputs.task, device, inputs.dtype, inputs.model_revision).model
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"A fraction is {text!r}", where="--fractions", fix="Give numbers, 0.05 say.") from None

@@ -1,0 +1,202 @@
+"""Which rows are likely wrong, and how many: what the gate takes out before rows are chosen.
+
+A row with a class is doubted by two: the scoring model, and a classifier that has not seen the row (logistic
+regression on the scoring model's embeddings, in five folds). Their log odds are averaged, which found wrong labels
+better than either alone, than the loss and than agreement (AUC 0.96 to 1.00 on digits and text with 5 to 20 % of wrong
+labels). A row is suspect where another class is `ODDS` times as likely as its label. Nothing fixes the share of rows
+that go: easy clean data loses 3 %, easy data with a fifth of wrong labels a fifth, hard data its doubtful rows, too,
+without which a model learned better at every budget up to a half.
+
+A row without a class is doubted by a mixture of two kinds of rows in the plane of loss and agreement: those that learn
+hard and pull against their group, if these are a kind of their own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
+
+from .config import SageConfig
+from .material import Material
+from .strategies import Candidates, Vectors
+from .strategies.base import PartOf
+from .strategies.coverage import Centred
+
+# A row is suspect where the classifier finds another class this many times as likely as the row's own.
+ODDS = 1.5
+# Doubt p_other / (p_other + p_own) at these odds.
+SUSPECT = ODDS / (1 + ODDS)
+_FOLDS = 5
+# Rows of a class below which nobody can say that one of them is wrong.
+_LEAST_ROWS = 2 * _FOLDS
+# Rows that a fold's classifier learns from at most, and numbers in them.
+_MOST_ROWS = 20_000
+_MOST_NUMBERS = 2**24
+_BLOCK_ROWS = 2**14
+_STRENGTH = 10.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found.
+
+    Attributes:
+        doubts: [M] in [0, 1], how likely a row is wrong; 0.5 where its label and the best other are as likely.
+        suspects: [M], whether the row is to go.
+        method: How the doubts were found: "cross-fold", "mixture" or "share".
+    """
+
+    doubts: npt.NDArray[np.float64]
+    suspects: npt.NDArray[np.bool_]
+    method: str
+
+
+def judge(config: SageConfig, material: Material, candidates: Candidates) -> Verdict:
+    """Doubts every candidate, and says which are to go.
+
+    Args:
+        config: The gate: "auto" takes those that are suspect, a share that share of each group, the most doubted.
+        material: Of all rows; their classes and embeddings, where there are any.
+        candidates: The rows to judge.
+    """
+    rows = candidates.rows
+    if material.labels is not None and material.embeddings is not None:
+        doubts = cross_fold_doubts(PartOf(material.embeddings, rows), material.labels[rows], config.seed)
+        if material.doubts is not None:
+            doubts = joined_doubts(doubts, material.doubts[rows])
+        method = "cross-fold"
+    else:
+        doubts = mixture_doubts(candidates.losses, candidates.scores, config.seed)
+        method = "mixture"
+    if config.gate == "auto":
+        return Verdict(doubts, doubts > SUSPECT, method)
+    assert isinstance(config.gate, float)
+    suspects = np.zeros(len(rows), dtype=bool)
+    for group in np.unique(candidates.groups):
+        members = np.flatnonzero(candidates.groups == group)
+        count = int(config.gate * len(members) + 0.5)
+        suspects[members[np.argsort(-doubts[members], kind="stable")[:count]]] = True
+    return Verdict(doubts, suspects, method)
+
+
+def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:
+    """The candidates without the suspects; where a group's quota needs some of these, its least doubted stay."""
+    stays = ~verdict.suspects
+    left = np.bincount(candidates.groups[stays], minlength=len(quotas))
+    for group in np.flatnonzero(left < quotas):
+        out = np.flatnonzero((candidates.groups == group) & ~stays)
+        order = np.argsort(verdict.doubts[out], kind="stable")
+        stays[out[order[: quotas[group] - left[group]]]] = True
+    return candidates.where(np.flatnonzero(stays))
+
+
+def cross_fold_doubts(embeddings: Vectors, labels: npt.NDArray[np.integer], seed: int) -> npt.NDArray[np.float64]:
+    """[M] doubts of `cross_fold`, arguments as there."""
+    return cross_fold(embeddings, labels, seed)[0]
+
+
+def cross_fold(
+    embeddings: Vectors, labels: npt.NDArray[np.integer], seed: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """How likely each row's label is wrong, by a classifier that has not seen the row.
+
+    Args:
+        embeddings: [M, H].
+        labels: [M] classes, any integers.
+        seed: Of the folds.
+
+    Returns:
+        [M] doubts p_other / (p_other + p_own) in [0, 1], with the likeliest other class; 0 in a class of fewer than
+        10 rows, of which none can be told to be wrong, and where all rows are of one class. And [M] that other class,
+        as a place among the sorted distinct labels; the row's own where nothing is doubted.
+    """
+    classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    doubts, others = np.zeros(len(labels)), codes.astype(np.int64)
+    judged = sizes[codes] >= _LEAST_ROWS
+    if np.count_nonzero(sizes >= _LEAST_ROWS) < 2:
+        return doubts, others
+    generator = np.random.default_rng(seed)
+    folds = _stratified_folds(codes, generator)
+    vectors = Centred(embeddings, _BLOCK_ROWS)
+    most = min(_MOST_ROWS, max(_LEAST_ROWS * len(classes), _MOST_NUMBERS // embeddings.shape[1]))
+    for fold in range(_FOLDS):
+        known, asked = np.flatnonzero((folds != fold) & judged), np.flatnonzero((folds == fold) & judged)
+        if len(known) > most:
+            known = np.sort(generator.choice(known, most, replace=False))
+        model = LogisticRegression(C=_STRENGTH, max_iter=200)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(vectors[known], codes[known])
+        place = np.full(len(classes), -1)
+        place[model.classes_] = np.arange(len(model.classes_))
+        for start in range(0, len(asked), _BLOCK_ROWS):
+            block = asked[start : start + _BLOCK_ROWS]
+            probabilities = model.predict_proba(vectors[block])
+            here, column = np.arange(len(block)), place[codes[block]]
+            own = np.where(column >= 0, probabilities[here, column], 0.0)
+            probabilities[here[column >= 0], column[column >= 0]] = 0.0
+            other = probabilities.max(1)
+            others[block] = model.classes_[probabilities.argmax(1)]
+            doubts[block] = other / np.maximum(other + own, np.finfo(float).tiny)
+    return doubts, others
+
+
+def joined_doubts(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Two doubts of each row as one, by the mean of their log odds: [M] in [0, 1].
+
+    Where `one` is 0 (nothing can be told) or `other` is NaN (the row has no class), `one` stands.
+    """
+    least = 1e-6
+    odds = [
+        np.log(doubt / (1 - doubt)) for doubt in (np.clip(one, least, 1 - least), np.clip(other, least, 1 - least))
+    ]
+    both = 1 / (1 + np.exp(-(odds[0] + odds[1]) / 2))
+    return np.where((one == 0) | np.isnan(other), one, both)
+
+
+def _stratified_folds(codes: npt.NDArray[np.integer], generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """[M] folds in [0, 5); each class is spread evenly over them."""
+    order = generator.permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    folds = np.empty(len(codes), dtype=np.int64)
+    folds[order] = np.arange(len(codes)) % _FOLDS
+    return folds
+
+
+def mixture_doubts(
+    losses: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], seed: int
+) -> npt.NDArray[np.float64]:
+    """How likely each row is of the worse of two kinds, higher in loss and lower in agreement.
+
+    Args:
+        losses: [M].
+        scores: [M] agreement.
+        seed: Of the mixture's beginning.
+
+    Returns:
+        [M] in [0, 1]; all 0 where one kind of rows explains the plane of loss and agreement as well (by the Bayesian
+        information criterion), or where the worse kind is the majority.
+    """
+    plane = np.stack([losses, scores], axis=1).astype(np.float64)
+    spread = plane.std(0)
+    nothing = np.zeros(len(losses))
+    if len(losses) < _LEAST_ROWS or not (spread > 0).all():
+        return nothing
+    plane = (plane - plane.mean(0)) / spread
+    sample = plane
+    if len(plane) > _MOST_ROWS:
+        sample = plane[np.random.default_rng(seed).choice(len(plane), _MOST_ROWS, replace=False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        one, two = (GaussianMixture(kinds, n_init=3, random_state=seed).fit(sample) for kinds in (1, 2))
+    worse = int(np.argmax(two.means_[:, 0] - two.means_[:, 1]))
+    apart = two.means_[worse] - two.means_[1 - worse]
+    if two.bic(sample) >= one.bic(sample) or two.weights_[worse] > 0.5 or apart[0] < 0 or apart[1] > 0:
+        return nothing
+    return np.asarray(two.predict_proba(plane)[:, worse])

@@ -1,0 +1,117 @@
+"""Rows that stand for all others of their group: k-means with as many centres as the quota, the row nearest to each.
+
+Measured on digits and on text (5 seeds, 1 to 50 % kept): rows near the centres of as many clusters beat the highest
+agreement at every budget, once likely wrong rows are taken out before (the gate); without the gate, coverage collects
+the wrong rows, because they lie far from all others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .base import Candidates, Vectors, register_strategy
+from .parts import nearest_to_centres, pick_within_groups
+
+# The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
+# decide everything; at 0 noise counts as much as signal. 0.25 was as good as the best on all tasks.
+COVERAGE_POWER = 0.25
+# Directions with less than this share of the largest singular value hold rounding alone.
+_LEAST = 1e-6
+
+
+class GradientDirections:
+    """Unit sketched gradients, their directions weighted for comparison, [M, l].
+
+    Args:
+        sketched: [M, l] z, weighted by the singular values to the power `spectrum_power`, or 1 where that is None.
+        spectrum: [l] singular values, the largest 1.
+        spectrum_power: What the user wants them raised to; None for `COVERAGE_POWER`.
+    """
+
+    def __init__(self, sketched: Vectors, spectrum: npt.NDArray[np.float32], spectrum_power: float | None) -> None:
+        self._sketched = sketched
+        exponent = COVERAGE_POWER - 1.0 if spectrum_power is None else 0.0
+        self._weights = spectrum_weights(spectrum, exponent)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, l)."""
+        return self._sketched.shape
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return unit_rows(self._sketched[positions] * self._weights)
+
+
+class Centred:
+    """Unit embeddings around their mean, [M, H]: what all rows share tells none from another."""
+
+    def __init__(self, embeddings: Vectors, block_rows: int = 2**14) -> None:
+        self._embeddings = embeddings
+        count, width = embeddings.shape
+        total = np.zeros(width, dtype=np.float64)
+        for start in range(0, count, block_rows):
+            total += embeddings[np.arange(start, min(start + block_rows, count))].sum(0, dtype=np.float64)
+        self._mean = (total / max(1, count)).astype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, H)."""
+        return self._embeddings.shape
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return unit_rows(self._embeddings[positions] - self._mean)
+
+
+class SideBySide:
+    """Two kinds of vectors as one, [M, width + width]; between unit vectors, distances count both alike."""
+
+    def __init__(self, one: Vectors, other: Vectors) -> None:
+        self._parts = (one, other)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, the sum of the widths)."""
+        return self._parts[0].shape[0], sum(part.shape[1] for part in self._parts)
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return np.concatenate([part[positions] for part in self._parts], axis=1)
+
+
+def spectrum_weights(spectrum: npt.NDArray[np.float32], exponent: float) -> npt.NDArray[np.float32]:
+    """[l] singular values, the largest 1, to a power; 0 for directions that hold rounding alone."""
+    usable = spectrum > _LEAST
+    return np.where(usable, np.where(usable, spectrum, 1.0) ** exponent, 0.0).astype(np.float32)
+
+
+def unit_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows scaled to length 1; rows of zeros stay zeros."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
+def gradient_directions(candidates: Candidates) -> GradientDirections:
+    """What coverage compares the candidates' gradients by, [M, l]."""
+    assert candidates.sketched is not None and candidates.spectrum is not None
+    return GradientDirections(candidates.sketched, candidates.spectrum, candidates.spectrum_power)
+
+
+@register_strategy("auto", needs=["sketched", "embeddings"], gated=True)
+def auto(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """The default: likely wrong rows out, then coverage of embeddings and sketched gradients side by side."""
+    assert candidates.embeddings is not None
+    both = SideBySide(Centred(candidates.embeddings), gradient_directions(candidates))
+    return pick_within_groups(candidates, both, quotas, seed, nearest_to_centres)
+
+
+@register_strategy("coverage", needs=["sketched"], gated=True)
+def coverage(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Likely wrong rows out, then coverage of the sketched gradients alone."""
+    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, nearest_to_centres)
+
+
+@register_strategy("embedding_kmeans", needs=["embeddings"])
+def embedding_kmeans(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Baseline: coverage of the embeddings alone, and no gate."""
+    assert candidates.embeddings is not None
+    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, nearest_to_centres)

@@ -1,0 +1,128 @@
+"""Baselines that compare rows with each other: k-center, herding, GradMatch and CRAIG.
+
+Each sees one group at a time, and of a large group parts (see `parts`), where their papers see all rows at once:
+that is what keeps them possible at all on large datasets. Their papers weight the rows that they keep; here rows are
+kept or not, as for every strategy.
+"""
+
+from __future__ import annotations
+
+import heapq
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import orthogonal_mp_gram
+
+from .base import Candidates, register_strategy
+from .coverage import Centred, gradient_directions, unit_rows
+from .parts import pick_within_groups
+
+
+@register_strategy("k_center", needs=["embeddings"])
+def k_center(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Greedy k-center on embeddings: the row farthest from all chosen, again and again (Sener and Savarese,
+    arXiv 1708.00489); from the row nearest to the mean on.
+    """
+    assert candidates.embeddings is not None
+    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, _farthest)
+
+
+def _farthest(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+    chosen = [int(((x - x.mean(0)) ** 2).sum(1).argmin())]
+    distance = np.full(len(x), np.inf, dtype=np.float32)
+    while len(chosen) < count:
+        distance = np.minimum(distance, ((x - x[chosen[-1]]) ** 2).sum(1))
+        distance[chosen[-1]] = -1.0  # a row that equals a chosen one is at 0, and may still be needed
+        chosen.append(int(distance.argmax()))
+    return np.array(chosen)
+
+
+@register_strategy("herding", needs=["embeddings"])
+def herding(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Herding on embeddings: the row that keeps the mean of the chosen nearest to the group's (Welling 2009)."""
+    assert candidates.embeddings is not None
+    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, _herd)
+
+
+def _herd(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+    mean = x.mean(0, dtype=np.float64)
+    taken = np.zeros(len(x), dtype=bool)
+    total = np.zeros_like(mean)
+    chosen = []
+    for step in range(1, count + 1):
+        gain = x @ (step * mean - total)
+        gain[taken] = -np.inf
+        best = int(gain.argmax())
+        chosen.append(best)
+        taken[best] = True
+        total += x[best]
+    return np.array(chosen)
+
+
+@register_strategy("grad_match", needs=["sketched", "norms"])
+def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """GradMatch: orthogonal matching pursuit of the group's gradient in the sketch (Killamsetty et al., arXiv
+    2103.00123). Where the residual is gone before the quota is full, it begins again with the rows that are left.
+    """
+    assert candidates.sketched is not None and candidates.norms is not None
+    return pick_within_groups(candidates, _Lengths(candidates), quotas, seed, _match)
+
+
+class _Lengths:
+    """Sketched gradients with their lengths, [M, l]; the longest of all rows has length about 1."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        assert candidates.sketched is not None and candidates.norms is not None
+        self._sketched = candidates.sketched
+        self._norms = candidates.norms / max(float(candidates.norms.max()), np.finfo(np.float32).tiny)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._sketched.shape
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return np.asarray(self._sketched[positions] * self._norms[positions][:, None])
+
+
+def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+    x = x.astype(np.float64)
+    gram, target = x @ x.T, x @ x.sum(0)
+    left = np.arange(len(x))
+    chosen: list[int] = []
+    while len(chosen) < count:
+        most = min(count - len(chosen), x.shape[1], len(left))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the residual is gone: as many as are found
+            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], target[left], n_nonzero_coefs=most)
+        found = left[np.flatnonzero(weights)]
+        if not len(found):
+            found = left[: count - len(chosen)]  # gradients of zero: none is better than another
+        chosen += found.tolist()
+        left = np.setdiff1d(left, found)
+    return np.array(chosen)
+
+
+@register_strategy("craig", needs=["sketched"])
+def craig(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """CRAIG: facility location on sketched gradients, greedily (Mirzasoleiman et al., arXiv 1906.01827)."""
+    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, _locate)
+
+
+def _locate(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Maximises the sum over rows of the similarity to the nearest chosen row; lazily, with the same result."""
+    similarity = 1.0 + unit_rows(x) @ unit_rows(x).T  # in [0, 2]
+    served = np.zeros(len(x), dtype=np.float32)
+    # A row's gain only falls as others are chosen: an old gain bounds it from above.
+    queue = [(-float(gain), row, 0) for row, gain in enumerate(similarity.sum(1, dtype=np.float64))]
+    heapq.heapify(queue)
+    chosen: list[int] = []
+    while len(chosen) < count:
+        gain, row, seen = heapq.heappop(queue)
+        if seen < len(chosen):
+            gain = -float(np.maximum(similarity[row] - served, 0.0).sum(dtype=np.float64))
+            heapq.heappush(queue, (gain, row, len(chosen)))
+            continue
+        chosen.append(row)
+        served = np.maximum(served, similarity[row])
+    return np.array(chosen)
