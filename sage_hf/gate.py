@@ -7,8 +7,8 @@ labels). A row is suspect where another class is `ODDS` times as likely as its l
 that go: easy clean data loses 3 %, easy data with a fifth of wrong labels a fifth, hard data its doubtful rows, too,
 without which a model learned better at every budget up to a half.
 
-A row without a class is doubted by a mixture of two kinds of rows in the plane of loss and agreement: those that learn
-hard and pull against their group, if these are a kind of their own.
+A row without a class is doubted where its loss belongs to a kind of rows that is harder to learn than most, if there
+are two kinds at all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .strategies.base import PartOf
 from .strategies.coverage import Centred
 
 # A row is suspect where the classifier finds another class this many times as likely as the row's own.
-ODDS = 1.5
+ODDS = 2.0
 # Doubt p_other / (p_other + p_own) at these odds.
 SUSPECT = ODDS / (1 + ODDS)
 _FOLDS = 5
@@ -72,7 +72,7 @@ def judge(config: SageConfig, material: Material, candidates: Candidates) -> Ver
             doubts = joined_doubts(doubts, material.doubts[rows])
         method = "cross-fold"
     else:
-        doubts = mixture_doubts(candidates.losses, candidates.scores, config.seed)
+        doubts = mixture_doubts(candidates.losses, config.seed)
         method = "mixture"
     if config.gate == "auto":
         return Verdict(doubts, doubts > SUSPECT, method)
@@ -169,34 +169,34 @@ def _stratified_folds(codes: npt.NDArray[np.integer], generator: np.random.Gener
     return folds
 
 
-def mixture_doubts(
-    losses: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], seed: int
-) -> npt.NDArray[np.float64]:
-    """How likely each row is of the worse of two kinds, higher in loss and lower in agreement.
+def mixture_doubts(losses: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float64]:
+    """How likely each row is of a kind that is harder to learn than most.
+
+    A mixture of two normal distributions of the losses. (Agreement as a second axis found fewer of the spoilt rows:
+    AUC 0.80 against 0.85 on docstrings with a fifth of the rows shuffled.)
 
     Args:
         losses: [M].
-        scores: [M] agreement.
         seed: Of the mixture's beginning.
 
     Returns:
-        [M] in [0, 1]; all 0 where one kind of rows explains the plane of loss and agreement as well (by the Bayesian
-        information criterion), or where the worse kind is the majority.
+        [M] in [0, 1]; all 0 where one kind of rows explains the losses as well (by the Bayesian information
+        criterion), or where the harder kind is the majority.
     """
-    plane = np.stack([losses, scores], axis=1).astype(np.float64)
-    spread = plane.std(0)
     nothing = np.zeros(len(losses))
-    if len(losses) < _LEAST_ROWS or not (spread > 0).all():
+    values = losses.astype(np.float64)[:, None]
+    if len(values) < _LEAST_ROWS or not values.std() > 0:
         return nothing
-    plane = (plane - plane.mean(0)) / spread
-    sample = plane
-    if len(plane) > _MOST_ROWS:
-        sample = plane[np.random.default_rng(seed).choice(len(plane), _MOST_ROWS, replace=False)]
+    values = (values - values.mean()) / values.std()
+    sample = values
+    if len(values) > _MOST_ROWS:
+        sample = values[np.random.default_rng(seed).choice(len(values), _MOST_ROWS, replace=False)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         one, two = (GaussianMixture(kinds, n_init=3, random_state=seed).fit(sample) for kinds in (1, 2))
-    worse = int(np.argmax(two.means_[:, 0] - two.means_[:, 1]))
-    apart = two.means_[worse] - two.means_[1 - worse]
-    if two.bic(sample) >= one.bic(sample) or two.weights_[worse] > 0.5 or apart[0] < 0 or apart[1] > 0:
+    harder = int(np.argmax(two.means_[:, 0]))
+    if two.bic(sample) >= one.bic(sample) or two.weights_[harder] > 0.5:
         return nothing
-    return np.asarray(two.predict_proba(plane)[:, worse])
+    # A wide kind reaches below the other one, too: easy rows are not doubted.
+    is_hard = values[:, 0] > two.means_[1 - harder, 0]
+    return np.where(is_hard, two.predict_proba(values)[:, harder], 0.0)

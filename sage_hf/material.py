@@ -60,6 +60,7 @@ class Material:
             spectrum=self.spectrum,
             embeddings=None if self.embeddings is None else PartOf(self.embeddings, rows),
             el2n=None if self.el2n is None else self.el2n[rows],
+            has_classes=self.labels is not None,
             spectrum_power=spectrum_power,
         )
 

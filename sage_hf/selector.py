@@ -357,8 +357,7 @@ class SageSelector:
         self._fitted = time.perf_counter()
         about = (self._passes, source, self._groups, self._matrix, self.directions)
         material = gather_material(*about, self._spectrum, needs, self._exact)
-        if needs & {"embeddings", "el2n"}:
-            material.labels = find_labels(self.collector.model, dataset)
+        material.labels = find_labels(self.collector.model, dataset)
         if isinstance(target, Mapping):
             material.shares = np.array([(target_shares or {}).get(name, 1.0) for name in target])
         self._exact = None

@@ -39,9 +39,9 @@ class Suspects:
         dataset: The N rows.
         column: Of the labels.
         doubts: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not seen
-            the row; above 0.6 another class is 1.5 times as likely.
+            the row; above 2/3 another class is twice as likely.
         suggestions: [N] the likeliest other class, as the column holds it.
-        rows: [S] row numbers of the suspects (doubt above 0.6), the most doubted first.
+        rows: [S] row numbers of the suspects (doubt above 2/3), the most doubted first.
     """
 
     dataset: Dataset

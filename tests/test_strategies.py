@@ -8,7 +8,7 @@ from sage_hf.budget import allocate_quotas
 from sage_hf.errors import ConfigError
 from sage_hf.strategies import STRATEGIES, Candidates, parts, register_strategy, take_highest
 from sage_hf.strategies.coverage import COVERAGE_POWER, Centred, GradientDirections, SideBySide
-from sage_hf.strategies.parts import cluster, divided, nearest_to_centres, pick_within_groups
+from sage_hf.strategies.parts import by_density, cluster, divided, nearest_to_centres, pick_within_groups
 from sage_hf.strategies.representation import _farthest, _herd, _locate, _match
 
 # Those that sort rows by one number: a smaller budget's rows lie inside a larger one's.
@@ -112,6 +112,24 @@ def test_the_row_nearest_to_each_centre_is_kept():
         mine = np.flatnonzero(code == code[row])
         distance = ((x[mine] - x[mine].mean(0)) ** 2).sum(1)
         assert mine[distance.argmin()] == row
+
+
+@settings(max_examples=30)
+@given(rows=st.integers(1, 80), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_density_is_kept_where_much_is_kept(rows, share, seed):
+    x = np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32)
+    count = max(1, int(share * rows))
+    chosen = by_density(x, count, seed)
+    assert len(set(chosen.tolist())) == count
+    if count <= rows // parts.ROWS_PER_CLUSTER:
+        assert np.array_equal(chosen, nearest_to_centres(x, count, seed))
+
+
+def test_half_of_a_dense_and_a_sparse_cloud_is_half_of_each():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([0.01 * rng.normal(size=(180, 4)), 5 + rng.normal(size=(60, 4))]).astype(np.float32)
+    assert (by_density(x, 120, 0) < 180).sum() == pytest.approx(90, abs=12)
+    assert (nearest_to_centres(x, 120, 0) < 180).sum() < 80  # covering space, not rows
 
 
 def test_singular_values_are_raised_to_the_power_that_is_wanted():

@@ -32,7 +32,7 @@ def test_most_wrong_labels_are_found_and_come_first(digits, found):
     assert digits.is_wrong[found.rows[:50]].mean() > 0.8
     assert np.isin(np.flatnonzero(digits.is_wrong), found.rows).mean() > 0.8
     assert (np.diff(found.doubts[found.rows]) <= 0).all()
-    assert (found.doubts > 0.6).sum() == len(found)
+    assert (found.doubts > 2 / 3).sum() == len(found)
 
 
 def test_the_suggestion_is_mostly_the_right_class(digits, found):
@@ -85,10 +85,7 @@ def test_a_language_model_has_no_suspects():
 
 def test_the_shell_lists_and_writes_them(tmp_path):
     rng = np.random.default_rng(0)
-    rows = [
-        {"pixel_values": (rng.normal(size=(1, 8, 8)) + 3 * (n % 2)).tolist(), "label": n % 2}
-        for n in range(60)
-    ]
+    rows = [{"pixel_values": (rng.normal(size=(1, 8, 8)) + 3 * (n % 2)).tolist(), "label": n % 2} for n in range(60)]
     for row in rows[:4]:
         row["label"] = 1 - row["label"]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -214,7 +214,7 @@ def language(seed: int, share: float) -> Prepared:
         return model
 
     train, scorer = rows(kept), build(0)
-    warm_up(scorer, train, steps=60, learning_rate=1e-3, batch_size=16)
+    warm_up(scorer, train, steps=60, learning_rate=1e-3, batch_size=16, data_collator=pad)
     return Prepared(train, rows(held), spoilt, scorer, build, pad)
 
 

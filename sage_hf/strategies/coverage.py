@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Candidates, Vectors, register_strategy
-from .parts import nearest_to_centres, pick_within_groups
+from .parts import Pick, by_density, nearest_to_centres, pick_within_groups
 
 # The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
 # decide everything; at 0 noise counts as much as signal. 0.25 was as good as the best on all tasks.
@@ -101,13 +101,18 @@ def auto(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> np
     """The default: likely wrong rows out, then coverage of embeddings and sketched gradients side by side."""
     assert candidates.embeddings is not None
     both = SideBySide(Centred(candidates.embeddings), gradient_directions(candidates))
-    return pick_within_groups(candidates, both, quotas, seed, nearest_to_centres)
+    return pick_within_groups(candidates, both, quotas, seed, _pick(candidates))
 
 
 @register_strategy("coverage", needs=["sketched"], gated=True)
 def coverage(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Likely wrong rows out, then coverage of the sketched gradients alone."""
-    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, nearest_to_centres)
+    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, _pick(candidates))
+
+
+def _pick(candidates: Candidates) -> Pick:
+    """Classes are told apart by their borders, language is learned by how common things are."""
+    return nearest_to_centres if candidates.has_classes else by_density
 
 
 @register_strategy("embedding_kmeans", needs=["embeddings"])
