@@ -14,6 +14,7 @@ from .stream_selection import StreamSelection
 from .suspects import Suspects, find_suspects
 from .trainer import SageMixin, SageTrainer
 from .training_args import SageArguments, SageTrainingArguments
+from .trajectory import select_over
 
 __version__ = "0.1.0"
 
@@ -37,4 +38,5 @@ __all__ = [
     "find_suspects",
     "per_example_loss",
     "register_strategy",
+    "select_over",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,10 +18,14 @@ from . import __version__
 from .cli_compare import ListsOfWords, compare
 from .config import SageConfig
 from .errors import ConfigError
-from .options import INPUT, Inputs, friendly, plain, with_options
+from .options import INPUT, Inputs, friendly, load_targets, plain, with_options
 from .processes import launched
 from .report import summary
 from .reproduce import select_command
+
+if TYPE_CHECKING:
+    from .selection import Selection
+    from .stream_selection import StreamSelection
 
 app = typer.Typer(
     name="sage-hf",
@@ -33,6 +37,7 @@ app = typer.Typer(
 )
 
 _HUB = "On the Hub"
+_AIM = "Towards a target, and by several checkpoints"
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
 
@@ -56,6 +61,23 @@ def select(
             "--streaming", help="Read rows as they are needed, of any number of them.", rich_help_panel=INPUT
         ),
     ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="File, folder or Hub id of a few rows of what the model is to be good at; several with commas.",
+            rich_help_panel=_AIM,
+        ),
+    ] = None,
+    target_shares: Annotated[
+        str | None, typer.Option(help="Of several targets, how much of the budget each gets.", rich_help_panel=_AIM)
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Earlier checkpoints of the same training, with commas: scores are the mean over these and MODEL.",
+            rich_help_panel=_AIM,
+        ),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(help="Dataset repository for the result; `sage-hf push` can do more.", rich_help_panel=_HUB),
@@ -74,12 +96,15 @@ def select(
 
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
+    from datasets import Dataset
+
     from .budget import resolve_budget
     from .hub import check_push
     from .loading import load_rows
     from .provenance import describe_origin
     from .selection_folder import check_output
     from .selector import SageSelector
+    from .trajectory import select_over
 
     check_output(output, overwrite)
     inputs.check()
@@ -93,6 +118,13 @@ def select(
             where="--streaming",
             fix="Name a checkpoint that was trained on the task, or read without --streaming.",
         )
+    if streaming and (target or checkpoints):
+        raise ConfigError(
+            "A stream has neither target nor several checkpoints yet",
+            where="--streaming",
+            fix="Read without --streaming.",
+        )
+    aims = load_targets(target, target_shares, inputs)
     if push_to_hub is not None and state.is_main_process:
         check_push(push_to_hub, describe_origin(rows), overwrite=overwrite)
     loaded = inputs.load_model(rows, state.device, console)
@@ -102,19 +134,22 @@ def select(
     unfinished = place.with_name(f".{place.name}-unfinished")
     if state.is_main_process and unfinished.exists():
         console.print(f"Going on from {plain(str(unfinished))}, where it fits.")
-    selector = SageSelector(
-        loaded.model,
-        processing_class=loaded.processing_class,
-        config=config,
-        cache_dir=cache_dir,
-        checkpoint_dir=unfinished,
-    )
-    selection = selector.select(rows)
+    about: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
+    about |= {"cache_dir": cache_dir, "checkpoint_dir": unfinished}
+    selection: Selection | StreamSelection
+    if isinstance(rows, Dataset):
+        models = [*inputs.load_earlier(checkpoints, rows, state.device), loaded.model]
+        selection = select_over(models, rows, **aims, **about)
+    else:
+        selection = SageSelector(loaded.model, **about).select(rows)
     options = {
         "dataset_name": inputs.dataset_name,
         "split": inputs.split if inputs.split != "train" else None,
         "task": inputs.task,
         "streaming": streaming,
+        "target": target,
+        "target_shares": target_shares,
+        "checkpoints": checkpoints,
         "dtype": inputs.dtype if inputs.dtype != "auto" else None,
         "warmup_steps": inputs.warmup_steps,
         "warmup_fraction": inputs.warmup_fraction,

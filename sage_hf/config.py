@@ -49,10 +49,10 @@ class SageConfig:
         fraction: Share of the rows to keep, in (0, 1].
         num_examples: Number of rows to keep.
         strategy: Rule that chooses rows. "auto" (the default): likely wrong rows out, then the rows nearest to the
-            centres of as many clusters as there are rows to keep, in embeddings and sketched gradients side by side;
-            of a stream, "agreement". "agreement": the paper's. "coverage": as auto, by gradients alone. "random",
-            "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match", "craig", "herding" and "embedding_kmeans":
-            baselines. Or one of your own (`register_strategy`).
+            centres of as many clusters as there are rows to keep, by embeddings and sketched gradients side by side;
+            of a stream, and towards a target, as "agreement". "agreement": the paper's. "coverage": as auto, by
+            gradients alone. "random", "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match",
+            "craig", "herding" and "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
         gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, for the
             strategies that are made for it (auto and coverage); data without such rows loses none. A share in (0, 1):
             of each group the most doubted, for any strategy. None: no rows.

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from datasets import Array3D, ClassLabel, Dataset, Features
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 
 from .config import SageConfig
-from .errors import ConfigError
 from .pictures import KEPT_COLOUR
 from .selection import SCORE_COLUMN, Selection
 from .selector import SageSelector
@@ -69,18 +70,7 @@ class Arm:
 
 
 def load_noisy_digits(seed: int = 0, wrong_share: float = WRONG_SHARE) -> Digits:
-    """scikit-learn's 1,797 digits, 70 % to train on, a share of these with a random other label.
-
-    Raises:
-        ConfigError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise ConfigError(
-            "The demo needs scikit-learn and matplotlib", where="demo", fix='Run pip install "sage-hf[demo]".'
-        ) from error
+    """scikit-learn's 1,797 digits, 70 % to train on, a share of these with a random other label."""
     digits = load_digits()
     images = (digits.images / 8 - 1).astype(np.float32)[:, None]
     train_x, test_x, train_y, test_y = train_test_split(
@@ -176,7 +166,7 @@ def run_demo(
     lots = SageSelector(model, config=SageConfig(fraction=FRACTION, strategy="random", seed=seed)).select(digits.train)
     arms = []
     for name, rows in (
-        ("selected by agreement", selection.indices),
+        ("selected", selection.indices),
         ("random", lots.indices),
         ("all", np.arange(count)),
     ):
@@ -207,8 +197,6 @@ def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm],
     for wanted, label, color, hatch in ((False, "right label", "#bdbdbd", ""), (True, "wrong label", "#252525", "//")):
         shade = {"color": color, "hatch": hatch, "edgecolor": "white", "alpha": 0.8}
         left.hist(selection.scores[is_wrong == wanted], bins, label=label, **shade)
-    kept = selection.scores[selection.indices]
-    left.axvline(float(kept.min()), color="black", linestyle="--", label="lowest score kept")
     left.set(xlabel="agreement with the class", ylabel="training rows", title="What agreement sees")
     left.legend()
     names = [f"{arm.name}\n{arm.rows} rows\n{arm.wrong_labels} wrong" for arm in arms]

@@ -25,7 +25,7 @@ from .material import Material
 from .passes import GradientPasses
 from .processes import Processes
 from .provenance import provenance
-from .selection import SCORED, Selection
+from .selection import NOT_FINITE, SCORED, Selection
 from .shards import Partial
 from .sketch import FrequentDirections
 from .target import NearestTarget
@@ -150,7 +150,7 @@ def make_selection(
         losses=material.losses,
         groups=material.groups.codes,
         group_names=material.groups.names,
-        status=passes.status,
+        status=np.where(material.usable, SCORED, np.maximum(passes.status, NOT_FINITE)).astype(np.uint8),
         stats={},
         config=config.to_dict(),
         source_fingerprint=dataset._fingerprint,

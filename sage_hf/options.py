@@ -7,11 +7,13 @@ import inspect
 from collections.abc import Callable, Container
 from dataclasses import dataclass, fields
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
+from torch import nn
 
 from .config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, SageConfig, from_text
 from .errors import ConfigError, SageError
@@ -117,6 +119,17 @@ class Inputs:
         console.print(f"{count} of {plain(self.dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
         return loaded
 
+    def load_earlier(self, checkpoints: str | None, rows: Any, device: torch.device) -> list[Callable[[], nn.Module]]:
+        """What loads each of several checkpoints, named with commas, when its turn comes."""
+        from .loading import load_model
+
+        place = self.device or str(device)
+        return [
+            functools.partial(lambda path: load_model(path, rows, self.task, place, self.dtype).model, path)
+            for path in (checkpoints or "").split(",")
+            if path
+        ]
+
     def warm_up(self, loaded: Loaded, rows: Any, config: SageConfig, console: Console) -> None:
         """Trains the model for a little, if that was asked for; if not and its head is new, warns.
 
@@ -145,6 +158,36 @@ class Inputs:
                 f"({plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
                 "Add --warmup-steps or --warmup-fraction."
             )
+
+
+def load_targets(target: str | None, shares: str | None, inputs: Inputs) -> dict[str, Any]:
+    """`target` and `target_shares` of a selection, from what the shell gives: names with commas, numbers with commas.
+
+    Raises:
+        ConfigError: The shares are no numbers, or not one for each target.
+        DatasetError: A target cannot be loaded.
+    """
+    from .loading import load_rows
+
+    names = [name for name in (target or "").split(",") if name]
+    try:
+        numbers = [float(number) for number in shares.split(",")] if shares else []
+    except ValueError:
+        numbers = [0.0]
+    if shares and (len(numbers) != len(names) or min(numbers) <= 0):
+        raise ConfigError(
+            f"The shares are {shares} for {len(names)} targets",
+            where="--target-shares",
+            fix="Give each target one positive number, with commas.",
+        )
+    found = {Path(name).stem: load_rows(name, inputs.split) for name in names}
+    if len(names) < 2:
+        return {"target": next(iter(found.values()), None)}
+    if len(found) < len(names):
+        raise ConfigError(
+            f"Two targets have the same name: {', '.join(names)}", where="--target", fix="Give files other names."
+        )
+    return {"target": found, "target_shares": dict(zip(found, numbers, strict=True)) if numbers else None}
 
 
 def with_options(command: Callable[..., None], only: Container[str] | None = None) -> Callable[..., None]:

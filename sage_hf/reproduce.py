@@ -22,6 +22,9 @@ def select_command(model: str, dataset: str, output: str, options: dict[str, Any
     command = ["sage-hf", "select", _public(model), _public(dataset)]
     changed = {each.name: getattr(config, each.name) for each in fields(config)}
     changed = {each.name: changed[each.name] for each in fields(config) if changed[each.name] != each.default}
+    for name in ("target", "checkpoints"):
+        if options.get(name):
+            options = {**options, name: [_public(path) for path in options[name].split(",")]}
     for name, value in {**options, **changed}.items():
         flag = "--" + name.replace("_", "-")
         if value is True:

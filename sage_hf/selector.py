@@ -22,37 +22,33 @@ import numpy.typing as npt
 import torch
 from datasets import Dataset, IterableDataset
 from datasets.config import HF_DATASETS_CACHE
-from datasets.fingerprint import Hasher
-from datasets.formatting.formatting import LazyRow
 from torch import Tensor, nn
 
-from .agreement import Consensus, agreement, unit
+from .agreement import Consensus
 from .budget import resolve_budget
 from .choice import needed
 from .config import CLUSTERS, SageConfig, check_strategy
-from .data import Batcher, Batches, RowSource, as_rows, check_dataset
+from .data import Batcher, Batches, RowSource, check_dataset
 from .encoding import Collator
-from .errors import ConfigError, GroupError, SketchError
+from .errors import ConfigError
 from .exact import ClusteredGroups, ExactConsensus
-from .fingerprint import model_fingerprint
 from .finished import find_checkpoint
 from .gathering import fit_stats, gather_material, make_selection
 from .gradient_cache import find_cache
 from .gradients import GradientCollector
 from .gradients.loss import LossFunction
 from .groups import Groups
-from .mapped import cannot_travel, nullable
+from .mapped import ScoredInMap
 from .material import Material
 from .memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
 from .opening import find_groups, find_labels, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
 from .rng import isolated_rng
-from .selection import LOSS_COLUMN, SCORE_COLUMN, SCORED, Selection
+from .selection import Selection
 from .shards import Partial
 from .sketch import FrequentDirections
 from .strategies import SIGNALS, STRATEGIES
 from .strategies.coverage import spectrum_weights
-from .stream import HeldRows
 from .stream_choice import choice_for, stream_strategy
 from .stream_passes import StreamPasses
 from .stream_selection import StreamSelection
@@ -64,7 +60,7 @@ logger = logging.getLogger(__name__)
 CHECKED_ROWS = 4
 
 
-class SageSelector:
+class SageSelector(ScoredInMap):
     """Chooses the rows of a dataset whose gradients agree with the consensus of their group.
 
     The model, its training modes, `requires_grad` flags, `.grad`s and hooks and the global random states are
@@ -233,50 +229,6 @@ class SageSelector:
         if result.consensus is not None:
             self.directions = result.consensus.directions(self._matrix).float()
 
-    # ------------------------------------------------------------------- pass 2
-    def score(self, batch: dict[str, list[Any]]) -> dict[str, list[float | None]]:
-        """Scores rows against the fitted sketch; made for `dataset.map(selector.score, batched=True)`.
-
-        `datasets` caches the result under a hash of the weights, the configuration and the fit: the model itself is
-        never pickled.
-
-        Args:
-            batch: {column: [B values]} with the columns of the dataset that was fitted.
-
-        Returns:
-            `sage_score`: [B] agreement in [-1, 1], and `sage_loss`: [B]; None for a row that cannot be scored.
-
-        Raises:
-            SketchError: `fit` was not called.
-            GroupError: A row's group was not there at the fit.
-        """
-        encoder = self._encoder
-        if self._matrix is None or encoder is None or self._groups is None:
-            raise SketchError("The selector is not fitted", where="score", fix="Call selector.fit(dataset) first.")
-        if isinstance(batch, LazyRow):
-            raise ConfigError("score takes batches", where="dataset.map", fix="Pass batched=True to map.")
-        rows = as_rows(batch)
-        codes = torch.zeros(len(rows), dtype=torch.int64)
-        if self._groups.column is not None:
-            if self._groups.column not in batch:
-                raise GroupError(
-                    f"The batch has no column {self._groups.column!r}, only {sorted(batch)}",
-                    where="score",
-                    fix="Keep the column to group by when you call map.",
-                )
-            codes = torch.from_numpy(self._groups.codes_for([row[self._groups.column] for row in rows])).long()
-        scores = np.full(len(rows), np.nan, dtype=np.float32)
-        losses = np.full(len(rows), np.nan, dtype=np.float32)
-        with isolated_rng(self.config.seed):
-            for chosen, made in HeldRows(encoder, self._batch_size(), rows, seed=self.config.seed).batches(
-                range(len(rows))
-            ):
-                gradients, loss, status = self._passes.gradients(made)
-                usable = (status == SCORED).cpu().numpy()
-                scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)
-                losses[chosen] = np.where(usable, loss.float().cpu().numpy(), np.nan)
-        return {SCORE_COLUMN: nullable(scores), LOSS_COLUMN: nullable(losses)}
-
     # ------------------------------------------------------------------- choose
     @overload
     def select(
@@ -320,11 +272,31 @@ class SageSelector:
         if target is not None and config.strategy == "auto":  # the aim is the target, not to stand for all rows
             config = replace(config, strategy="agreement")
         material = self.gather(dataset, needed(config), target=target, target_shares=target_shares)
-        stats = self._fit_stats(self._passes.processes.count, dataset)
-        stats |= {"fit_seconds": self._fitted - started, "score_seconds": time.perf_counter() - self._fitted}
+        stats: dict[str, Any] = {
+            "fit_seconds": self._fitted - started,
+            "score_seconds": time.perf_counter() - self._fitted,
+        }
         if target is not None:
             stats["targets"] = list(target) if isinstance(target, Mapping) else ["target"]
-        return make_selection(config, dataset, material, self._passes, stats)
+        return self.choose(dataset, material, config, **stats)
+
+    def choose(
+        self, dataset: Dataset, material: Material, config: SageConfig | None = None, **stats: Any
+    ) -> Selection:
+        """The selection that a configuration makes of what `gather` gathered last, without a pass.
+
+        Args:
+            dataset: That was gathered from.
+            material: What `gather` returned.
+            config: Budget, strategy, gate, balance and seed; the selector's own by default.
+            stats: What else `Selection.stats` is to tell.
+
+        Raises:
+            BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
+            ConfigError: The strategy needs what was not gathered.
+        """
+        told = {**self._fit_stats(self._passes.processes.count, dataset), **stats}
+        return make_selection(config or self.config, dataset, material, self._passes, told)
 
     def gather(
         self,
@@ -384,10 +356,6 @@ class SageSelector:
         return fit_stats(self.sketch, self.collector, dataset, group_by, self._streaming, processes)
 
     # ------------------------------------------------------------------ internals
-    def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
-        assert self._matrix is not None and self.directions is not None
-        return agreement(unit(gradients).to(self._matrix) @ self._matrix.T, self.directions, codes)
-
     def _open(self, dataset: Dataset) -> RowSource:
         with isolated_rng(self.config.seed):  # a transform of the dataset may draw
             source = self._open_source(dataset)
@@ -403,16 +371,3 @@ class SageSelector:
         if self.config.check_gradients:
             with isolated_rng(self.config.seed):
                 self.collector.check(*source.sample(CHECKED_ROWS))
-
-    def _batch_size(self) -> int:
-        """One, once rows are known to be wrong in a batch: alone they are not padded, either."""
-        return 1 if self.collector.one_at_a_time else self.config.batch_size
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as a hash of what determines the scores: all that `datasets` needs to name a cache file."""
-        fitted: list[Any] = []
-        if self._matrix is not None and self.directions is not None and self._groups is not None:
-            fitted += [self._matrix.cpu().numpy().tobytes(), self.directions.cpu().numpy().tobytes()]
-            fitted += sorted(self._groups.code_of.items(), key=str)
-        state = (model_fingerprint(self.collector.model), self.config.to_dict(), fitted, self._outside)
-        return cannot_travel, (Hasher.hash(state),)

@@ -246,6 +246,31 @@ def test_the_command_of_a_saved_selection_makes_it_again(folder, tmp_path, monke
     assert Selection.load(tmp_path / "again").scores.tolist() == one.scores.tolist()
 
 
+def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
+    arguments = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL]
+    aimed = run(*arguments, "--target", folder / "rows.csv", "-o", tmp_path / "one")
+    assert aimed.exit_code == 0, aimed.output
+    several = f"{folder / 'rows.csv'},{folder / 'rows'}"
+    both = run(*arguments, "--target", several, "--target-shares", "1,2", "-o", tmp_path / "two")
+    assert both.exit_code == 1 and "Two targets have the same name" in both.output
+    several = f"{folder / 'rows.csv'},{folder / 'splits'}"
+    both = run(*arguments, "--target", several, "--target-shares", "1,2", "-o", tmp_path / "two")
+    assert both.exit_code == 0, both.output
+    found = Selection.load(tmp_path / "two")
+    assert found.group_names == ["rows", "splits"]
+    assert "--target rows.csv,splits --target-shares 1,2" in shlex.join(found.stats["command"])
+    assert run(*arguments, "--target", several, "--target-shares", "1", "-o", tmp_path / "x").exit_code == 1
+    averaged = run(*arguments, "--checkpoints", folder / "lm", "-o", tmp_path / "three")
+    assert averaged.exit_code == 0, averaged.output
+    plain = run(*arguments, "-o", tmp_path / "four")
+    assert plain.exit_code == 0, plain.output
+    one, other = (Selection.load(tmp_path / name) for name in ("three", "four"))
+    assert np.allclose(one.scores, other.scores, atol=1e-6)  # the mean of a model with itself
+    assert one.stats["checkpoints"] == 2
+    streamed = run(*arguments, "--streaming", "--target", folder / "rows.csv", "-o", tmp_path / "five")
+    assert streamed.exit_code == 1 and "Read without --streaming" in streamed.output
+
+
 def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):
     assert (
         run(

@@ -39,7 +39,7 @@ def test_the_command_prints_three_accuracies_and_the_picture(tmp_path, monkeypat
     monkeypatch.setattr(run_demo, "__kwdefaults__", shorter)
     result = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["demo", "-o", str(tmp_path), "--trainings", "1"])
     assert result.exit_code == 0, result.output
-    for name in ("selected by agreement", "random", "all"):
+    for name in ("selected", "random", "all"):
         assert name in result.output
     assert result.output.count("%") >= 4
     assert (tmp_path / "demo.png").exists()

@@ -15,12 +15,12 @@ LAYERS = (
     ("cli_compare",),
     ("demo",),
     ("options",),
-    ("compare", "loading", "suspects", "report", "reproduce", "warmup", "trainer"),
+    ("compare", "loading", "suspects", "trajectory", "report", "reproduce", "warmup", "trainer"),
     ("model_card", "training_data", "training_loss", "trials"),
     ("selector", "training_args", "timeline", "checkpoint"),
     ("gathering",),
     ("target",),
-    ("exact", "features", "stream_passes"),
+    ("exact", "features", "mapped", "stream_passes"),
     ("passes", "memory"),
     ("processes",),
     ("stream_choice", "stream_selection"),
@@ -43,7 +43,7 @@ LAYERS = (
     ("data",),
     ("encoding",),
     ("gradients",),
-    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment", "mapped"),
+    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

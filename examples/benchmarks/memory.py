@@ -83,9 +83,9 @@ def measure(size: int, way: str, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     settings = {"batch_size": 256, "sketch_size": 64, "consensus": "exact" if way == "exact" else "streaming"}
     # Libraries loaded and pools filled: what allocators take in their first seconds does not come from the rows.
-    SageSelector(Classifier(), config=SageConfig(fraction=0.01, **settings), progress=False).select(
-        open_rows(50_000, way, folder)
-    )
+    SageSelector(
+        Classifier(), config=SageConfig(fraction=0.01, strategy="agreement", **settings), progress=False
+    ).select(open_rows(50_000, way, folder))
     rows = open_rows(size, way, folder)
     before, peak, done = own_bytes(), [0], threading.Event()
 
@@ -96,7 +96,9 @@ def measure(size: int, way: str, folder: Path) -> dict[str, float]:
     thread = threading.Thread(target=sample)
     thread.start()
     start = time.perf_counter()
-    selection = SageSelector(Classifier(), config=SageConfig(fraction=0.01, **settings), progress=False).select(rows)
+    selection = SageSelector(
+        Classifier(), config=SageConfig(fraction=0.01, strategy="agreement", **settings), progress=False
+    ).select(rows)
     seconds = time.perf_counter() - start
     done.set()
     thread.join()

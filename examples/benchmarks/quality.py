@@ -1,14 +1,14 @@
 """What subsets are worth: every strategy against class-balanced random rows, on three tasks, clean and spoilt.
 
-    python examples/benchmarks/quality.py                      # everything: hours on two cores; goes on where it stopped
+    python examples/benchmarks/quality.py                      # everything: hours; goes on where it stopped
     python examples/benchmarks/quality.py --task digits        # a part of it, into the same folder
     python examples/benchmarks/quality.py --report             # the tables of what is finished
 
-For every task, share of spoilt rows (0 and 20 %) and seed, rows are split and spoilt anew, a model is warmed up on all
-of them, rows are scored once, and `sage_hf.compare` trains a fresh model for as many steps on what each strategy keeps
-and on all rows. Intervals are Student's t over seeds, 95 %; differences from random are paired by seed. Test rows are
-never spoilt. The settings of tasks (`quality_tasks.py`) were fixed before the first run; the default strategy was tuned
-on digits and the documentation topics with other models (see results/tuning.md).
+For every task, share of spoilt rows (0 and 20 %) and seed, rows are split and spoilt anew, a model is warmed up on
+all of them, rows are scored once, and `sage_hf.compare` trains a fresh model for as many steps on what each strategy
+keeps and on all rows. Intervals are Student's t over seeds, 95 %; differences from random are paired by seed. Test
+rows are never spoilt. The settings of tasks (`quality_tasks.py`) were fixed before the first run; the default strategy
+was tuned on the same digits, topics and docstrings, with smaller models for the first two (docs/strategies.md).
 Writes results/quality.json and results/quality.md.
 """
 
@@ -68,21 +68,21 @@ def verdict(comparison: Comparison) -> list[dict]:
     rows = []
     for fraction in comparison.fractions:
         mine = comparison.arm(DEFAULT, fraction)
-        gain = comparison.difference(DEFAULT, fraction)
+        gain = mine.difference
         baselines = [each for each in comparison.strategies if each not in (DEFAULT, "coverage", PAPER)]
-        best = max(baselines, key=lambda name: sign * comparison.arm(name, fraction).mean)
+        best = max(baselines, key=lambda name: sign * comparison.arm(name, fraction).value.mean)
         rows.append(
             {
                 "fraction": fraction,
-                "mean": mine.mean,
-                "half_interval": mine.half_width,
-                "random": comparison.arm(RANDOM, fraction).mean,
+                "mean": mine.value.mean,
+                "half_interval": mine.value.half,
+                "random": comparison.arm(RANDOM, fraction).value.mean,
                 "gain_over_random": sign * gain.mean,
-                "gain_half_interval": gain.half_width,
-                "agreement": comparison.arm(PAPER, fraction).mean,
+                "gain_half_interval": gain.half,
+                "agreement": comparison.arm(PAPER, fraction).value.mean,
                 "best_baseline": best,
-                "best_baseline_mean": comparison.arm(best, fraction).mean,
-                "best_baseline_half_interval": comparison.arm(best, fraction).half_width,
+                "best_baseline_mean": comparison.arm(best, fraction).value.mean,
+                "best_baseline_half_interval": comparison.arm(best, fraction).value.half,
             }
         )
     return rows
@@ -108,18 +108,18 @@ def report(folder: Path) -> None:
                 arms = [comparison.arm(strategy, fraction) for fraction in comparison.fractions]
                 digits = 2 if comparison.lower_is_better else 1
                 values = [
-                    f"{scale * arm.mean:.{digits}f} ± {scale * (arm.half_width or 0):.{digits}f}" for arm in arms
+                    f"{scale * arm.value.mean:.{digits}f} ± {scale * (arm.value.half or 0):.{digits}f}" for arm in arms
                 ]
                 label = f"**{strategy}**" if strategy == DEFAULT else strategy
                 lines.append(f"| {label} | {' | '.join(values)} |")
             reference = comparison.reference
-            lines += [f"| all rows | {'| ' * (len(shown) - 1)}{scale * reference.mean:.2f} |", ""]
+            lines += [f"| all rows | {'| ' * (len(shown) - 1)}{scale * reference.value.mean:.2f} |", ""]
             cells[f"{name}-{share:g}"] = {
                 "title": title,
                 "metric": comparison.metric,
                 "lower_is_better": comparison.lower_is_better,
                 "seeds": len(parts),
-                "all_rows": {"mean": reference.mean, "half_interval": reference.half_width},
+                "all_rows": {"mean": reference.value.mean, "half_interval": reference.value.half},
                 "default": verdict(comparison),
                 "trainings": [vars(cell) for cell in comparison.cells],
             }

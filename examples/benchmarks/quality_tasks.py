@@ -36,7 +36,7 @@ SUBJECTS = {
     "sklearn": "ensemble linear_model metrics cluster preprocessing decomposition model_selection gaussian_process",
     "matplotlib": "axes colors transforms patches",
 }
-_TEXT_TOKENS = 32
+_TEXT_TOKENS = 24
 _LM_TOKENS = 64
 
 
@@ -117,7 +117,8 @@ class TopOfMiniLM(nn.Module):
         self.config.num_labels = classes
 
     def forward(self, hidden: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        hidden = hidden.to(self.classifier.weight.dtype)
+        longest = int(attention_mask.sum(1).max())
+        hidden, attention_mask = hidden[:, :longest].to(self.classifier.weight.dtype), attention_mask[:, :longest]
         mask = torch.zeros(attention_mask.shape).masked_fill(attention_mask == 0, -1e9)[:, None, None, :]
         seen = self.layer(hidden, mask.to(hidden))
         logits = self.classifier(self.pooler(seen[0] if isinstance(seen, tuple) else seen))
@@ -151,7 +152,7 @@ def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
 
 @functools.cache
 def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
-    """Hidden states below MiniLM's last layer [N, T, 384], attention mask [N, T], labels [N], their names, and MiniLM."""
+    """Hidden states below MiniLM's last layer [N, T, 384], attention mask [N, T], labels [N], names, and MiniLM."""
     found, seen = [], set()
     for package, subpackages in SUBJECTS.items():
         for place, paragraph in _first_paragraphs(package):
@@ -253,7 +254,7 @@ TASKS = {
         "documentation topics, MiniLM",
         "wrong labels",
         text,
-        {"max_steps": 100, "learning_rate": 5e-4, "per_device_train_batch_size": 32, "warmup_steps": 10},
+        {"max_steps": 120, "learning_rate": 5e-4, "per_device_train_batch_size": 16, "warmup_steps": 12},
     ),
     "language": Task(
         "docstrings, small Llama",

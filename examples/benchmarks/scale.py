@@ -56,7 +56,16 @@ def make_rows(count: int, vocabulary: int, length: int = LENGTH) -> Dataset:
 
 
 def config(**changes: Any) -> SageConfig:
-    return SageConfig(**{"fraction": 0.1, "sketch_size": SKETCH, "batch_size": BATCH, "group_by": None, **changes})
+    return SageConfig(
+        **{
+            "fraction": 0.1,
+            "strategy": "agreement",
+            "sketch_size": SKETCH,
+            "batch_size": BATCH,
+            "group_by": None,
+            **changes,
+        }
+    )
 
 
 def plain_pass(model: torch.nn.Module, rows: Dataset, device: str) -> float:

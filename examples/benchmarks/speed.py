@@ -189,7 +189,7 @@ def uneven_rows(model: LlamaForCausalLM, rows: int, rounds: int, device: str) ->
     """Docstrings, signatures as masked prompts: fit against the default batches of Trainer, 8 in random order."""
     dataset = docstring_rows().shuffle(seed=0).select(range(rows))
     tokenizer = train_tokenizer(dataset["completion"], VOCABULARY)
-    config = SageConfig(fraction=0.1, batch_size=BATCH, max_length=256, check_gradients=False)
+    config = SageConfig(fraction=0.1, strategy="agreement", batch_size=BATCH, max_length=256, check_gradients=False)
     encoder = open_source(model, dataset, config, tokenizer, None).encoder
     features = encoder.encode([dataset[index] for index in range(rows)])
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(1)).tolist()
