@@ -248,7 +248,7 @@ TASKS = {
         "digits, ViT",
         "wrong labels",
         digits,
-        {"max_steps": 200, "learning_rate": 2e-3, "per_device_train_batch_size": 32, "warmup_steps": 20},
+        {"max_steps": 400, "learning_rate": 1e-3, "per_device_train_batch_size": 32, "warmup_steps": 40},
     ),
     "text": Task(
         "documentation topics, MiniLM",
