@@ -47,7 +47,14 @@ def test_the_tables_of_the_readme_are_the_measured_ones():
 
 
 def test_every_path_that_the_documents_name_is_there():
-    for page in ("README.md", "examples/README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/many_processes.md", "docs/strategies.md"):
+    for page in (
+        "README.md",
+        "examples/README.md",
+        "CONTRIBUTING.md",
+        "ARCHITECTURE.md",
+        "docs/many_processes.md",
+        "docs/strategies.md",
+    ):
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / page).parent.joinpath(path).exists(), (page, path)
