@@ -69,7 +69,7 @@ def gather_material(
         )
     usable = passes.status == SCORED
     scores[~usable] = passes.losses[~usable] = np.nan
-    material = Material(groups, usable, scores, passes.losses, spectrum=spectrum)
+    material = Material(groups, usable, scores, passes.losses, spectrum=spectrum, progress=passes.progress)
     if kept is not None:
         material.sketched, material.norms = kept, kept.norms
     if needs & {"embeddings", "el2n"}:

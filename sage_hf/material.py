@@ -30,6 +30,7 @@ class Material:
         embeddings: [N, H].
         el2n: [N] float32.
         doubts: [N] float32, how the scoring model doubts each label; NaN where a row has no class.
+        progress: Whether strategies show progress.
         shares: [G] how the budget is shared between groups that are targets; None leaves it to the balance.
     """
 
@@ -45,6 +46,7 @@ class Material:
     el2n: npt.NDArray[np.float32] | None = None
     doubts: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None
+    progress: bool = False
 
     def candidates(self, balanced: bool, spectrum_power: float | None) -> Candidates:
         """The rows that have a score; all in one group where the groups do not count."""
@@ -62,6 +64,7 @@ class Material:
             el2n=None if self.el2n is None else self.el2n[rows],
             has_classes=self.labels is not None,
             spectrum_power=spectrum_power,
+            progress=self.progress,
         )
 
     def check(self, strategy: str, needs: Set[str]) -> None:

@@ -61,6 +61,7 @@ class Candidates:
         has_classes: Whether the task is to tell classes apart.
         spectrum_power: What the user wants the singular values raised to; None leaves it to the strategy, which gets
             z as the paper has it.
+        progress: Whether to show progress where it takes long.
 
     What the strategy did not register for is None.
     """
@@ -76,6 +77,7 @@ class Candidates:
     el2n: npt.NDArray[np.float32] | None = None
     has_classes: bool = True
     spectrum_power: float | None = None
+    progress: bool = False
 
     def __len__(self) -> int:
         """M."""

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
+from accelerate.utils import tqdm
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
+
 
 from ..budget import allocate_quotas
 from .base import Candidates, Vectors
@@ -43,13 +45,15 @@ def pick_within_groups(
         pick: The rule.
     """
     chosen: list[npt.NDArray[np.int64]] = []
-    for group in np.flatnonzero(quotas):
-        members = np.flatnonzero(candidates.groups == group)
-        for part, quota in divided(vectors, members, int(quotas[group]), seed):
-            if quota >= len(part):
-                chosen.append(part)
-            elif quota:
-                chosen.append(part[pick(np.asarray(vectors[part], dtype=np.float32), quota, seed)])
+    with tqdm(total=len(candidates), desc="choosing", unit="row", delay=2.0, disable=not candidates.progress) as bar:
+        for group in np.flatnonzero(quotas):
+            members = np.flatnonzero(candidates.groups == group)
+            for part, quota in divided(vectors, members, int(quotas[group]), seed):
+                if quota >= len(part):
+                    chosen.append(part)
+                elif quota:
+                    chosen.append(part[pick(np.asarray(vectors[part], dtype=np.float32), quota, seed)])
+                bar.update(len(part))
     return np.sort(candidates.rows[np.concatenate(chosen)]) if chosen else candidates.rows[:0]
 
 

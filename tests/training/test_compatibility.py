@@ -136,6 +136,13 @@ def test_a_compute_loss_that_is_not_scored_by_is_said(tmp_path, caplog):
         {"sage_scoring_batch_size": 5},
         {"sage_consensus": "exact"},
         {"sage_strategy": "random"},
+        {"sage_strategy": "auto"},
+        {
+            "sage_strategy": "coverage",
+            "sage_group_by": "cluster",
+            "sage_num_clusters": 3,
+            "sage_spectrum_power": "0.5",
+        },
     ],
     ids=str,
 )

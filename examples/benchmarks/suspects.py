@@ -1,0 +1,121 @@
+"""How well wrong labels are found: planted ones, by chance or always the next class, against clean data.
+
+    python examples/benchmarks/suspects.py            # about an hour on one core; goes on where it stopped
+    python examples/benchmarks/suspects.py --report   # the table of what is finished
+
+For each task, kind and share of wrong labels and seed, a model is warmed up on the rows as they are, and rows are
+doubted. Precision and recall are of what the gate takes out and `sage-hf suspects` lists; the area under the ROC curve
+compares its doubts with what they are made of, with the loss, and with agreement. Intervals are Student's t over
+seeds, 95 %. Writes results/suspects.json and results/suspects.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import write
+from quality_tasks import digits, text
+from sklearn.metrics import average_precision_score, roc_auc_score
+from transformers.utils import logging as transformers_logging
+
+from sage_hf import SageConfig, SageSelector
+from sage_hf.gate import SUSPECT, cross_fold_doubts, joined_doubts
+from sage_hf.intervals import estimate
+
+TASKS = {"digits, ViT": digits, "documentation topics, MiniLM": text}
+PLANTED = [("clean", 0.0), *((kind, share) for kind in ("uniform", "class") for share in (0.05, 0.1, 0.2, 0.4))]
+KINDS = {"clean": "none", "uniform": "any other class", "class": "always the next class"}
+
+
+def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
+    """One warm-up, and all detectors."""
+    prepared = TASKS[task](seed, share, "uniform" if kind == "clean" else kind)
+    wrong = prepared.spoilt
+    scores = {}
+    for power in (None, 0.25):
+        config = SageConfig(seed=seed, spectrum_power=power)
+        selector = SageSelector(prepared.scorer, config=config, progress=False)
+        material = selector.gather(prepared.train, {"embeddings"} if power is None else ())
+        scores[f"agreement, power {power or 1:g}"] = -material.scores
+        if power is None:
+            assert material.embeddings is not None and material.labels is not None and material.doubts is not None
+            folds = cross_fold_doubts(material.embeddings, material.labels, seed)
+            doubts = joined_doubts(folds, material.doubts)
+            scores |= {"loss": material.losses, "model alone": material.doubts, "cross-fold alone": folds}
+    listed = doubts > SUSPECT
+    found = {"listed": float(listed.mean())}
+    if share:
+        found |= {
+            "precision": float(wrong[listed].mean()) if listed.any() else 0.0,
+            "recall": float(listed[wrong].mean()),
+            "average_precision": float(average_precision_score(wrong, doubts)),
+            "auc": float(roc_auc_score(wrong, doubts)),
+        }
+        found |= {f"auc, {name}": float(roc_auc_score(wrong, np.nan_to_num(each))) for name, each in scores.items()}
+    return found
+
+
+def report(lines: list[dict]) -> None:
+    """The table of what is finished."""
+    rows, columns = [], ("listed", "precision", "recall", "average_precision")
+    aucs = ("auc", *(f"auc, {name}" for name in ("loss", "agreement, power 1", "agreement, power 0.25")))
+    table = [
+        "| task | wrong labels | doubted, % | precision, % | recall, % | average precision, % "
+        "| AUC | of the loss | of agreement | with power 0.25 |",
+        f"|---|---|{'---|' * 8}",
+    ]
+    for task in TASKS:
+        for kind, share in PLANTED:
+            runs = [
+                line["found"] for line in lines if (line["task"], line["kind"], line["share"]) == (task, kind, share)
+            ]
+            if not runs:
+                continue
+            found = {name: estimate([run[name] for run in runs]) for name in runs[0]}
+            cells = []
+            for name in (*columns, *aucs):
+                scale, digits = (100, 0) if name in columns else (1, 2)
+                each = found.get(name)
+                half = "" if each is None or each.half is None else f" ± {scale * each.half:.{digits}f}"
+                cells.append("" if each is None else f"{scale * each.mean:.{digits}f}{half}")
+            what = f"{share:.0%}, {KINDS[kind]}" if share else "none"
+            table.append(f"| {task} | {what} | {' | '.join(cells)} |")
+            told = {name: {"mean": each.mean, "half_interval": each.half} for name, each in found.items()}
+            rows.append({"task": task, "kind": kind, "share": share, "seeds": len(runs), "found": told, "runs": runs})
+    write("suspects", {"rows": rows}, "\n".join(table))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--folder", type=Path, default=Path("out/suspects"), help="finished measurements")
+    parser.add_argument("--report", action="store_true", help="only the table of what is finished")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers_logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (task, kind, share, seed) for seed in arguments.seeds for task in arguments.task for kind, share in PLANTED
+    ]
+    lines = []
+    for path in sorted(arguments.folder.glob("*.jsonl")):
+        lines += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    done = {(line["task"], line["kind"], line["share"], line["seed"]) for line in lines}
+    for each in [] if arguments.report else [each for each in wanted if each not in done]:
+        line = {**dict(zip(("task", "kind", "share", "seed"), each, strict=True)), "found": measure(*each)}
+        with (arguments.folder / f"{each[0].split(',')[0].replace(' ', '-')}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        lines.append(line)
+        print(line, flush=True)
+    report(lines)
+
+
+if __name__ == "__main__":
+    main()
