@@ -16,7 +16,6 @@ from accelerate.utils import tqdm
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
-
 from ..budget import allocate_quotas
 from .base import Candidates, Vectors
 
