@@ -78,7 +78,7 @@ def main() -> None:
         rows = load_dataset(repository)
         print(f"Pushed to {pushed.repo_url}: {', '.join(f'{name} {len(part)} rows' for name, part in rows.items())}.")
         # or choose another share of the source by the same scores, without a model.
-        smaller = Selection.from_hub(repository, train).choose(fraction=arguments.fraction / 2)
+        smaller = Selection.from_hub(repository, train).choose(fraction=arguments.fraction / 2, strategy="agreement")
         print(f"By the same scores: {len(smaller.dataset)} rows at a fraction of {arguments.fraction / 2:g}.")
     PartialState().destroy_process_group()
 
