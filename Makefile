@@ -21,8 +21,8 @@ demo: $(STAMP)  ## Select from real images with wrong labels and train on the re
 	$(BIN)/sage-hf demo
 
 .PHONY: test
-test: $(STAMP)  ## Run all tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP)  ## Run all tests, in two processes of one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: style
 style: $(STAMP)  ## Format, and mend what can be mended

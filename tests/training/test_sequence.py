@@ -61,7 +61,7 @@ def test_the_subset_is_what_a_selector_chooses_with_the_model_as_it_is_then(tmp_
 
     class Watched(SageTrainer):
         def _select(self, dataloader):
-            config = SageConfig(fraction=0.4, batch_size=8)
+            config = SageConfig(strategy="agreement", fraction=0.4, batch_size=8)
             chosen.append(SageSelector(self.model, config=config).select(self.train_dataset))
             super()._select(dataloader)
 

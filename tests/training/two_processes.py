@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -96,8 +97,15 @@ def measure(folder: Path) -> None:
     class Differing(Watched):
         def _selector(self, dataloader):
             selector = super()._selector(dataloader)
-            rank, choose = self.args.process_index, selector._choose
-            selector._choose = lambda scores, budget: choose(scores, budget) if rank == 0 else choose(-scores, budget)
+            rank, choose = self.args.process_index, selector.choose
+
+            def differently(*given, **told):
+                selection = choose(*given, **told)
+                if rank > 0:
+                    selection.indices = np.setdiff1d(np.arange(len(selection.scores)), selection.indices)
+                return selection
+
+            selector.choose = differently
             return selector
 
     differing = run(folder / "d", trainer_class=Differing)
