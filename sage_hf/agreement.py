@@ -105,6 +105,11 @@ def agreement(z: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
     return scores.clamp(-1.0, 1.0).to(torch.float32)
 
 
+def sketched(gradients: Tensor, matrix: Tensor) -> Tensor:
+    """Z = S g / |g| of gradients [B, D] in a sketch [l, D]: [B, l], in the sketch's type."""
+    return unit(gradients).to(matrix) @ matrix.T
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Rows scaled to length 1, [B, width]; rows of zeros stay zeros, rows with NaN become NaN.
 

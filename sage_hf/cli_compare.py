@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _TRAINING = "Every training"
 _COMPARED = "What is compared"
-# Options of a single selection, which a comparison has several of.
-_NOT_HERE = ("fraction", "num_examples", "strategy")
+# All settings but those of a single selection, which a comparison has several of.
+_SETTINGS = {each.name for each in fields(SageConfig)} - {"fraction", "num_examples", "strategy"}
 
 
 class ListsOfWords(TyperCommand):
@@ -67,27 +67,8 @@ def _are_strategies(word: str) -> bool:
     return all(part in STRATEGIES for part in word.strip(",").split(","))
 
 
-def _without(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Takes options away from a command, which gets their defaults."""
-
-    def wrap(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command)
-        defaults = {name: signature.parameters[name].default for name in names}
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            command(**given, **defaults)
-
-        kept = [each for name, each in signature.parameters.items() if name not in names]
-        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-        return run
-
-    return wrap
-
-
 @friendly
-@_without(*_NOT_HERE)
-@with_options
+@functools.partial(with_options, only=_SETTINGS)
 def compare(
     fractions: Annotated[
         str, typer.Option(help="Shares of the rows to keep, with spaces or commas.", rich_help_panel=_COMPARED)

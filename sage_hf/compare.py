@@ -11,13 +11,11 @@ A finished training is never made twice: what a killed run leaves in its folder 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,7 @@ from .gathering import shared_choice
 from .gradients.state import unwrap
 from .metrics import Accuracy, Metric, is_lower_better
 from .opening import class_column, open_source
+from .pictures import can_draw
 from .processes import Processes, launched
 from .provenance import describe_dataset, describe_model
 from .rng import isolated_rng
@@ -212,7 +211,7 @@ def write_results(comparison: Comparison, folder: Path) -> None:
     """
     comparison.save(folder)
     picture = None
-    if find_spec("matplotlib") is not None:
+    if can_draw():
         save_picture(comparison.plot(), folder)
         picture = f"{PICTURE_NAME}.png"
     with whole_file(folder / CARD_NAME, "Choose a folder that can be written to.") as part:
@@ -388,6 +387,4 @@ def _train_one(
 
 def _cells_from_main(everyone: Processes, cells: list[Cell]) -> list[Cell]:
     """The main process's trainings, in every process."""
-    text = json.dumps([vars(cell) for cell in cells]).encode()
-    sent = everyone.array_from_main(np.frombuffer(text, dtype=np.uint8).copy())
-    return [Cell(**told) for told in json.loads(sent.tobytes())]
+    return [Cell(**told) for told in everyone.told_by_main([vars(cell) for cell in cells])]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .agreement import Consensus, agreement, unit
+from .agreement import Consensus, agreement, sketched
 from .config import CLUSTERS, SageConfig
 from .data import RowSource
 from .groups import Groups
@@ -49,7 +49,7 @@ def keep_sketched(
     kept = _open(passes, len(source.dataset), len(matrix), title)
 
     def write(partial: Partial, rows: Tensor, gradients: Tensor) -> Tensor | None:
-        z = unit(gradients).to(matrix) @ matrix.T
+        z = sketched(gradients, matrix)
         kept.write(rows, z, gradients.to(torch.float64).norm(dim=1))
         return add(partial, rows, z)
 
@@ -104,18 +104,18 @@ class ExactConsensus:
         return scores_from(self.sketched, self.directions, self._codes)
 
 
-def scores_from(sketched: SketchedRows, directions: Tensor, codes: Tensor) -> npt.NDArray[np.float32]:
+def scores_from(kept: SketchedRows, directions: Tensor, codes: Tensor) -> npt.NDArray[np.float32]:
     """[N] agreement of rows whose z are in a file.
 
     Args:
-        sketched: z [N, l].
+        kept: z [N, l].
         directions: [G, l].
         codes: [N] groups.
     """
     scores = np.full(len(codes), np.nan, dtype=np.float32)
     for start in range(0, len(codes), _BLOCK_ROWS):
         rows = range(start, min(start + _BLOCK_ROWS, len(codes)))
-        scores[start : rows.stop] = agreement(sketched.read(rows), directions, codes[start : rows.stop].long()).numpy()
+        scores[start : rows.stop] = agreement(kept.read(rows), directions, codes[start : rows.stop].long()).numpy()
     return scores
 
 

@@ -49,7 +49,7 @@ class Verdict:
     Attributes:
         doubts: [M] in [0, 1], how likely a row is wrong; 0.5 where its label and the best other are as likely.
         suspects: [M], whether the row is to go.
-        method: How the doubts were found: "cross-fold", "mixture" or "share".
+        method: How the doubts were found: "cross-fold" or "mixture".
     """
 
     doubts: npt.NDArray[np.float64]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 
-from .agreement import agreement, unit
+from .agreement import agreement, sketched
 from .budget import resolve_budget
 from .choice import choose_rows
 from .config import SageConfig
@@ -39,7 +38,7 @@ def gather_material(
     directions: Tensor,
     spectrum: npt.NDArray[np.float32],
     needs: Set[str],
-    sketched: ExactConsensus | ClusteredGroups | NearestTarget | None,
+    known: ExactConsensus | ClusteredGroups | NearestTarget | None,
 ) -> Material:
     """Scores all rows, and keeps of them what strategies need.
 
@@ -51,12 +50,12 @@ def gather_material(
         directions: [G, l] consensus directions.
         spectrum: [l] singular values, the largest 1.
         needs: Some of `strategies.SIGNALS`.
-        sketched: Where z and scores of all rows are known already.
+        known: Where z and scores of all rows are known already.
     """
     codes = torch.from_numpy(groups.codes)
     kept = None
-    if sketched is not None:
-        kept, scores = sketched.sketched, sketched.scores()
+    if known is not None:
+        kept, scores = known.sketched, known.scores()
     elif needs & {"sketched", "norms"}:
         kept, _, scores = keep_sketched(
             *(passes, source, matrix, "scoring and keeping", Partial),
@@ -65,7 +64,7 @@ def gather_material(
     else:
         _, scores = passes.run(
             *(source, "scoring agreement", Partial),
-            lambda _, rows, g: agreement(unit(g).to(matrix) @ matrix.T, directions, codes[rows].long()),
+            lambda _, rows, g: agreement(sketched(g, matrix), directions, codes[rows].long()),
         )
     usable = passes.status == SCORED
     scores[~usable] = passes.losses[~usable] = np.nan
@@ -122,9 +121,7 @@ def shared_choice(
     except Exception as error:
         failure = error
     processes.agree(failure)
-    text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    said = processes.array_from_main(text).tobytes().decode()
-    return processes.array_from_main(indices), json.loads(said)
+    return processes.array_from_main(indices), processes.told_by_main(about)
 
 
 def make_selection(

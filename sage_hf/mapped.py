@@ -11,7 +11,7 @@ from datasets.fingerprint import Hasher
 from datasets.formatting.formatting import LazyRow
 from torch import Tensor
 
-from .agreement import agreement, unit
+from .agreement import agreement, sketched
 from .config import SageConfig
 from .data import Batcher, as_rows
 from .errors import ConfigError, GroupError, SageError, SketchError
@@ -81,7 +81,7 @@ class ScoredInMap:
 
     def _agreement(self, gradients: Tensor, codes: Tensor) -> Tensor:
         assert self._matrix is not None and self.directions is not None
-        return agreement(unit(gradients).to(self._matrix) @ self._matrix.T, self.directions, codes)
+        return agreement(sketched(gradients, self._matrix), self.directions, codes)
 
     def _batch_size(self) -> int:
         """One, once rows are known to be wrong in a batch: alone they are not padded, either."""

@@ -7,6 +7,7 @@ one that a single process would have made, so the result is the same to the bit.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,6 +86,11 @@ class Processes:
         if self.count == 1:
             return values
         return np.asarray(self._broadcast(torch.from_numpy(np.ascontiguousarray(values))).cpu().numpy())
+
+    def told_by_main(self, values: Any) -> Any:
+        """What the main process has to tell, as JSON can hold it, in every process."""
+        text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
+        return json.loads(self.array_from_main(text.copy()).tobytes())
 
     def most(self, number: int) -> int:
         """The largest of the processes' numbers."""

@@ -22,6 +22,7 @@ from .features import read_features
 from .files import whole_file
 from .gate import SUSPECT, cross_fold, joined_doubts
 from .gradients import GradientCollector
+from .groups import Groups
 from .opening import class_column, open_source
 from .passes import GradientPasses
 from .rng import isolated_rng
@@ -161,15 +162,14 @@ def find_suspects(
         raise LabelError(
             f"{len(nulls)} rows have no label, first {nulls[:5]}", where=f"column {column!r}", fix="Filter them out."
         )
+    groups = Groups.from_values(column, values)
+    classes = list(groups.code_of)
     collector = GradientCollector(model, target_modules=config.target_modules, projection=config.projection)
     with isolated_rng(config.seed):
         source = open_source(collector.model, dataset, config, processing_class, data_collator)
     passes = GradientPasses(collector, config.seed, len(dataset), progress, workers=config.num_workers)
     found = read_features(passes, source)
-    classes = sorted(set(values), key=lambda value: (isinstance(value, str), value))
-    code_of = {value: code for code, value in enumerate(classes)}
-    codes = np.array([code_of[value] for value in values])
-    doubts, others = cross_fold(found.embeddings, codes, config.seed)
+    doubts, others = cross_fold(found.embeddings, groups.codes, config.seed)
     doubts = joined_doubts(doubts, found.doubts)
     order = np.argsort(-doubts, kind="stable")
     return Suspects(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > SUSPECT])

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from .agreement import Consensus, unit
+from .agreement import Consensus, sketched, unit
 from .config import SageConfig
 from .data import RowSource, check_dataset
 from .errors import ConfigError, GradientError, GroupError
@@ -83,7 +83,7 @@ def target_directions(
 
     def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
         assert partial.consensus is not None
-        partial.consensus.update(unit(gradients).to(matrix) @ matrix.T, row_codes[rows].long())
+        partial.consensus.update(sketched(gradients, matrix), row_codes[rows].long())
 
     def new_partial() -> Partial:
         return Partial(consensus=Consensus(groups, len(matrix), device=matrix.device))

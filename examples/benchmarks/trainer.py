@@ -11,7 +11,6 @@ first run. Writes results/trainer.json and results/trainer.md.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 import time
@@ -24,13 +23,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 from machine import write
-from scipy import stats
 from torch import nn
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from sage_hf import SageTrainer, SageTrainingArguments
 from sage_hf.demo import build_vit, load_noisy_digits
+from sage_hf.intervals import estimate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python_text import build_llama, topic_rows, train_tokenizer
@@ -136,12 +135,6 @@ def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval (Student's t)."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values)), float(half)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="trainings of every arm")
@@ -163,17 +156,17 @@ def main() -> None:
             one["seconds"] / all_rows["seconds"]
             for one, all_rows in zip(runs["selected"], runs["all rows"], strict=True)
         ]
-        reached = {arm: interval([each[task.metric] for each in results]) for arm, results in runs.items()}
+        reached = {arm: estimate([each[task.metric] for each in results]) for arm, results in runs.items()}
         tasks[name] = {
             "epochs": task.epochs,
             "warmup_epochs": task.warmup,
             "metric": task.metric,
             "time_ratio": {"mean": float(np.mean(ratios)), "least": min(ratios), "most": max(ratios)},
-            "reached": {arm: {"mean": mean, "half_interval": half} for arm, (mean, half) in reached.items()},
+            "reached": {arm: {"mean": each.mean, "half_interval": each.half} for arm, each in reached.items()},
             "runs": runs,
         }
         scale, unit = (100, " %") if task.metric == "accuracy" else (1, "")
-        cells = [f"{scale * mean:.3g} ± {scale * half:.2g}{unit}" for mean, half in reached.values()]
+        cells = [f"{scale * each.mean:.3g} ± {scale * (each.half or 0):.2g}{unit}" for each in reached.values()]
         ratio = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {name}: {task.metric} | {ratio} | {' | '.join(cells)} |")
     write("trainer", {"fraction": FRACTION, "seeds": arguments.seeds, "tasks": tasks}, "\n".join(lines))
