@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .budget import allocate_quotas, allocate_shares
 from .config import SageConfig
-from .gate import judge, let_through
+from .gate import judge, let_through, set_hard_aside
 from .material import Material
 from .strategies import STRATEGIES
 
@@ -47,9 +47,12 @@ def choose_rows(config: SageConfig, material: Material, budget: int) -> tuple[np
     about: dict[str, Any] = {}
     if is_gated(config):
         verdict = judge(config, material, candidates)
-        candidates = let_through(candidates, quotas, verdict)
         suspects = int(verdict.suspects.sum())
         about["gate"] = {"method": verdict.method, "suspects": suspects, "judged": len(verdict.doubts)}
+        if config.gate == "auto" and verdict.method == "cross-fold":
+            verdict = set_hard_aside(candidates, quotas, verdict)
+            about["gate"]["hard"] = int(verdict.suspects.sum()) - suspects
+        candidates = let_through(candidates, quotas, verdict)
     return STRATEGIES[config.strategy](candidates, quotas, config.seed), about
 
 

@@ -7,6 +7,9 @@ labels). A row is suspect where another class is `ODDS` times as likely as its l
 that go: easy clean data loses 3 %, easy data with a fifth of wrong labels a fifth, hard data its doubtful rows, too,
 without which a model learned better at every budget up to a half.
 
+Of a group of which only a few rows will be kept, more goes, up to its more doubtful half: one or two rows a class must
+be plain ones, however right the others' labels are (as Sorscher et al. found, arXiv 2206.14486).
+
 A row without a class is doubted where its loss belongs to a kind of rows that is harder to learn than most, if there
 are two kinds at all.
 """
@@ -14,7 +17,7 @@ are two kinds at all.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +35,8 @@ from .strategies.coverage import Centred
 ODDS = 2.0
 # Doubt p_other / (p_other + p_own) at these odds.
 SUSPECT = ODDS / (1 + ODDS)
+# Quota of a group from which on hard rows are worth as much as plain ones; below it, the share that goes rises to a half.
+PLENTY = 12
 _FOLDS = 5
 # Rows of a class below which nobody can say that one of them is wrong.
 _LEAST_ROWS = 2 * _FOLDS
@@ -83,6 +88,24 @@ def judge(config: SageConfig, material: Material, candidates: Candidates) -> Ver
         count = int(config.gate * len(members) + 0.5)
         suspects[members[np.argsort(-doubts[members], kind="stable")[:count]]] = True
     return Verdict(doubts, suspects, method)
+
+
+def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Verdict:
+    """The verdict with more suspects where a group's quota is below `PLENTY`: (1 - quota / `PLENTY`) / 2 of its rows.
+
+    These are its most doubted, the suspects among them; a row of which nothing could be told stays.
+
+    Args:
+        candidates: The rows.
+        quotas: [G].
+        verdict: Of the candidates.
+    """
+    suspects = verdict.suspects.copy()
+    for group in np.flatnonzero((quotas > 0) & (quotas < PLENTY)):
+        members = np.flatnonzero((candidates.groups == group) & (verdict.doubts > 0))
+        count = int((1 - quotas[group] / PLENTY) / 2 * len(members) + 0.5)
+        suspects[members[np.argsort(-verdict.doubts[members], kind="stable")[:count]]] = True
+    return replace(verdict, suspects=suspects)
 
 
 def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:

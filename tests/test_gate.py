@@ -6,7 +6,17 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from sage_hf import SageConfig
-from sage_hf.gate import SUSPECT, Verdict, cross_fold_doubts, joined_doubts, judge, let_through, mixture_doubts
+from sage_hf.gate import (
+    PLENTY,
+    SUSPECT,
+    Verdict,
+    cross_fold_doubts,
+    joined_doubts,
+    judge,
+    let_through,
+    mixture_doubts,
+    set_hard_aside,
+)
 from sage_hf.groups import Groups
 from sage_hf.material import Material
 from sage_hf.strategies import Candidates
@@ -134,3 +144,31 @@ def test_a_share_takes_the_most_doubted_of_each_group(digits):
         assert verdict.suspects[mine].sum() == int(0.25 * mine.sum() + 0.5)
         assert verdict.doubts[mine & verdict.suspects].min() >= verdict.doubts[mine & ~verdict.suspects].max()
     assert np.array_equal(judge(SageConfig(), material, candidates).suspects, verdict.doubts > SUSPECT)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1), st.booleans()), min_size=1, max_size=60),
+    st.lists(st.integers(0, 2 * PLENTY), min_size=3, max_size=3),
+)
+def test_the_fewer_rows_a_group_keeps_the_more_of_its_doubtful_half_goes(rows, quotas):
+    groups = np.array([group for group, _, _ in rows])
+    doubts, suspects = np.array([doubt for _, doubt, _ in rows]), np.array([suspect for _, _, suspect in rows])
+    before = Verdict(doubts, suspects, "cross-fold")
+    after = set_hard_aside(pool_of(groups), np.array(quotas), before)
+    assert after.suspects[suspects].all() and np.array_equal(before.suspects, suspects)
+    for group, quota in enumerate(quotas):
+        mine = (groups == group) & (doubts > 0)
+        new = after.suspects & ~suspects & (groups == group)
+        most = (1 - quota / PLENTY) / 2 * mine.sum() + 0.5 if 0 < quota < PLENTY else 0
+        assert new.sum() <= most
+        assert not new[doubts == 0].any()
+        stays = mine & ~after.suspects
+        assert not new.any() or not stays.any() or doubts[stays].max() <= doubts[new].min()
+
+
+def test_half_of_a_group_is_set_aside_for_its_single_row_and_nothing_where_rows_are_plenty():
+    doubts = np.linspace(0.01, 0.5, 120)
+    pool, nobody = pool_of([0] * 120), Verdict(doubts, np.zeros(120, dtype=bool), "cross-fold")
+    shares = [set_hard_aside(pool, np.array([quota]), nobody).suspects.mean() for quota in (1, 3, 6, 12, 60)]
+    assert np.allclose(shares, [0.4583, 0.375, 0.25, 0, 0], atol=0.005)
