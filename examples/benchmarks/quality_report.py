@@ -1,0 +1,268 @@
+"""What the trainings of `quality.py` come to: tables, a picture, and where the default is where it should be.
+
+Everything is computed from the values of single trainings, which results/quality.json holds; a test computes it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import RESULTS, write
+from quality_tasks import TASKS
+
+from sage_hf import Comparison
+from sage_hf.arms import ALL, RANDOM
+from sage_hf.intervals import Estimate, estimate
+from sage_hf.pictures import render
+
+DEFAULT, PAPER = "auto", "agreement"
+# Of this package; every other strategy is a baseline.
+OWN = (DEFAULT, "coverage", PAPER)
+# Shares at which the default is to be better than random rows by more than the interval.
+SMALL = 0.1
+
+# A task, clean or spoilt, as JSON: title, metric, lower_is_better, fractions, seeds, and the value of every training,
+# values[strategy][fraction as text][place of the seed].
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The default at one share of one task; gains are positive where the default is better, paired by seed.
+
+    Attributes:
+        fraction: The share of the rows.
+        value: What it reaches.
+        over_random: Its gain over class-balanced random rows.
+        over_paper: Over the paper's rule.
+        best: The baseline with the best mean, chosen after the fact.
+        over_best: The gain over that.
+    """
+
+    fraction: float
+    value: Estimate
+    over_random: Estimate
+    over_paper: Estimate
+    best: str
+    over_best: Estimate
+
+    @property
+    def falls_short(self) -> list[str]:
+        """What it is not and should be, for people."""
+        found = []
+        if self.over_random.mean < -(self.over_random.half or 0.0):
+            found.append("worse than random rows")
+        elif self.fraction <= SMALL and not self.is_better_than_random:
+            found.append("not better than random rows by more than the interval")
+        if self.over_paper.mean <= 0:
+            found.append("not better than the paper's rule")
+        if self.over_best.mean < 0:
+            found.append(f"behind {self.best}")
+        return found
+
+    @property
+    def is_better_than_random(self) -> bool:
+        """By more than the interval."""
+        return self.over_random.mean > 0 and self.over_random.differs_from_zero
+
+
+def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
+    """All tasks of which a seed is finished."""
+    found = {}
+    for name, task in TASKS.items():
+        for share in shares:
+            parts = [
+                Comparison.load(each.parent) for each in sorted(folder.glob(f"{name}-{share:g}-*/comparison.json"))
+            ]
+            if not parts:
+                continue
+            first, trained = parts[0], [{cell.key[:2]: cell for cell in part.cells} for part in parts]
+            keys = [(ALL, 1.0), *((strategy, share) for strategy in first.strategies for share in first.fractions)]
+            values: dict[str, dict[str, list[float]]] = {}
+            for strategy, fraction in keys:
+                values.setdefault(strategy, {})[f"{fraction:g}"] = [
+                    cells[strategy, fraction].metrics[first.metric] for cells in trained
+                ]
+            found[f"{name}-{share:g}"] = {
+                "title": f"{task.title}, {f'{share:.0%} {task.spoiling}' if share else 'clean'}",
+                "metric": first.metric,
+                "lower_is_better": first.lower_is_better,
+                "fractions": first.fractions,
+                "seeds": [part.seeds[0] for part in parts],
+                "values": values,
+            }
+    return found
+
+
+def cells_of(task: Measured) -> list[Cell]:
+    """The default at every share."""
+    sign = -1.0 if task["lower_is_better"] else 1.0
+    cells = []
+    for fraction in task["fractions"]:
+        values = {strategy: each.get(f"{fraction:g}") for strategy, each in task["values"].items() if strategy != ALL}
+        mine = values[DEFAULT]
+        gains = {
+            strategy: estimate([sign * (one - other) for one, other in zip(mine, theirs, strict=True)])
+            for strategy, theirs in values.items()
+        }
+        best = min((name for name in gains if name not in OWN), key=lambda name: gains[name].mean)
+        cells.append(Cell(fraction, estimate(mine), gains[RANDOM], gains[PAPER], best, gains[best]))
+    return cells
+
+
+def summarize(tasks: dict[str, Measured]) -> dict[str, int]:
+    """In how many cells the default is where it should be."""
+    cells = [cell for task in tasks.values() for cell in cells_of(task)]
+    small = [cell for cell in cells if cell.fraction <= SMALL]
+    return {
+        "cells": len(cells),
+        "not_worse_than_random_within_the_interval": sum(
+            cell.over_random.mean >= -(cell.over_random.half or 0.0) for cell in cells
+        ),
+        "cells_at_or_below_10_percent": len(small),
+        "better_than_random_by_more_than_the_interval_there": sum(cell.is_better_than_random for cell in small),
+        "better_than_the_papers_rule": sum(cell.over_paper.mean > 0 for cell in cells),
+        "at_or_above_the_best_baseline": sum(cell.over_best.mean >= 0 for cell in cells),
+        "at_or_above_the_best_baseline_within_the_interval": sum(
+            cell.over_best.mean >= -(cell.over_best.half or 0.0) for cell in cells
+        ),
+    }
+
+
+# ------------------------------------------------------------------------ tables
+def short_table(tasks: dict[str, Measured]) -> str:
+    """The README's: the default, random rows, the paper's rule and the best baseline of every task."""
+    fractions = next(iter(tasks.values()))["fractions"]
+    lines = [f"| | {' | '.join(f'{share:.0%}' for share in fractions)} |", f"|---|{'---|' * len(fractions)}"]
+    for task in tasks.values():
+        cells, form = cells_of(task), _Form(task)
+        everything = form.value(estimate(task["values"][ALL]["1"]))
+        lines.append(f"| **{task['title']}**: {form.unit}; all rows {everything} |{' |' * len(fractions)}")
+        rows = {
+            "default": [form.value(cell.value) for cell in cells],
+            "random": [form.value(_of(task, RANDOM, share)) for share in fractions],
+            "default better than random by": [
+                f"**{form.gain(cell.over_random)}**" if cell.is_better_than_random else form.gain(cell.over_random)
+                for cell in cells
+            ],
+            "the paper's rule": [form.value(_of(task, PAPER, share)) for share in fractions],
+            "best of the baselines": [
+                f"{form.value(_of(task, cell.best, cell.fraction), half=False)} {cell.best}" for cell in cells
+            ],
+        }
+        lines += [f"| {label} | {' | '.join(texts)} |" for label, texts in rows.items()]
+    return "\n".join(lines)
+
+
+def long_tables(tasks: dict[str, Measured]) -> str:
+    """Every strategy of every task, and the cells that fall short."""
+    lines = ["Mean and 95 % interval over seeds. The default is `auto`.", ""]
+    for task in tasks.values():
+        form, fractions = _Form(task), task["fractions"]
+        head = f"{task['title']}: {form.unit}, {len(task['seeds'])} seeds"
+        lines += [f"| {head} | {' | '.join(f'{share:.0%}' for share in fractions)} |"]
+        lines += [f"|---|{'---|' * len(fractions)}"]
+        for strategy in task["values"]:
+            if strategy == ALL:
+                continue
+            texts = [form.value(_of(task, strategy, share)) for share in fractions]
+            label = f"**{strategy}**" if strategy == DEFAULT else strategy
+            lines.append(f"| {label} | {' | '.join(texts)} |")
+        everything = form.value(estimate(task["values"][ALL]["1"]))
+        lines += [f"| all rows {everything} |{' |' * len(fractions)}", ""]
+    lines += ["Where the default falls short:", ""]
+    for task in tasks.values():
+        form = _Form(task)
+        for cell in cells_of(task):
+            if cell.falls_short:
+                best = f"{cell.best} {form.gain(cell.over_best)}"
+                lines.append(
+                    f"- {task['title']}, {cell.fraction:.0%}: {', '.join(cell.falls_short)} (gain over random "
+                    f"{form.gain(cell.over_random)}, the paper's rule {form.gain(cell.over_paper)}, {best})"
+                )
+    return "\n".join(lines)
+
+
+class _Form:
+    """How numbers of a task are written."""
+
+    def __init__(self, task: Measured) -> None:
+        self._scale, self._digits = (1.0, 3) if task["lower_is_better"] else (100.0, 1)
+        self.unit = f"{task['metric']}, less is better" if task["lower_is_better"] else f"{task['metric']} in %"
+
+    def value(self, of: Estimate, half: bool = True) -> str:
+        """Mean and half interval."""
+        return self._text(of, "", half)
+
+    def gain(self, of: Estimate) -> str:
+        """The same with a sign."""
+        return self._text(of, "+", True)
+
+    def _text(self, of: Estimate, sign: str, half: bool) -> str:
+        text = f"{self._scale * of.mean:{sign}.{self._digits}f}"
+        return f"{text} ± {self._scale * of.half:.{self._digits}f}" if half and of.half is not None else text
+
+
+def _of(task: Measured, strategy: str, fraction: float) -> Estimate:
+    return estimate(task["values"][strategy][f"{fraction:g}"])
+
+
+# ----------------------------------------------------------------------- picture
+def draw(tasks: dict[str, Measured]) -> Any:
+    """A panel a task: what the default and a few others gain over random rows, at every share."""
+    from matplotlib.figure import Figure
+
+    shown = {DEFAULT: ("#08306b", "o", "-"), PAPER: ("#b8860b", "s", "--"), "small_loss": ("#238b45", "v", "-.")}
+    shown |= {"herding": ("#6a51a3", "^", "-."), "craig": ("#807dba", "D", ":")}
+    figure = Figure(figsize=(9.0, 5.2), layout="constrained")
+    columns = -(-len(tasks) // 2)
+    panels = figure.subplots(2, columns, squeeze=False)
+    for place, task in enumerate(tasks.values()):
+        axes = panels[place % 2][place // 2]
+        sign, scale = (-1.0, 1.0) if task["lower_is_better"] else (1.0, 100.0)
+        axes.axhline(0, color="#737373", linewidth=1.0)
+        for strategy, (colour, marker, line) in shown.items():
+            values = task["values"].get(strategy)
+            if values is None:
+                continue
+            gains = [
+                estimate(
+                    [
+                        sign * scale * (one - other)
+                        for one, other in zip(values[f"{share:g}"], task["values"][RANDOM][f"{share:g}"], strict=True)
+                    ]
+                )
+                for share in task["fractions"]
+            ]
+            axes.errorbar(
+                range(len(gains)),
+                [gain.mean for gain in gains],
+                yerr=[gain.half or 0.0 for gain in gains] if strategy == DEFAULT else None,
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                label=strategy,
+                capsize=3,
+                markersize=4,
+                linewidth=1.8 if strategy == DEFAULT else 1.1,
+            )
+        axes.set_title(task["title"], fontsize=9)
+        axes.set_xticks(range(len(task["fractions"])), [f"{100 * share:g} %" for share in task["fractions"]])
+        axes.set_ylabel("loss below random's" if task["lower_is_better"] else "points above random", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+    return figure
+
+
+def report(folder: Path, shares: tuple[float, ...]) -> None:
+    """Writes results/quality.json, quality.md (the README's), quality_all.md and quality.png of what is finished."""
+    tasks = collect(folder, shares)
+    told = {name: {**task, "default": [asdict(cell) for cell in cells_of(task)]} for name, task in tasks.items()}
+    write("quality", {"summary": summarize(tasks), "tasks": told}, short_table(tasks))
+    (RESULTS / "quality_all.md").write_text(long_tables(tasks) + "\n")
+    (RESULTS / "quality.png").write_bytes(render(draw(tasks), "png"))
+    print(summarize(tasks))
