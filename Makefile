@@ -43,6 +43,13 @@ benchmark: $(STAMP)  ## Measure speed, memory, training, scale and costs, and wr
 	$(BIN)/python examples/benchmarks/scale.py
 	$(BIN)/python examples/benchmarks/cost.py
 
+.PHONY: benchmark-quality
+benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong labels are found: hours; goes on where it stopped
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/python examples/benchmarks/quality.py
+	$(BIN)/python examples/benchmarks/suspects.py
+	$(BIN)/python examples/benchmarks/readme.py
+
 .PHONY: clean
 clean:  ## Remove what setup and builds made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

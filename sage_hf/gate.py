@@ -35,7 +35,7 @@ from .strategies.coverage import Centred
 ODDS = 2.0
 # Doubt p_other / (p_other + p_own) at these odds.
 SUSPECT = ODDS / (1 + ODDS)
-# Quota of a group from which on hard rows are worth as much as plain ones; below it, the share that goes rises to a half.
+# Quota of a group from which on hard rows are as welcome as plain ones; below it, the share that goes rises to a half.
 PLENTY = 12
 _FOLDS = 5
 # Rows of a class below which nobody can say that one of them is wrong.

@@ -44,11 +44,11 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         f"Time: {stats['fit_seconds']:.1f} s to fit, {stats['score_seconds']:.1f} s to score.",
     ]
     if gate := stats.get("gate"):
-        hard = f", and {gate['hard']:,} hard ones, too, where a group keeps few" if gate.get("hard") else ""
+        hard = f", so do {gate['hard']:,} hard ones of groups that keep few" if gate.get("hard") else ""
         lines.insert(
             2,
-            f"Gate: {gate['suspects']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out{hard}; "
-            "sage-hf suspects lists the doubted.",
+            f"Gate: {gate['suspects']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out"
+            f"{hard}; sage-hf suspects lists the doubted.",
         )
     if stats["one_at_a_time"]:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")

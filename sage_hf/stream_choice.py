@@ -134,13 +134,13 @@ def choice_for(config: SageConfig) -> StreamChoice:
         raise ConfigError(
             f"The strategy {config.strategy!r} compares rows with each other, and a stream does not hold them",
             where="strategy",
-            fix=f"Use one of {able}, or make the stream a Dataset (Dataset.from_generator).",
+            fix=f"Use one of {able}, or make the stream a Dataset: Dataset.from_generator(stream.__iter__).",
         )
     if isinstance(config.gate, float):
         raise ConfigError(
             "A gate that takes a share out compares rows with each other, and a stream does not hold them",
             where="gate",
-            fix="Leave it out, or make the stream a Dataset (Dataset.from_generator).",
+            fix="Leave it out, or make the stream a Dataset: Dataset.from_generator(stream.__iter__).",
         )
     resolve_budget(2**62, config.fraction, config.num_examples)
     return HighestShare(config) if config.fraction is not None else HighestRows(config)

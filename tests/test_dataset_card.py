@@ -52,6 +52,18 @@ def test_sizes_are_the_hubs_words_for_an_interval_that_holds_them(rows):
         assert 10 ** powers[low] <= rows < 10 ** powers[high]
 
 
+def test_what_the_gate_took_out_is_told(selection):
+    gate = selection.stats["gate"]
+    assert gate["method"] == "cross-fold" and gate["judged"] == 30
+    told = section(selection)
+    assert f"{gate['suspects']} of 30 rows were doubted (cross-fold)" in told
+    assert (f"{gate['hard']} hard rows" in told) == (gate["hard"] > 0)
+    without = {**selection.stats, "gate": {**gate, "hard": 7}}
+    assert "7 hard rows" in render_section({**facts(selection), "gate": without["gate"]})
+    del without["gate"]["hard"]
+    assert "hard rows" not in render_section({**facts(selection), "gate": without["gate"]})
+
+
 def test_the_source_gives_licence_language_task_and_citation(selection):
     told = facts(selection)
     assert carry(SOURCE) == {

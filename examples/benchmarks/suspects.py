@@ -60,34 +60,49 @@ def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
     return found
 
 
-def report(lines: list[dict]) -> None:
-    """The table of what is finished."""
-    rows, columns = [], ("listed", "precision", "recall", "average_precision")
-    aucs = ("auc", *(f"auc, {name}" for name in ("loss", "agreement, power 1", "agreement, power 0.25")))
-    table = [
-        "| task | wrong labels | doubted, % | precision, % | recall, % | average precision, % "
-        "| AUC | of the loss | of agreement | with power 0.25 |",
-        f"|---|---|{'---|' * 8}",
-    ]
+def summed_up(lines: list[dict]) -> list[dict]:
+    """For every task, kind and share of wrong labels, all that was measured and its means."""
+    rows = []
     for task in TASKS:
         for kind, share in PLANTED:
             runs = [
                 line["found"] for line in lines if (line["task"], line["kind"], line["share"]) == (task, kind, share)
             ]
-            if not runs:
-                continue
-            found = {name: estimate([run[name] for run in runs]) for name in runs[0]}
-            cells = []
-            for name in (*columns, *aucs):
-                scale, digits = (100, 0) if name in columns else (1, 2)
-                each = found.get(name)
-                half = "" if each is None or each.half is None else f" ± {scale * each.half:.{digits}f}"
-                cells.append("" if each is None else f"{scale * each.mean:.{digits}f}{half}")
-            what = f"{share:.0%}, {KINDS[kind]}" if share else "none"
-            table.append(f"| {task} | {what} | {' | '.join(cells)} |")
-            told = {name: {"mean": each.mean, "half_interval": each.half} for name, each in found.items()}
-            rows.append({"task": task, "kind": kind, "share": share, "seeds": len(runs), "found": told, "runs": runs})
-    write("suspects", {"rows": rows}, "\n".join(table))
+            if runs:
+                means = {name: estimate([run[name] for run in runs]) for name in runs[0]}
+                told = {name: {"mean": each.mean, "half_interval": each.half} for name, each in means.items()}
+                rows.append(
+                    {"task": task, "kind": kind, "share": share, "seeds": len(runs), "found": told, "runs": runs}
+                )
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """As the README has it."""
+    shares = ("listed", "precision", "recall", "average_precision")
+    areas = ("auc", *(f"auc, {name}" for name in ("loss", "agreement, power 1", "agreement, power 0.25")))
+    lines = [
+        "| task | wrong labels | doubted, % | precision, % | recall, % | average precision, % "
+        "| AUC | of the loss | of agreement | with power 0.25 |",
+        f"|---|---|{'---|' * 8}",
+    ]
+    for row in rows:
+        cells = []
+        for name in (*shares, *areas):
+            scale, digits = (100, 0) if name in shares else (1, 2)
+            found = row["found"].get(name)
+            half = found["half_interval"] if found else None
+            spread = "" if half is None else f" ± {scale * half:.{digits}f}"
+            cells.append(f"{scale * found['mean']:.{digits}f}{spread}" if found else "")
+        what = f"{row['share']:.0%}, {KINDS[row['kind']]}" if row["share"] else "none"
+        lines.append(f"| {row['task']} | {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def report(lines: list[dict]) -> None:
+    """Writes what is finished."""
+    rows = summed_up(lines)
+    write("suspects", {"rows": rows}, table(rows))
 
 
 def main() -> None:
