@@ -54,8 +54,8 @@ class SageConfig:
             gradients alone. "random", "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match",
             "craig", "herding" and "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
         gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, for the
-            strategies that are made for it (auto and coverage); data without such rows loses none. A share in (0, 1):
-            of each group the most doubted, for any strategy. None: no rows.
+            strategies that are made for it (auto and coverage), and of a class that keeps fewer than 12 rows the most
+            doubted, up to a half. A share in (0, 1): of each group the most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
             score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. On noisy text the AUC of

@@ -83,6 +83,10 @@ def test_cells_are_counted(quality_report):
         "better_than_the_papers_rule": 1,
         "at_or_above_the_best_baseline": 0,
         "at_or_above_the_best_baseline_within_the_interval": 1,
+        "at_or_above_each_baseline": {
+            "random": {"cells": 2, "at_or_above": 1},
+            "herding": {"cells": 2, "at_or_above": 0},
+        },
     }
 
 

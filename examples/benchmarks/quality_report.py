@@ -98,22 +98,27 @@ def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
 
 def cells_of(task: Measured) -> list[Cell]:
     """The default at every share."""
-    sign = -1.0 if task["lower_is_better"] else 1.0
     cells = []
     for fraction in task["fractions"]:
-        values = {strategy: each.get(f"{fraction:g}") for strategy, each in task["values"].items() if strategy != ALL}
-        mine = values[DEFAULT]
-        gains = {
-            strategy: estimate([sign * (one - other) for one, other in zip(mine, theirs, strict=True)])
-            for strategy, theirs in values.items()
-        }
+        gains = {strategy: _gain(task, strategy, fraction) for strategy in task["values"] if strategy != ALL}
         best = min((name for name in gains if name not in OWN), key=lambda name: gains[name].mean)
-        cells.append(Cell(fraction, estimate(mine), gains[RANDOM], gains[PAPER], best, gains[best]))
+        cells.append(Cell(fraction, _of(task, DEFAULT, fraction), gains[RANDOM], gains[PAPER], best, gains[best]))
     return cells
 
 
-def summarize(tasks: dict[str, Measured]) -> dict[str, int]:
-    """In how many cells the default is where it should be."""
+def _of(task: Measured, strategy: str, fraction: float) -> Estimate:
+    return estimate(task["values"][strategy][f"{fraction:g}"])
+
+
+def _gain(task: Measured, strategy: str, fraction: float, of: str = DEFAULT) -> Estimate:
+    """What a strategy, the default unless told, gains over another; positive where it is better."""
+    sign = -1.0 if task["lower_is_better"] else 1.0
+    mine, theirs = (task["values"][name][f"{fraction:g}"] for name in (of, strategy))
+    return estimate([sign * (one - other) for one, other in zip(mine, theirs, strict=True)])
+
+
+def summarize(tasks: dict[str, Measured]) -> dict[str, Any]:
+    """In how many cells the default is where it should be; and against each baseline as the one rule for all."""
     cells = [cell for task in tasks.values() for cell in cells_of(task)]
     small = [cell for cell in cells if cell.fraction <= SMALL]
     return {
@@ -128,7 +133,22 @@ def summarize(tasks: dict[str, Measured]) -> dict[str, int]:
         "at_or_above_the_best_baseline_within_the_interval": sum(
             cell.over_best.mean >= -(cell.over_best.half or 0.0) for cell in cells
         ),
+        "at_or_above_each_baseline": {
+            name: {"cells": len(gains), "at_or_above": sum(gain >= 0 for gain in gains)}
+            for name, gains in _gains_over_each(tasks).items()
+        },
     }
+
+
+def _gains_over_each(tasks: dict[str, Measured]) -> dict[str, list[float]]:
+    """Mean gains over every baseline, in all cells where it was trained."""
+    found: dict[str, list[float]] = {}
+    for task in tasks.values():
+        for fraction in task["fractions"]:
+            for strategy in task["values"]:
+                if strategy not in (ALL, *OWN):
+                    found.setdefault(strategy, []).append(_gain(task, strategy, fraction).mean)
+    return found
 
 
 # ------------------------------------------------------------------------ tables
@@ -205,10 +225,6 @@ class _Form:
         return f"{text} ± {self._scale * of.half:.{self._digits}f}" if half and of.half is not None else text
 
 
-def _of(task: Measured, strategy: str, fraction: float) -> Estimate:
-    return estimate(task["values"][strategy][f"{fraction:g}"])
-
-
 # ----------------------------------------------------------------------- picture
 def draw(tasks: dict[str, Measured]) -> Any:
     """A panel a task: what the default and a few others gain over random rows, at every share."""
@@ -216,30 +232,21 @@ def draw(tasks: dict[str, Measured]) -> Any:
 
     shown = {DEFAULT: ("#08306b", "o", "-"), PAPER: ("#b8860b", "s", "--"), "small_loss": ("#238b45", "v", "-.")}
     shown |= {"herding": ("#6a51a3", "^", "-."), "craig": ("#807dba", "D", ":")}
-    figure = Figure(figsize=(9.0, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.0, 5.6), layout="constrained")
     columns = -(-len(tasks) // 2)
     panels = figure.subplots(2, columns, squeeze=False)
     for place, task in enumerate(tasks.values()):
         axes = panels[place % 2][place // 2]
-        sign, scale = (-1.0, 1.0) if task["lower_is_better"] else (1.0, 100.0)
+        scale = 1.0 if task["lower_is_better"] else 100.0
         axes.axhline(0, color="#737373", linewidth=1.0)
         for strategy, (colour, marker, line) in shown.items():
-            values = task["values"].get(strategy)
-            if values is None:
+            if strategy not in task["values"]:
                 continue
-            gains = [
-                estimate(
-                    [
-                        sign * scale * (one - other)
-                        for one, other in zip(values[f"{share:g}"], task["values"][RANDOM][f"{share:g}"], strict=True)
-                    ]
-                )
-                for share in task["fractions"]
-            ]
+            gains = [_gain(task, RANDOM, share, of=strategy) for share in task["fractions"]]
             axes.errorbar(
                 range(len(gains)),
-                [gain.mean for gain in gains],
-                yerr=[gain.half or 0.0 for gain in gains] if strategy == DEFAULT else None,
+                [scale * gain.mean for gain in gains],
+                yerr=[scale * (gain.half or 0.0) for gain in gains] if strategy == DEFAULT else None,
                 color=colour,
                 marker=marker,
                 linestyle=line,
@@ -248,7 +255,7 @@ def draw(tasks: dict[str, Measured]) -> Any:
                 markersize=4,
                 linewidth=1.8 if strategy == DEFAULT else 1.1,
             )
-        axes.set_title(task["title"], fontsize=9)
+        axes.set_title(",\n".join(task["title"].rsplit(", ", 1)), fontsize=9)
         axes.set_xticks(range(len(task["fractions"])), [f"{100 * share:g} %" for share in task["fractions"]])
         axes.set_ylabel("loss below random's" if task["lower_is_better"] else "points above random", fontsize=8)
         axes.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""What the benchmark of quality learns: digits, topics of documentation, and the language of documentation.
+"""What the benchmark of quality learns: digits, topics and language of documentation, and measured cells of tumours.
 
 Each task gives, for a seed and a share of spoilt rows, rows to choose from, rows to judge by, a model to score with
 after a short warm-up, and fresh models to train. Everything is real data that pip packages or Python carry.
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
+from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, LlamaForCausalLM
@@ -187,6 +188,44 @@ def _first_paragraphs(package: str) -> Iterator[tuple[str, str]]:
                     yield place[0], paragraph
 
 
+# ------------------------------------------------------------------------ tumours
+class Perceptron(nn.Module):
+    """Two hidden layers of 64 over numbers [B, 30], two classes."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = nn.Sequential(nn.Linear(30, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU())
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, numbers: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(self.body(numbers))
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def tumours(seed: int, share: float) -> Prepared:
+    """398 tumours of scikit-learn's breast cancer set, 30 numbers each, 2 classes; nothing was tuned on them."""
+    found = load_breast_cancer()
+    numbers = ((found.data - found.data.mean(0)) / found.data.std(0)).astype(np.float32)
+    names = [str(name) for name in found.target_names]
+    keep, held = train_test_split(np.arange(len(numbers)), test_size=0.3, random_state=seed, stratify=found.target)
+    noisy, wrong = wrong_labels(found.target[keep], share, "uniform", seed)
+
+    def rows(kept: np.ndarray, labels: np.ndarray) -> Dataset:
+        features = Features({"numbers": List(Value("float32")), "label": ClassLabel(names=names)})
+        return Dataset.from_dict({"numbers": numbers[kept].tolist(), "label": labels.tolist()}, features=features)
+
+    def batch(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return {
+            "numbers": torch.tensor([row["numbers"] for row in rows]),
+            "labels": torch.tensor([row["label"] for row in rows]),
+        }
+
+    train, scorer = rows(keep, noisy), Perceptron(seed + 77)
+    warm_up(scorer, train, steps=100, learning_rate=2e-3, batch_size=32, data_collator=batch)
+    return Prepared(train, rows(held, found.target[held]), wrong, scorer, Perceptron, batch)
+
+
 # ----------------------------------------------------------------------- language
 def language(seed: int, share: float) -> Prepared:
     """2,000 docstrings of the standard library; a Llama with 0.4 million weights that has read the language reference.
@@ -255,6 +294,12 @@ TASKS = {
         "wrong labels",
         text,
         {"max_steps": 120, "learning_rate": 5e-4, "per_device_train_batch_size": 16, "warmup_steps": 12},
+    ),
+    "tumours": Task(
+        "tumours, MLP",
+        "wrong labels",
+        tumours,
+        {"max_steps": 200, "learning_rate": 2e-3, "per_device_train_batch_size": 16},
     ),
     "language": Task(
         "docstrings, small Llama",
