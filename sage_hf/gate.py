@@ -28,7 +28,7 @@ from sklearn.mixture import GaussianMixture
 from .config import SageConfig
 from .material import Material
 from .strategies import Candidates, Vectors
-from .strategies.base import PartOf
+from .strategies.base import PartOf, take_highest
 from .strategies.coverage import Centred
 
 # A row is suspect where the classifier finds another class this many times as likely as the row's own.
@@ -82,11 +82,8 @@ def judge(config: SageConfig, material: Material, candidates: Candidates) -> Ver
     if config.gate == "auto":
         return Verdict(doubts, doubts > SUSPECT, method)
     assert isinstance(config.gate, float)
-    suspects = np.zeros(len(rows), dtype=bool)
-    for group in np.unique(candidates.groups):
-        members = np.flatnonzero(candidates.groups == group)
-        count = int(config.gate * len(members) + 0.5)
-        suspects[members[np.argsort(-doubts[members], kind="stable")[:count]]] = True
+    counts = (config.gate * np.bincount(candidates.groups) + 0.5).astype(np.int64)
+    suspects = np.isin(rows, take_highest(candidates, doubts, counts))
     return Verdict(doubts, suspects, method)
 
 
@@ -100,22 +97,19 @@ def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdic
         quotas: [G].
         verdict: Of the candidates.
     """
-    suspects = verdict.suspects.copy()
-    for group in np.flatnonzero((quotas > 0) & (quotas < PLENTY)):
-        members = np.flatnonzero((candidates.groups == group) & (verdict.doubts > 0))
-        count = int((1 - quotas[group] / PLENTY) / 2 * len(members) + 0.5)
-        suspects[members[np.argsort(-verdict.doubts[members], kind="stable")[:count]]] = True
-    return replace(verdict, suspects=suspects)
+    judged = np.bincount(candidates.groups[verdict.doubts > 0], minlength=len(quotas))
+    is_few = (quotas > 0) & (quotas < PLENTY)
+    counts = np.where(is_few, (1 - quotas / PLENTY) / 2 * judged + 0.5, 0).astype(np.int64)
+    hard = np.isin(candidates.rows, take_highest(candidates, verdict.doubts, counts))
+    return replace(verdict, suspects=verdict.suspects | hard)
 
 
 def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:
     """The candidates without the suspects; where a group's quota needs some of these, its least doubted stay."""
     stays = ~verdict.suspects
-    left = np.bincount(candidates.groups[stays], minlength=len(quotas))
-    for group in np.flatnonzero(left < quotas):
-        out = np.flatnonzero((candidates.groups == group) & ~stays)
-        order = np.argsort(verdict.doubts[out], kind="stable")
-        stays[out[order[: quotas[group] - left[group]]]] = True
+    lacking = np.maximum(0, quotas - np.bincount(candidates.groups[stays], minlength=len(quotas)))
+    out = np.flatnonzero(~stays)
+    stays |= np.isin(candidates.rows, take_highest(candidates.where(out), -verdict.doubts[out], lacking))
     return candidates.where(np.flatnonzero(stays))
 
 

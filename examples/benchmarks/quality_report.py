@@ -52,7 +52,7 @@ class Cell:
     def falls_short(self) -> list[str]:
         """What it is not and should be, for people."""
         found = []
-        if self.over_random.mean < -(self.over_random.half or 0.0):
+        if not _holds(self.over_random):
             found.append("worse than random rows")
         elif self.fraction <= SMALL and not self.is_better_than_random:
             found.append("not better than random rows by more than the interval")
@@ -117,22 +117,23 @@ def _gain(task: Measured, strategy: str, fraction: float, of: str = DEFAULT) -> 
     return estimate([sign * (one - other) for one, other in zip(mine, theirs, strict=True)])
 
 
+def _holds(gain: Estimate) -> bool:
+    """Whether a gain is no loss, within its interval."""
+    return gain.mean >= -(gain.half or 0.0)
+
+
 def summarize(tasks: dict[str, Measured]) -> dict[str, Any]:
     """In how many cells the default is where it should be; and against each baseline as the one rule for all."""
     cells = [cell for task in tasks.values() for cell in cells_of(task)]
     small = [cell for cell in cells if cell.fraction <= SMALL]
     return {
         "cells": len(cells),
-        "not_worse_than_random_within_the_interval": sum(
-            cell.over_random.mean >= -(cell.over_random.half or 0.0) for cell in cells
-        ),
+        "not_worse_than_random_within_the_interval": sum(_holds(cell.over_random) for cell in cells),
         "cells_at_or_below_10_percent": len(small),
         "better_than_random_by_more_than_the_interval_there": sum(cell.is_better_than_random for cell in small),
         "better_than_the_papers_rule": sum(cell.over_paper.mean > 0 for cell in cells),
         "at_or_above_the_best_baseline": sum(cell.over_best.mean >= 0 for cell in cells),
-        "at_or_above_the_best_baseline_within_the_interval": sum(
-            cell.over_best.mean >= -(cell.over_best.half or 0.0) for cell in cells
-        ),
+        "at_or_above_the_best_baseline_within_the_interval": sum(_holds(cell.over_best) for cell in cells),
         "at_or_above_each_baseline": {
             name: {"cells": len(gains), "at_or_above": sum(gain >= 0 for gain in gains)}
             for name, gains in _gains_over_each(tasks).items()
@@ -158,7 +159,7 @@ def short_table(tasks: dict[str, Measured]) -> str:
     lines = [f"| | {' | '.join(f'{share:.0%}' for share in fractions)} |", f"|---|{'---|' * len(fractions)}"]
     for task in tasks.values():
         cells, form = cells_of(task), _Form(task)
-        everything = form.value(estimate(task["values"][ALL]["1"]))
+        everything = form.value(_of(task, ALL, 1.0))
         lines.append(f"| **{task['title']}**: {form.unit}; all rows {everything} |{' |' * len(fractions)}")
         rows = {
             "default": [form.value(cell.value) for cell in cells],
@@ -190,7 +191,7 @@ def long_tables(tasks: dict[str, Measured]) -> str:
             texts = [form.value(_of(task, strategy, share)) for share in fractions]
             label = f"**{strategy}**" if strategy == DEFAULT else strategy
             lines.append(f"| {label} | {' | '.join(texts)} |")
-        everything = form.value(estimate(task["values"][ALL]["1"]))
+        everything = form.value(_of(task, ALL, 1.0))
         lines += [f"| all rows {everything} |{' |' * len(fractions)}", ""]
     lines += ["Where the default falls short:", ""]
     for task in tasks.values():
@@ -269,7 +270,8 @@ def report(folder: Path, shares: tuple[float, ...]) -> None:
     """Writes results/quality.json, quality.md (the README's), quality_all.md and quality.png of what is finished."""
     tasks = collect(folder, shares)
     told = {name: {**task, "default": [asdict(cell) for cell in cells_of(task)]} for name, task in tasks.items()}
-    write("quality", {"summary": summarize(tasks), "tasks": told}, short_table(tasks))
+    summary = summarize(tasks)
+    write("quality", {"summary": summary, "tasks": told}, short_table(tasks))
     (RESULTS / "quality_all.md").write_text(long_tables(tasks) + "\n")
     (RESULTS / "quality.png").write_bytes(render(draw(tasks), "png"))
-    print(summarize(tasks))
+    print(summary)
