@@ -54,8 +54,8 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
     """On exit, also after an exception, modules and configs hold what they hold now.
 
     Put back are buffers (the object and its content), plain attributes, the content of attributes that are tensors,
-    dicts, lists, sets or deques (not what is inside their entries), and the settings of configs. Parameters, submodules
-    and hooks are left alone.
+    dicts, lists, sets or deques (not what is inside their entries), and the settings of configs. Parameters,
+    submodules and hooks are left alone.
 
     Args:
         modules: Those of a model.
