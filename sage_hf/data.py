@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .encoding import Row
 from .errors import BatchAxisError, DatasetError
-from .gradients.loss import batch_rows
+from .gradients.batch_axis import batch_rows
 from .rng import drawing
 
 

@@ -22,7 +22,7 @@ from .errors import GradientError, SageError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
-from .gradients.loss import batch_rows, rows_of
+from .gradients.batch_axis import batch_rows, rows_of
 from .loader import load
 from .processes import Processes
 from .rng import isolated_rng
