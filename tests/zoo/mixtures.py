@@ -36,12 +36,12 @@ EXPERTS = {
     "Glm4MoeForCausalLM": {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
     "Ernie4_5_MoeForCausalLM": {"moe_k": 2, "moe_layer_start_index": 1},
     "DbrxForCausalLM": {
-        "attn_config": {"kv_n_heads": 1, "rope_theta": 10000.0},
+        "attn_config": {"kv_n_heads": 1, "rope_theta": 10000.0, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "JetMoeForCausalLM": {"kv_channels": 8},
     "HunYuanMoEV1ForCausalLM": {"moe_topk": 2},
-    "Dots1ForCausalLM": {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    "Dots1ForCausalLM": {"n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
     "FlexOlmoForCausalLM": {},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
 }
@@ -62,7 +62,8 @@ HYBRIDS = {
     "FalconH1ForCausalLM": {**MAMBA2, "mamba_d_ssm": 32},
     "ZambaForCausalLM": {
         **MAMBA,
-        "layers_block_type": ["mamba", "hybrid"],
+        "num_hidden_layers": 3,
+        "layers_block_type": ["mamba", "hybrid", "hybrid"],
         "use_mamba_kernels": False,
         "num_key_value_heads": 2,
     },
@@ -97,9 +98,7 @@ HYBRIDS = {
         "use_mamba_kernels": False,
     },
     "RwkvForCausalLM": {"context_length": 16, "attention_hidden_size": 16},
-    "xLSTMForCausalLM": {"chunk_size": 4, "autocast_kernel_dtype": "float32"},
-    "KimiLinearForCausalLM": {},
-    "BltForCausalLM": {},
+    "xLSTMForCausalLM": {"chunk_size": 4, "autocast_kernel_dtype": "float32", "mode": "train", "qk_dim_factor": 1.0},
 }
 # Those whose loss has a part of the routing of the whole batch when the config asks for it.
 ROUTED = (

@@ -8,6 +8,7 @@ from . import batches
 from .family import Family, tiny
 
 MLA = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+START = {"decoder_start_token_id": 0}
 SHORT_ATTENTION = {"attention_window": 4}
 
 # Model class: what its config needs beside tiny sizes.
@@ -126,10 +127,10 @@ MASKED = {
     "MraForMaskedLM": {"num_blocks": 1, "block_per_row": 1},
 }
 SEQ2SEQ = {
-    "T5ForConditionalGeneration": {},
+    "T5ForConditionalGeneration": START,
     "MT5ForConditionalGeneration": {},
     "UMT5ForConditionalGeneration": {},
-    "LongT5ForConditionalGeneration": {"local_radius": 3},
+    "LongT5ForConditionalGeneration": START | {"local_radius": 3},
     "BartForConditionalGeneration": {},
     "MBartForConditionalGeneration": {},
     "MarianMTModel": {},
@@ -153,7 +154,8 @@ SEQ2SEQ = {
         "tgt_vocab_size": 64,
         "decoder": {"bos_token_id": 1, "vocab_size": 64},
     },
-    "SwitchTransformersForConditionalGeneration": {
+    "SwitchTransformersForConditionalGeneration": START
+    | {
         "num_sparse_encoder_layers": 1,
         "num_sparse_decoder_layers": 1,
         "expert_capacity": 64,
@@ -176,7 +178,7 @@ SEQUENCE = {
     "FalconForSequenceClassification": {},
     "OPTForSequenceClassification": CAUSAL["OPTForCausalLM"],
     "BartForSequenceClassification": {},
-    "T5ForSequenceClassification": {},
+    "T5ForSequenceClassification": START,
     "FNetForSequenceClassification": {},
     "CanineForSequenceClassification": {
         "local_transformer_stride": 4,

@@ -11,7 +11,7 @@ from .family import Family, tiny
 
 PATCHES = {"image_size": 8, "patch_size": 4}
 FOUR = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
-SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 2}
+SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "num_layers": 4, "window_size": 2}
 PYRAMID = {**FOUR, "num_attention_heads": [1, 1, 2, 2]}
 
 # Model class: (size of the images, what the config needs).
@@ -60,7 +60,7 @@ IMAGE = {
     "PvtForImageClassification": (32, {**PYRAMID, "image_size": 32}),
     "PvtV2ForImageClassification": (32, {**PYRAMID, "image_size": 32}),
     "RegNetForImageClassification": (32, {**FOUR, "embedding_size": 8, "groups_width": 8}),
-    "CvtForImageClassification": (32, {"embed_dim": [8, 8, 16], "num_heads": [1, 1, 2], "depth": [1, 1, 1]}),
+    "CvtForImageClassification": (32, {"embed_dim": [8, 8, 16], "num_heads": [1, 1, 2], "depth": [1, 2, 3]}),
     "SwiftFormerForImageClassification": (32, {"image_size": 32, "embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}),
     "HieraForImageClassification": (
         32,
@@ -171,7 +171,7 @@ def segmentation_families():
         "MobileNetV2ForSemanticSegmentation": partial(
             _config, "MobileNetV2ForSemanticSegmentation", depth_multiplier=0.25, num_labels=CLASSES
         ),
-        "UperNetForSemanticSegmentation": lambda: upernet(backbone_config=tiny("ConvNextConfig", **FOUR, out_features=STAGES), auxiliary_in_channels=16),
+        "UperNetForSemanticSegmentation": lambda: upernet(backbone_config=_swin(), auxiliary_in_channels=32),
     }
     found = [Family(name, "segmentation", config, batches.segmentation(32)) for name, config in segmenters.items()]
 
@@ -214,7 +214,7 @@ def detection_families():
         "DetrForObjectDetection": lambda: tiny("DetrConfig", backbone_config=_resnet(), **DETR, **labels),
         "ConditionalDetrForObjectDetection": lambda: tiny("ConditionalDetrConfig", backbone_config=_resnet(), **DETR, **labels),
         "DeformableDetrForObjectDetection": lambda: tiny(
-            "DeformableDetrConfig", backbone_config=_resnet(), num_feature_levels=2, disable_custom_kernels=True, **{**DETR, "d_model": 32}, **labels
+            "DeformableDetrConfig", backbone_config=_resnet(), num_feature_levels=2, disable_custom_kernels=True, **{**DETR, "d_model": 32, "decoder_layers": 2}, **labels
         ),
         "DabDetrForObjectDetection": lambda: tiny("DabDetrConfig", backbone_config=_resnet(), hidden_size=16, **{k: v for k, v in DETR.items() if k != "d_model"}, **labels),
         "TableTransformerForObjectDetection": lambda: tiny("TableTransformerConfig", backbone_config=_resnet(), **DETR, **labels),
@@ -234,7 +234,7 @@ def detection_families():
             **labels,
         ),
     }
-    found = [Family(name, "detection", config, batches.detection(32)) for name, config in detectors.items()]
+    found = [Family(name, "detection", config, batches.detection(64 if "Deformable" in name else 32)) for name, config in detectors.items()]
     masks = batches.detection(32, masks=lambda count: (torch.rand(count, 32, 32) > 0.5).float())
     panoptic = lambda: tiny("DetrConfig", backbone_config=_resnet(), **{**DETR, "d_model": 32}, encoder_attention_heads=8, decoder_attention_heads=8, **labels)  # noqa: E731
     return [*found, Family("DetrForSegmentation", "segmentation", panoptic, masks)]
@@ -286,7 +286,7 @@ def pretraining_families():
     return [
         Family("ViTMAEForPreTraining", "pretraining", mae, reconstruct),
         Family("ViTForMaskedImageModeling", "pretraining", partial(_config, "ViTForMaskedImageModeling", **PATCHES, encoder_stride=4), masked_patches(8, 4)),
-        Family("SwinForMaskedImageModeling", "pretraining", partial(_config, "SwinForMaskedImageModeling", **SWIN), masked_patches(32, 64)),
+        Family("SwinForMaskedImageModeling", "pretraining", partial(_config, "SwinForMaskedImageModeling", **SWIN, encoder_stride=16), masked_patches(32, 256)),
         Family("DeiTForMaskedImageModeling", "pretraining", partial(_config, "DeiTForMaskedImageModeling", **PATCHES, encoder_stride=4), masked_patches(8, 4)),
         Family(
             "BeitForMaskedImageModeling",
