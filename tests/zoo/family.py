@@ -1,7 +1,8 @@
 """A model family: how its tiny model and a batch of four uneven rows are made."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any
 
 import torch
@@ -49,6 +50,28 @@ TINY = {
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One point of the axes that a family is tried on.
+
+    Attributes:
+        attention: "sdpa" (or what the model has instead) or "eager".
+        side: Of the padding, "right" or "left"; other inputs than tokens ignore it.
+        positions: Whether position ids are given, counted along the attention mask.
+        dtype: Of the weights and the inputs.
+    """
+
+    attention: str = "sdpa"
+    side: str = "right"
+    positions: bool = False
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def name(self) -> str:
+        words = [self.attention, self.side, str(self.dtype).removeprefix("torch.")]
+        return "-".join([*words, "positions"] if self.positions else words)
+
+
+@dataclass(frozen=True)
 class Family:
     """One model class (or a variant of one) with the batch that it is tried on.
 
@@ -60,6 +83,11 @@ class Family:
         variant: Tells two entries of one class apart.
         cut: (batch, row) -> that row as a batch of one, where a slice of the first axis is not it.
         is_tokens: Whether the side of the padding means something.
+        untrainable: Why autograd gives nothing in eval mode, so that a refusal is right.
+        in_training: Whether autograd of all weights needs training mode (there is no dropout in it).
+        has_twins: Whether a batch of the same row twice is a truth, too: torch 2.13 differentiates a convolution
+            before a batch norm wrongly for a single image whose gradient comes permuted (gradcheck tells).
+        quiet: The config without a part of the loss that is the batch's: a truth, too.
     """
 
     model: str
@@ -69,11 +97,23 @@ class Family:
     variant: str = ""
     cut: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
     is_tokens: bool = False
-    init: Callable[[nn.Module], None] | None = field(default=None, repr=False)
+    untrainable: str = ""
+    in_training: bool = False
+    has_twins: bool = False
+    quiet: Callable[[], Any] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.model}-{self.variant}" if self.variant else self.model
+
+    def has(self, setting: Setting) -> bool:
+        """Whether a setting differs from the plain one for this family."""
+        kind = getattr(transformers, self.model)
+        if setting.attention == "eager" and not kind._supports_sdpa:
+            return False
+        if setting.positions and not (self.is_tokens and "position_ids" in signature(kind.forward).parameters):
+            return False
+        return setting.side == "right" or self.is_tokens
 
 
 def tiny(config_class: type | str, **changes: Any) -> Any:
@@ -91,30 +131,31 @@ def tiny(config_class: type | str, **changes: Any) -> Any:
     return config_class(**sizes, **changes)
 
 
-def build(family: Family, attention: str | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
+def build(family: Family, setting: Setting, quiet: bool = False) -> nn.Module:
     """The family's model in eval mode, with weights far from their start: no norm is one, no bias is zero."""
     torch.manual_seed(0)
-    config = family.config()
-    if attention is not None:
-        config._attn_implementation = attention
+    config = family.quiet() if quiet and family.quiet else family.config()
+    if setting.attention == "eager":
+        config._attn_implementation = "eager"
     model = getattr(transformers, family.model)(config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    if family.init is not None:
-        family.init(model)
-    return model.to(dtype).eval()
+    return model.to(setting.dtype).eval()
 
 
-def make_batch(family: Family, side: str = "right", dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def make_batch(family: Family, setting: Setting) -> dict[str, Any]:
     torch.manual_seed(2)
-    return {key: _as_dtype(value, dtype) for key, value in family.batch(side).items()}
+    batch = family.batch(setting.side)
+    if setting.positions:
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    return {key: _as_dtype(value, setting.dtype) for key, value in batch.items()}
 
 
 def _as_dtype(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, torch.Tensor) and value.is_floating_point():
-        return value.to(dtype)
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, list):
         return [_as_dtype(each, dtype) for each in value]
     if isinstance(value, dict):

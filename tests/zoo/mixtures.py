@@ -6,7 +6,7 @@ import transformers
 
 from . import batches
 from .family import Family, tiny
-from .text import MLA, of_table
+from .text import MLA, of_table, one
 
 MAMBA = {"mamba_d_state": 4, "mamba_d_conv": 3, "mamba_expand": 2}
 MAMBA2 = {**MAMBA, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_chunk_size": 4}
@@ -97,8 +97,7 @@ HYBRIDS = {
         "moe_shared_expert_intermediate_size": 16,
         "use_mamba_kernels": False,
     },
-    "RwkvForCausalLM": {"context_length": 16, "attention_hidden_size": 16},
-    "xLSTMForCausalLM": {"chunk_size": 4, "autocast_kernel_dtype": "float32", "mode": "train", "qk_dim_factor": 1.0},
+    "xLSTMForCausalLM": {"chunk_size": 4, "autocast_kernel_dtype": "float32", "use_cache": False},
 }
 # Those whose loss has a part of the routing of the whole batch when the config asks for it.
 ROUTED = (
@@ -115,6 +114,15 @@ ROUTED = (
 )
 
 
+def _quiet(config):
+    """The same without the routing's part of the loss, which is none of a row."""
+    made = config()
+    made.output_router_logits = False
+    if isinstance(made, transformers.DbrxConfig):
+        made.ffn_config.moe_loss_weight = 0.0
+    return made
+
+
 def families():
     found = of_table("experts", EXPERTS, batches.causal, {}) + of_table("state space", HYBRIDS, batches.causal, {})
     routed = {"output_router_logits": True, "router_aux_loss_coef": 0.02}
@@ -125,6 +133,9 @@ def families():
             config = partial(tiny, "DbrxConfig", output_router_logits=True, **changes)
         else:
             config = partial(tiny, getattr(transformers, name).config_class, **{**changes, **routed})
-        found.append(Family(name, "experts", config, batches.causal, "router", is_tokens=True))
+        quiet = partial(_quiet, config)
+        found.append(Family(name, "experts", config, batches.causal, "router", is_tokens=True, quiet=quiet))
+    rwkv = {"context_length": 16, "attention_hidden_size": 16}
+    found.append(one("RwkvForCausalLM", "state space", batches.causal, in_training=True, **rwkv))
     found += of_table("sequence", {"MixtralForSequenceClassification": {}, "JambaForSequenceClassification": HYBRIDS["JambaForCausalLM"]}, batches.sequence, {"num_labels": batches.CLASSES})
     return found

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 import transformers
 
 from . import batches
@@ -9,7 +10,7 @@ from .family import Family, tiny
 
 MLA = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
 START = {"decoder_start_token_id": 0}
-SHORT_ATTENTION = {"attention_window": 4}
+SHORT_ATTENTION = {"attention_window": 4, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64}
 
 # Model class: what its config needs beside tiny sizes.
 CAUSAL = {
@@ -70,15 +71,6 @@ CAUSAL = {
     "TrOCRForCausalLM": {},
     "XLNetLMHeadModel": {"d_inner": 32},
     "XLMWithLMHeadModel": {"emb_dim": 16, "n_heads": 2, "n_layers": 2},
-    "ReformerModelWithLMHead": {
-        "is_decoder": True,
-        "axial_pos_shape": [4, 2],
-        "axial_pos_embds_dim": [8, 8],
-        "attn_layers": ["local", "local"],
-        "attention_head_size": 8,
-        "local_attn_chunk_length": 4,
-        "feed_forward_size": 32,
-    },
 }
 MASKED = {
     "BertForMaskedLM": {},
@@ -148,12 +140,6 @@ SEQ2SEQ = {
     "BlenderbotSmallForConditionalGeneration": {},
     "PLBartForConditionalGeneration": {},
     "MvpForConditionalGeneration": {},
-    "FSMTForConditionalGeneration": {
-        "langs": ["en", "de"],
-        "src_vocab_size": 64,
-        "tgt_vocab_size": 64,
-        "decoder": {"bos_token_id": 1, "vocab_size": 64},
-    },
     "SwitchTransformersForConditionalGeneration": START
     | {
         "num_sparse_encoder_layers": 1,
@@ -177,8 +163,6 @@ SEQUENCE = {
     "Gemma2ForSequenceClassification": CAUSAL["Gemma2ForCausalLM"],
     "FalconForSequenceClassification": {},
     "OPTForSequenceClassification": CAUSAL["OPTForCausalLM"],
-    "BartForSequenceClassification": {},
-    "T5ForSequenceClassification": START,
     "FNetForSequenceClassification": {},
     "CanineForSequenceClassification": {
         "local_transformer_stride": 4,
@@ -207,7 +191,6 @@ QUESTION = {
     "BertForQuestionAnswering": {},
     "RobertaForQuestionAnswering": {},
     "DistilBertForQuestionAnswering": MASKED["DistilBertForMaskedLM"],
-    "LongformerForQuestionAnswering": SHORT_ATTENTION | {"sep_token_id": 3},
     "XLNetForQuestionAnsweringSimple": CAUSAL["XLNetLMHeadModel"],
     "BartForQuestionAnswering": {},
     "GPTJForQuestionAnswering": {"rotary_dim": 4},
@@ -218,7 +201,6 @@ CHOICE = {
     "BertForMultipleChoice": {},
     "RobertaForMultipleChoice": {},
     "XLNetForMultipleChoice": CAUSAL["XLNetLMHeadModel"],
-    "LongformerForMultipleChoice": SHORT_ATTENTION | {"sep_token_id": 3},
     "DebertaV2ForMultipleChoice": MASKED["DebertaV2ForMaskedLM"],
 }
 HEADS = {
@@ -232,24 +214,93 @@ HEADS = {
 }
 
 
+REFORMER = {
+    "is_decoder": True,
+    "axial_pos_shape": [4, 2],
+    "axial_pos_embds_dim": [8, 8],
+    "attn_layers": ["local", "local"],
+    "attention_head_size": 8,
+    "local_attn_chunk_length": 4,
+    "feed_forward_size": 32,
+}
+FSMT = {
+    "langs": ["en", "de"],
+    "src_vocab_size": 64,
+    "tgt_vocab_size": 64,
+    "decoder": {"bos_token_id": 1, "vocab_size": 64},
+}
+
+
 def of_table(head, table, batch, common):
     """Families of a table of {class name: changes to its config}."""
-    return [
-        Family(name, head, partial(_config, name, {**common, **changes}), batch, is_tokens=True)
-        for name, changes in table.items()
-    ]
+    return [one(name, head, batch, **{**common, **changes}) for name, changes in table.items()]
 
 
-def _config(name, changes):
-    return tiny(getattr(transformers, name).config_class, **changes)
+def one(name, head, batch, variant="", untrainable="", in_training=False, **changes):
+    """A family of tokens; `changes` are what its config needs beside tiny sizes."""
+    config = partial(tiny, getattr(transformers, name).config_class, **changes)
+    return Family(
+        name, head, config, batch, variant, is_tokens=True, untrainable=untrainable, in_training=in_training
+    )
+
+
+def ended(side="right"):
+    """A class for each text, whose last token is the end."""
+    batch = batches.sequence(side)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    last = torch.where(mask == 1, torch.arange(mask.shape[1]), -1).argmax(1)
+    return {**batch, "input_ids": ids.scatter(1, last.unsqueeze(1), 2)}
+
+
+def looking_at_the_first(batch):
+    """With the first place of each text looked at by all the others (Longformer's global attention)."""
+
+    def made(side="right"):
+        found = batch(side)
+        mask = found["attention_mask"]
+        return {**found, "global_attention_mask": ((mask.cumsum(-1) == 1) & (mask == 1)).long()}
+
+    return made
+
+
+def with_decoder_inputs(side="right"):
+    batch = batches.seq2seq(side)
+    return {**batch, "decoder_input_ids": batch["labels"].clamp(min=0).roll(1, 1)}
+
+
+def replaced(side="right"):
+    """Which tokens are not the original ones; padding counts in no loss."""
+    batch = batches.tokens(side)
+    return {**batch, "labels": torch.randint(0, 2, batch["input_ids"].shape)}
+
+
+def sentences(label):
+    """Masked words, and whether the second sentence follows the first."""
+    return lambda side="right": {**batches.masked(side), label: torch.tensor([0, 1, 1, 0])}
 
 
 def families():
     found = [each for head, (table, batch, common) in HEADS.items() for each in of_table(head, table, batch, common)]
-    bert = "BertForSequenceClassification"
-    several = partial(tiny, "BertConfig", num_labels=batches.CLASSES, problem_type="multi_label_classification")
-    found += [
-        Family(bert, "sequence", several, batches.multi_label, "multi_label", is_tokens=True),
-        Family(bert, "sequence", partial(tiny, "BertConfig", num_labels=1), batches.regression, "regression", is_tokens=True),
+    classes = {"num_labels": batches.CLASSES}
+    bert, long = "BertForSequenceClassification", dict(SHORT_ATTENTION)
+    only_in_training = "the forward pass asserts training mode (random chunks)"
+    return found + [
+        one(bert, "sequence", batches.multi_label, "multi_label", problem_type="multi_label_classification", **classes),
+        one(bert, "sequence", batches.regression, "regression", num_labels=1),
+        one("LlamaForSequenceClassification", "sequence", batches.regression, "regression", num_labels=1),
+        one("BartForSequenceClassification", "sequence", ended, **classes),
+        one("T5ForSequenceClassification", "sequence", ended, **START, **classes),
+        one("LongformerForQuestionAnswering", "question", looking_at_the_first(batches.question), **long),
+        one("LongformerForMultipleChoice", "choice", looking_at_the_first(batches.choice), **long),
+        one("LEDForConditionalGeneration", "seq2seq", looking_at_the_first(batches.seq2seq), "global", **long),
+        one("FSMTForConditionalGeneration", "seq2seq", with_decoder_inputs, **FSMT),
+        one("ReformerModelWithLMHead", "causal", batches.causal, "", only_in_training, **REFORMER),
+        one("ElectraForPreTraining", "pretraining", replaced),
+        one("FunnelForPreTraining", "pretraining", replaced, **MASKED["FunnelForMaskedLM"]),
+        one("BertForPreTraining", "pretraining", sentences("next_sentence_label")),
+        one("AlbertForPreTraining", "pretraining", sentences("sentence_order_label")),
+        one("MegatronBertForPreTraining", "pretraining", sentences("next_sentence_label")),
+        one("MobileBertForPreTraining", "pretraining", sentences("next_sentence_label"), **MASKED["MobileBertForMaskedLM"]),
+        one("BigBirdForPreTraining", "pretraining", sentences("next_sentence_label"), attention_type="original_full"),
+        one("BertForNextSentencePrediction", "sequence", lambda side="right": {**batches.tokens(side), "labels": torch.tensor([0, 1, 1, 0])}),
     ]
-    return found

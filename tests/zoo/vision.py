@@ -127,7 +127,7 @@ def image_families():
             batch = _clusters
         if name == "Siglip2ForImageClassification":
             batch = _flat_patches
-        found.append(Family(name, "image", partial(_image_config, name, changes), batch))
+        found.append(Family(name, "image", partial(_image_config, name, changes), batch, has_twins=name.startswith("Cvt")))
     return found
 
 
@@ -214,7 +214,7 @@ def detection_families():
         "DetrForObjectDetection": lambda: tiny("DetrConfig", backbone_config=_resnet(), **DETR, **labels),
         "ConditionalDetrForObjectDetection": lambda: tiny("ConditionalDetrConfig", backbone_config=_resnet(), **DETR, **labels),
         "DeformableDetrForObjectDetection": lambda: tiny(
-            "DeformableDetrConfig", backbone_config=_resnet(), num_feature_levels=2, disable_custom_kernels=True, **{**DETR, "d_model": 32, "decoder_layers": 2}, **labels
+            "DeformableDetrConfig", backbone_config=_resnet(), num_feature_levels=4, disable_custom_kernels=True, **{**DETR, "d_model": 32, "decoder_layers": 2}, **labels
         ),
         "DabDetrForObjectDetection": lambda: tiny("DabDetrConfig", backbone_config=_resnet(), hidden_size=16, **{k: v for k, v in DETR.items() if k != "d_model"}, **labels),
         "TableTransformerForObjectDetection": lambda: tiny("TableTransformerConfig", backbone_config=_resnet(), **DETR, **labels),
