@@ -1,0 +1,61 @@
+"""The slow, obviously right rows: autograd of each row alone, of all weights."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .family import ROWS, Family, Setting, build
+
+SEED = 3  # for models that draw points or masks: every row alone draws the same
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Gradients of every row alone, by parameter name, and its losses [B]."""
+
+    gradients: list[dict[str, Tensor]]
+    losses: Tensor
+
+
+def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
+    """Each row alone; and where a family has another right answer, that one, too. None where autograd gives none."""
+    if family.untrainable:
+        return []
+    model = build(family, setting)
+    truths = [_truth(family, model, batch)]
+    if family.has_twins:
+        truths.append(_truth(family, model, batch, copies=2))
+    if family.quiet is not None:
+        truths.append(_truth(family, build(family, setting, quiet=True), batch))
+    return truths
+
+
+def cut(family: Family, batch: dict, row: int) -> dict:
+    """Row `row` as a batch of one: tensors and lists with an entry a row are cut, the others stay."""
+    if family.cut is not None:
+        return family.cut(batch, row)
+    return {
+        key: value[row : row + 1] if isinstance(value, (Tensor, list, tuple)) and len(value) == ROWS else value
+        for key, value in batch.items()
+    }
+
+
+def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1) -> Truth:
+    """Autograd of each row by itself, as `copies` equal rows."""
+    gradients, losses = [], []
+    for row in range(ROWS):
+        fresh = copy.deepcopy(model).train(family.in_training)  # some models keep tables of what they have met
+        alone = cut(family, batch, row)
+        if copies > 1:
+            alone = {key: value.repeat_interleave(copies, 0) for key, value in alone.items()}
+        torch.manual_seed(SEED)
+        outputs = fresh(**alone)
+        loss = (outputs[0] if isinstance(outputs, tuple) else outputs.loss).sum()
+        loss.backward()
+        gradients.append(
+            {n: torch.zeros_like(p) if p.grad is None else p.grad.detach() for n, p in fresh.named_parameters()}
+        )
+        losses.append(loss.detach().double())
+    return Truth(gradients, torch.stack(losses))
