@@ -16,7 +16,7 @@ LAYERS = (
     ("demo",),
     ("options",),
     ("compare", "loading", "suspects", "trajectory", "report", "reproduce", "warmup", "trainer"),
-    ("model_card", "training_data", "training_loss", "trials"),
+    ("warmup_steps", "model_card", "training_data", "training_loss", "trials"),
     ("selector", "training_args", "timeline", "checkpoint"),
     ("gathering",),
     ("target",),
