@@ -20,20 +20,8 @@ from . import launch
 
 SCRIPT = Path(__file__).with_name("shell_killed.py")
 RUNNER = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})
-SMALL = [
-    "--fraction",
-    "0.3",
-    "--sketch-size",
-    "8",
-    "--batch-size",
-    "5",
-    "--shard-size",
-    "8",
-    "--device",
-    "cpu",
-    "--seed",
-    "3",
-]
+SMALL = ["--fraction", "0.3", "--seed", "3", "--device", "cpu"]
+SMALL += ["--sketch-size", "8", "--batch-size", "5", "--shard-size", "8"]
 WARM = ["--warmup-steps", "6", "--warmup-learning-rate", "1e-2"]
 TEXTS = [f"the {'good' if number % 2 else 'bad'} number {number} {'again ' * (number % 5)}" for number in range(40)]
 SHARDS = 5
