@@ -80,8 +80,11 @@ class Timeline:
         return max(each.first_step for each in self.segments[: number + 1] if each.selects)
 
     def locate(self, global_step: int) -> tuple[int, int]:
-        """(segment, optimizer steps done in it) after so many optimizer steps; past the last one at the end."""
-        for segment in self.segments if global_step < self.max_steps else ():
+        """(segment, optimizer steps done in it) after so many optimizer steps; past the last one at its end.
+
+        After a training that ended inside a segment, this is that segment: Trainer goes into it again.
+        """
+        for segment in self.segments:
             if global_step < segment.first_step + segment.steps:
                 return segment.number, global_step - segment.first_step
         return len(self.segments), 0
