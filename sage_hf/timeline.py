@@ -118,8 +118,8 @@ def plan(
         ConfigError: The warm-up leaves no step for the subset.
     """
     if subset.rows == everything.rows:
-        length = max_steps if max_steps > 0 else _steps(epochs * everything.updates)
-        is_room = math.ceil(warmup_epochs) * everything.updates < length
+        most = max_steps if max_steps > 0 else _steps(epochs * everything.updates)
+        is_room = math.ceil(warmup_epochs) * everything.updates < most
         warmup_epochs = math.ceil(warmup_epochs) if is_room else math.floor(warmup_epochs)
     whole = math.floor(warmup_epochs)
     part = _steps((warmup_epochs - whole) * everything.updates)
