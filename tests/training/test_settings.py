@@ -1,7 +1,10 @@
-"""Settings that come later than the Trainer: set on its arguments, searched for, found in training; and odd loaders."""
+"""Settings that come later than the Trainer: set on its arguments, searched for, found; loaders; diverged models."""
+
+from typing import ClassVar
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -64,7 +67,7 @@ class TwoTrials:
     """A search over two budgets: no backend of transformers is installed."""
 
     name = "two trials"
-    seen: list[tuple] = []
+    seen: ClassVar[list[tuple]] = []
 
     def ensure_available(self):
         pass
@@ -73,11 +76,12 @@ class TwoTrials:
         return {}
 
     def run(self, trainer, n_trials, direction, **kwargs):
-        for number, fraction in enumerate((0.5, 0.25)):
+        self.seen.clear()
+        for fraction in (0.5, 0.25):
             trainer.args.sage_fraction, trainer.args.learning_rate = fraction, 1e-3  # as Trainer sets a trial's
             trainer.train()
             self.seen.append((trainer.state.max_steps, len(trainer.selection), losses(trainer)))
-        return BestRun(str(number), 0.0, {"sage_fraction": fraction}, None)
+        return BestRun("1", 0.0, {"sage_fraction": fraction}, None)
 
 
 def test_a_search_for_hyperparameters_may_try_budgets(tmp_path, monkeypatch):
@@ -218,8 +222,6 @@ def diverged_after(steps):
 def text_rows(count=48):
     torch.manual_seed(1)
     ids = torch.randint(3, 64, (count, 9)).tolist()
-    from datasets import Dataset
-
     return Dataset.from_dict({"input_ids": ids, "labels": [row % 3 for row in range(count)]})
 
 
