@@ -90,8 +90,8 @@ class SageConfig:
         max_length: Longest tokenized row in tokens; the rest is cut off. Never above the model's own limit.
         check_gradients: Whether rows from all over the dataset, the longest and the shortest among them, are compared
             with one-row-at-a-time gradients before the first pass.
-        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or a dataset
-            that goes wrong later stops the run; 0 for none. Costs under 1 % of a pass.
+        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or data
+            that go wrong later stop the run; 0 for none. Costs under 1 % of a pass.
         seed: Seeds the projection, the random strategy, and whatever the model draws while it is scored.
 
     Raises:
