@@ -43,7 +43,7 @@ LAYERS = (
     ("data",),
     ("encoding",),
     ("gradients",),
-    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment"),
+    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment", "data_files", "adapters"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
