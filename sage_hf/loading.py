@@ -247,7 +247,7 @@ def _new_head(
     if classes is None:
         names = _class_names(dataset)
     else:  # the adapter brings its head, of which it keeps no names
-        columns = dataset.column_names or ()
+        columns = dataset.column_names or list(first_row(dataset))
         names = _class_names(dataset) if any(name in columns for name in LABEL_COLUMNS) and classes > 1 else []
         if len(names) != classes:
             return {"num_labels": classes}
@@ -327,14 +327,15 @@ def _find_task(config: Any, dataset: Dataset | IterableDataset) -> str:
 
 
 def _class_names(dataset: Dataset | IterableDataset) -> list[str]:
-    column = next((name for name in LABEL_COLUMNS if name in (dataset.column_names or ())), None)
+    columns = dataset.column_names or list(first_row(dataset))
+    column = next((name for name in LABEL_COLUMNS if name in columns), None)
     if column is None:
         raise DatasetError(
             f"A classification head needs labels, and there is no column {' or '.join(LABEL_COLUMNS)}",
-            where=f"columns {dataset.column_names}",
+            where=f"columns {columns}",
             fix="Rename the label column, or pass --task causal-lm.",
         )
-    feature = dataset.features[column]
+    feature = (dataset.features or {}).get(column)
     if isinstance(feature, ClassLabel):
         return list(feature.names)
     if isinstance(dataset, IterableDataset):

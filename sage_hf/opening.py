@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from .classes import class_ids, tells_classes_apart
 from .config import CLUSTERS, SageConfig
 from .data import RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .errors import GroupError
-from .groups import Groups
+from .gradients.state import unwrap
+from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
+
+logger = logging.getLogger(__name__)
 
 _CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
@@ -30,7 +35,8 @@ def open_source(
         DatasetError: No way is known from its columns to the forward's arguments.
         LabelError: It has no labels.
     """
-    encoder = _encoder(model, readable(dataset)[0], config, processing_class, data_collator)
+    about = (config, processing_class, data_collator)
+    encoder = _encoder(model, readable(dataset)[0], dataset.features, *about)
     return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed)
 
 
@@ -49,7 +55,7 @@ def open_stream(
         GroupError: It has no such column.
     """
     example = first_row(stream)
-    encoder = _encoder(model, example, config, processing_class, data_collator)
+    encoder = _encoder(model, example, stream.features, config, processing_class, data_collator)
     features = stream.features
     if features is None:  # after a map, nobody knows until rows come
         features = Features(
@@ -67,12 +73,18 @@ def open_stream(
 
 
 def _encoder(
-    model: nn.Module, example: Row, config: SageConfig, processing_class: Any, data_collator: Collator | None
+    model: nn.Module,
+    example: Row,
+    features: Features | None,
+    config: SageConfig,
+    processing_class: Any,
+    data_collator: Collator | None,
 ) -> Encoder:
+    model = unwrap(model)
     model_config = getattr(model, "config", None)
     parameters = inspect.signature(model.forward).parameters.values()
     named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    return Encoder(
+    encoder = Encoder(
         example=example,
         inputs=frozenset(named),
         processing_class=processing_class,
@@ -83,6 +95,10 @@ def _encoder(
         text_columns=config.text_columns,
         max_length=min([config.max_length, *_position_limits(model)]),
     )
+    labels = [name for name in LABEL_COLUMNS if name in example][:1]
+    if not encoder.causal_lm:
+        encoder.class_ids = class_ids(model, features, labels, as_they_are=encoder.hands_rows_on)
+    return encoder
 
 
 def _position_limits(model: nn.Module) -> list[int]:
@@ -113,7 +129,9 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = list(dataset.with_format(None)[column])
-    return Groups.from_values(column, values, class_names(dataset.features, column))
+    groups = Groups.from_values(column, values, class_names(dataset.features, column))
+    say_if_many(logger, model, column, groups.count, len(values))
+    return groups
 
 
 def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | None:
@@ -143,13 +161,12 @@ def _check_column(column: str, columns: list[str]) -> None:
 
 
 def class_column(features: Features, model: nn.Module) -> str | None:
-    """The label column of a classification task: scalar, of classes, text or whole numbers."""
-    if getattr(getattr(model, "config", None), "num_labels", 2) == 1:
-        return None  # regression
-    for name in LABEL_COLUMNS:
-        feature = features.get(name)
-        if isinstance(feature, ClassLabel):
-            return name
-        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool")):
-            return name
-    return None
+    """The column of a class a row that the model's loss is over: names, text or whole numbers; None where none is."""
+    if not tells_classes_apart(model):
+        return None
+    name = next((name for name in LABEL_COLUMNS if name in features), None)
+    feature = features.get(name)
+    is_class = isinstance(feature, Value) and feature.dtype.startswith(
+        ("int", "uint", "string", "large_string", "bool")
+    )
+    return name if is_class or isinstance(feature, ClassLabel) else None

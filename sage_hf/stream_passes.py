@@ -5,6 +5,7 @@ Axes: B rows of a batch, D row width, l sketch size, G groups so far.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from .agreement import Consensus
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
-from .groups import Groups
+from .groups import Groups, say_if_many
 from .memory import sums_fit
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
@@ -31,6 +32,8 @@ from .stream import GrowingGroups, HeldRows, StreamSource, Window, changed, know
 from .stream_checkpoint import StreamCheckpoint, find_stream_checkpoint
 from .stream_choice import StreamChoice, StreamRows
 from .stream_selection import StreamSelection
+
+logger = logging.getLogger(__name__)
 
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 1000
@@ -200,6 +203,7 @@ class StreamPasses:
             raise changed("it was empty when it was read again")
         (result,) = results
         groups, order = growing.settle()
+        say_if_many(logger, self.collector.model, groups.column, groups.count, self.tally.rows)
         assert result.consensus is not None
         result.consensus.grow(growing.count)
         result.consensus.sums = result.consensus.sums[order]

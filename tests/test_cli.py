@@ -178,7 +178,7 @@ def test_options_reach_the_config(folder, tmp_path):
         (["lm", "rows.json"], "Neither fraction nor num_examples"),
         (["lm", "rows.json", "--fraction", "2"], "fraction is 2.0"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
-        (["lm", "rows.xlsx", "--fraction", "0.5"], "cannot be loaded"),
+        (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),
         (["nothing", "rows.json", "--fraction", "0.5"], "model cannot be loaded"),
         (["lm", "splits", "--fraction", "0.5", "--split", "dev"], "no split 'dev'"),
         (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),

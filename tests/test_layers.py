@@ -42,8 +42,20 @@ LAYERS = (
     ("loader",),
     ("data",),
     ("encoding",),
+    ("classes",),
     ("gradients",),
-    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment", "data_files", "adapters"),
+    (
+        "config",
+        "intervals",
+        "metrics",
+        "fingerprint",
+        "rng",
+        "files",
+        "environment",
+        "data_files",
+        "adapters",
+        "notices",
+    ),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

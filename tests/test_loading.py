@@ -6,10 +6,10 @@ import zipfile
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import AutoModelForSequenceClassification, BertModel
 
-from sage_hf import SageConfig, SageError, SageSelector
+from sage_hf import SageConfig, SageSelector
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.loading import load_model, load_other_splits, load_rows
 
