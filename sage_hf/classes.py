@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
-from datasets import ClassLabel, Features
+import pyarrow
+from datasets import ClassLabel, Dataset, Features, Value
 from torch import nn
 
 from .gradients.state import unwrap
 from .notices import warn_once
 
 logger = logging.getLogger(__name__)
+
+
+class Classes(TypedDict):
+    """The classes of a column of text labels.
+
+    Attributes:
+        column: Its name.
+        names: Of all classes, in the order of their numbers.
+    """
+
+    column: str
+    names: list[str]
+
 
 # Heads whose loss is over tokens, places, boxes or numbers: a class in a column `label` is none of theirs.
 _NOT_OF_CLASSES = re.compile(
@@ -29,12 +43,50 @@ def model_classes(model: nn.Module) -> list[str] | None:
     """The names of a model's classes by number; None where its config names none (LABEL_0, LABEL_1, ...)."""
     config = getattr(model, "config", None)
     for ids in (getattr(config, "label2id", None), _turned(getattr(config, "id2label", None))):
-        if not ids or sorted(ids.values()) != list(range(len(ids))):
-            continue
-        names = [str(name) for name in sorted(ids, key=ids.__getitem__)]
-        if names != [f"LABEL_{number}" for number in range(len(names))]:
+        names = _in_order(ids)
+        if names and names != [f"LABEL_{number}" for number in range(len(names))]:
             return names
     return None
+
+
+def text_classes(
+    model: nn.Module, column: str | None, features: Features | None, found: Iterable[Any]
+) -> Classes | None:
+    """The classes that a column of text labels stands for, in the order of their numbers; None where it is no text.
+
+    All of the model's, by its numbers, where it knows each that was found; else those that were found, sorted.
+
+    Args:
+        model: With a config.
+        column: Of the labels, if there is one.
+        features: Of the dataset.
+        found: The column's values, as far as they are known.
+    """
+    feature = (features or {}).get(column)
+    if column is None or not (isinstance(feature, Value) and "string" in feature.dtype):
+        return None
+    held = {value for value in found if value is not None}
+    names = _in_order(getattr(getattr(unwrap(model), "config", None), "label2id", None)) or []
+    names = names if held <= set(names) else sorted(held)
+    return {"column": column, "names": names} if names else None
+
+
+def with_class_names(rows: Dataset, classes: Classes | None) -> Dataset:
+    """The rows with text labels as numbers that know the names of all classes, as a Trainer needs them.
+
+    A dataset stays as it is where its labels are no text, or others, or where a transform of the user's reads them.
+    """
+    feature = rows.features.get(classes["column"]) if classes else None
+    is_text = isinstance(feature, Value) and "string" in feature.dtype
+    if classes is None or not is_text or rows.format["type"] == "custom":
+        return rows
+    column, number_of = classes["column"], {name: number for number, name in enumerate(classes["names"])}
+    values = rows.with_format(None)[column]
+    if not set(values) <= {*number_of, None}:
+        return rows
+    ids = pyarrow.array([number_of.get(value) for value in values], pyarrow.int64())
+    made = rows.remove_columns(column).add_column(column, ids, feature=ClassLabel(names=classes["names"]))
+    return made.select_columns(rows.column_names)
 
 
 def tells_classes_apart(model: nn.Module) -> bool:
@@ -116,6 +168,13 @@ def _names(feature: Any) -> list[str] | None:
     while not isinstance(feature, ClassLabel) and hasattr(feature, "feature"):
         feature = feature.feature
     return list(feature.names) if isinstance(feature, ClassLabel) and feature.names else None
+
+
+def _in_order(ids: Mapping[str, int] | None) -> list[str] | None:
+    """The names by their numbers, where these are 0, 1, ..."""
+    if not ids or sorted(ids.values()) != list(range(len(ids))):
+        return None
+    return [str(name) for name in sorted(ids, key=ids.__getitem__)]
 
 
 def _turned(names: Any) -> dict[str, int] | None:

@@ -69,7 +69,9 @@ def open_stream(
     if column is not None:
         _check_column(column, list(example))
     names = class_names(features, column)
-    return StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source.features = features
+    return source
 
 
 def _encoder(

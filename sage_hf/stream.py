@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import IterableDataset
+from datasets import Features, IterableDataset
 from datasets.fingerprint import Hasher
 
 from .data import Batcher, Batches, as_scalar
@@ -85,6 +85,7 @@ class StreamSource:
         class_names: The names of its whole numbers, where the stream's features know them.
         seed: Of what transforms of the stream draw: the same in every pass and process.
         example: The first row.
+        features: Of its columns, told from the first row where nothing else knows them.
     """
 
     dataset: IterableDataset
@@ -95,6 +96,7 @@ class StreamSource:
     class_names: list[str] | None = None
     seed: int = 0
     example: Row | None = None
+    features: Features | None = None
 
     def beginning(self) -> HeldRows:
         """The first rows, a batch at most.

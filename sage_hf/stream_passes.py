@@ -18,11 +18,14 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .agreement import Consensus
+from .choice import lost_groups
+from .classes import text_classes
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
 from .groups import Groups, say_if_many
 from .memory import sums_fit
+from .opening import class_column
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
 from .selection import REASONS, SCORED
@@ -243,13 +246,18 @@ class StreamPasses:
         if self.tally.rows != before.rows:
             raise changed(f"it gave {before.rows} rows in the first pass and {self.tally.rows} in the second")
         kept = choice.finish()
+        stats = self.tally.stats(kept, groups.names)
+        stats["lost_groups"] = lost_groups(stats["groups"], self.config, say=self.processes.rank == 0)
+        model, features = self.collector.model, self.source.features
+        column = None if features is None else class_column(features, model)
+        stats["classes"] = text_classes(model, column, features, groups.code_of if groups.column == column else ())
         return StreamSelection(
             indices=kept.rows,
             scores=kept.scores,
             groups=kept.groups.astype(np.int32),
             group_names=groups.names,
             set_aside=self.tally.set_aside,
-            stats=self.tally.stats(kept, groups.names),
+            stats=stats,
             config=self.config.to_dict(),
             source=self.source.dataset,
         )
