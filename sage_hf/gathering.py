@@ -14,7 +14,6 @@ from torch import Tensor
 from .agreement import agreement, sketched
 from .budget import resolve_budget
 from .choice import choose_rows, lost_groups
-from .classes import text_classes
 from .config import SageConfig
 from .data import RowSource
 from .exact import ClusteredGroups, ExactConsensus, keep_sketched
@@ -22,7 +21,6 @@ from .features import read_features
 from .gradients import GradientCollector
 from .groups import Groups
 from .material import Material
-from .opening import class_column
 from .passes import GradientPasses
 from .processes import Processes
 from .provenance import provenance
@@ -156,8 +154,6 @@ def make_selection(
         source=dataset,
     )
     usable = material.usable
-    model = passes.collector.model
-    column = class_column(dataset.features, model)
     selection.stats.update(
         rows=len(usable),
         kept=len(selection),
@@ -170,6 +166,5 @@ def make_selection(
         mean_loss=float(material.losses[usable].mean(dtype=np.float64)),
         groups=(table := selection.group_table),
         lost_groups=lost_groups(table, config, say=passes.processes.rank == 0),
-        classes=text_classes(model, column, dataset.features, dataset.unique(column) if column else ()),
     )
     return selection

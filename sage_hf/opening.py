@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .classes import class_ids, tells_classes_apart
+from .classes import Classes, class_ids, tells_classes_apart, text_classes
 from .config import CLUSTERS, SageConfig
-from .data import RowSource, readable
+from .data import Batcher, RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .errors import GroupError
 from .gradients.state import unwrap
@@ -145,6 +146,23 @@ def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | N
     if any(value is None for value in values):
         return None
     return Groups.from_values(column, values).codes
+
+
+def find_text_classes(
+    model: nn.Module, features: Features | None, encoder: Batcher | None, found: Callable[[str], Iterable[Any]]
+) -> Classes | None:
+    """The classes of labels that are text, for the kept rows; None where they are no text, or a collator reads them.
+
+    Args:
+        model: Gives the numbers.
+        features: Of the dataset.
+        encoder: Has read the rows; it refuses texts that the model does not know.
+        found: The values of a column, as far as they are known.
+    """
+    column = class_column(features, model) if features is not None else None
+    if column is None or getattr(encoder, "hands_rows_on", True):
+        return None
+    return text_classes(model, column, features, found(column))
 
 
 def class_names(features: Features | None, column: str | None) -> list[str] | None:

@@ -78,7 +78,8 @@ class Selection(Shareable):
         """The kept rows in the source's order, with their scores in a column `sage_score`.
 
         Class labels that are text become numbers with the names of all classes (`ClassLabel`), also of those that lost
-        every row: in the order of the model's, where it knows them all, else sorted. So a Trainer can train on them.
+        every row, in the order of the model's numbers, so that a Trainer can train on them. They stay text where a
+        collator or a transform of the user's reads them.
 
         Raises:
             DatasetError: The selection was loaded without its source.

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from .agreement import Consensus
 from .choice import lost_groups
-from .classes import text_classes
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
 from .groups import Groups, say_if_many
 from .memory import sums_fit
-from .opening import class_column
+from .opening import find_text_classes
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
 from .selection import REASONS, SCORED
@@ -248,9 +247,8 @@ class StreamPasses:
         kept = choice.finish()
         stats = self.tally.stats(kept, groups.names)
         stats["lost_groups"] = lost_groups(stats["groups"], self.config, say=self.processes.rank == 0)
-        model, features = self.collector.model, self.source.features
-        column = None if features is None else class_column(features, model)
-        stats["classes"] = text_classes(model, column, features, groups.code_of if groups.column == column else ())
+        about = (self.collector.model, self.source.features, self.source.encoder)
+        stats["classes"] = find_text_classes(*about, lambda name: groups.code_of if groups.column == name else ())
         return StreamSelection(
             indices=kept.rows,
             scores=kept.scores,

@@ -194,3 +194,77 @@ def test_labels_of_any_kind_make_the_same_choice(feature):
     found = select(named(["no", "yes"], lambda: vit(2)), datasets.concatenate_datasets([rows, column], axis=1))
     assert found.stats["group_by"] == "label" and len(found.group_names) == 2
     assert found.indices.tolist() == straight.indices.tolist()
+
+
+# ------------------------------------------------------- text labels of kept rows
+def text_rows(names=("yes", "no", "rare"), count=60):
+    """Images whose labels are text; the last of the names is rare."""
+    labels = [names[row % 2] for row in range(count)]
+    labels[5:8] = [names[2]] * 3
+    return image_rows(count).remove_columns("label").add_column("label", labels)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "stream", "generator"])
+def test_text_labels_of_kept_rows_are_the_models_numbers_with_all_names(kind, tmp_path):
+    known = ["no", "rare", "yes"]
+    rows = text_rows()
+    given = {
+        "dataset": lambda: rows,
+        "stream": rows.to_iterable_dataset,
+        "generator": lambda: datasets.IterableDataset.from_generator(lambda: iter(rows)),
+    }[kind]()
+    found = select(named(known), given, strategy="agreement", fraction=0.1)
+    assert found.stats["lost_groups"] == ["rare"]
+    found.save(tmp_path / "kept")
+    saved = datasets.load_from_disk(str(tmp_path / "kept"))
+    assert saved.features["label"].names == known
+    texts = [rows[int(row)]["label"] for row in found.indices]
+    assert [known[label] for label in saved["label"]] == texts
+    assert [known[row["label"]] for row in found.dataset] == texts
+    assert list(next(iter(found.dataset))) == ["pixel_values", "label", "sage_score"]
+
+
+def test_a_model_that_knows_more_classes_keeps_its_numbers():
+    found = select(named(["no", "maybe", "rare", "yes"], lambda: vit(4)), text_rows())
+    assert found.dataset.features["label"].names == ["no", "maybe", "rare", "yes"]
+
+
+def test_a_collator_that_reads_the_texts_still_gets_them():
+    import torch
+
+    number = {"yes": 0, "no": 1, "rare": 2}
+
+    def collate(batch):
+        pixels = torch.tensor([row["picture"] for row in batch])
+        return {"pixel_values": pixels, "labels": torch.tensor([number[row["label"]] for row in batch])}
+
+    rows = text_rows().rename_column("pixel_values", "picture")
+    for given in (rows, rows.to_iterable_dataset()):
+        selector = SageSelector(vit(), data_collator=collate, config=SageConfig(fraction=0.3), progress=False)
+        assert {row["label"] for row in selector.select(given).dataset} <= set(number)
+
+
+def test_a_transform_that_reads_the_texts_still_gets_them():
+    rows = text_rows()
+
+    def as_numbers(batch):
+        return {**batch, "label": [["no", "rare", "yes"].index(label) for label in batch["label"]]}
+
+    found = select(named(["no", "rare", "yes"]), rows.with_transform(as_numbers))
+    assert {row["label"] for row in found.dataset} <= {0, 1, 2}
+    assert found.dataset.features["label"].dtype == "string"
+
+
+def test_kept_rows_of_text_labels_train_with_a_plain_trainer(tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    found = select(named(["no", "rare", "yes"]), text_rows(), min_per_group=1)
+    args = TrainingArguments(str(tmp_path), max_steps=2, report_to=[], use_cpu=True, save_strategy="no")
+    model = vit()
+    Trainer(model=model, args=args, train_dataset=found.dataset.remove_columns("sage_score")).train()
+
+
+def test_text_in_the_label_column_of_a_language_model_stays_text():
+    ids = [[3 + row % 5, 4, 5] for row in range(20)]
+    rows = Dataset.from_dict({"input_ids": ids, "attention_mask": [[1, 1, 1]] * 20, "label": ["some text"] * 20})
+    assert select(llama(), rows).dataset["label"][0] == "some text"
