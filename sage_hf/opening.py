@@ -17,7 +17,7 @@ from .classes import Classes, class_ids, tells_classes_apart, text_classes
 from .config import CLUSTERS, SageConfig
 from .data import Batcher, RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
-from .errors import GroupError
+from .errors import GroupError, LabelError
 from .gradients.state import unwrap
 from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
@@ -120,6 +120,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
 
     Raises:
         GroupError: The column is missing, has nulls, or is no scalar.
+        LabelError: Rows have no class label.
     """
     column = class_column(dataset.features, model) if group_by == "auto" else group_by
     if column == CLUSTERS and CLUSTERS in dataset.column_names:
@@ -132,6 +133,12 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = list(dataset.with_format(None)[column])
+    if group_by == "auto" and (nulls := [row for row, value in enumerate(values) if value is None]):
+        raise LabelError(
+            f"{len(nulls):,} rows have no label, first in rows {nulls[:5]}",
+            where=f"column {column!r}",
+            fix="Fill or filter these rows.",
+        )
     groups = Groups.from_values(column, values, class_names(dataset.features, column))
     say_if_many(logger, model, column, groups.count, len(values))
     return groups
