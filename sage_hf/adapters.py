@@ -42,7 +42,8 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
     """The adapter that a folder or a repository holds; None where it holds none.
 
     Raises:
-        ConfigError: PEFT is not there, or the adapter names no base, or is for a task without a head here.
+        ConfigError: PEFT is not there, or the adapter has no weights, names no base, or is for a task without a head
+            here.
     """
     file = find_adapter_config_file(path, revision=revision)
     if file is None:
@@ -70,6 +71,12 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
             f"The adapter is for {getattr(config.task_type, 'value', config.task_type)}",
             where=f"{path}, adapter_config.json",
             fix=f"The shell takes {' and '.join(_TASKS)}; use SageSelector from Python for other heads.",
+        )
+    if Path(path).is_dir() and not list(Path(path).glob("adapter_model.*")):
+        raise ConfigError(
+            "The folder names an adapter and holds no weights of it",
+            where=path,
+            fix="Save it again with save_pretrained: adapter_model.safetensors is missing.",
         )
     commit = None if Path(path).exists() else Path(file).parent.name
     return Adapter(path, base, getattr(config, "revision", None), task, commit)

@@ -51,7 +51,7 @@ def find_local(path: str) -> Path | None:
         is_repository = False
     if is_repository:
         return None
-    is_pattern = glob.has_magic(path)
+    is_pattern = glob.has_magic(path) and glob.glob(path)
     raise DatasetError(
         "There is no such file or folder",
         where=path,

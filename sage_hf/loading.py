@@ -247,8 +247,10 @@ def _new_head(
     if classes is None:
         names = _class_names(dataset)
     else:  # the adapter brings its head, of which it keeps no names
-        columns = dataset.column_names or list(first_row(dataset))
-        names = _class_names(dataset) if any(name in columns for name in LABEL_COLUMNS) and classes > 1 else []
+        try:
+            names = _class_names(dataset) if classes > 1 else []
+        except DatasetError:  # whole numbers need no names
+            names = []
         if len(names) != classes:
             return {"num_labels": classes}
         logger.warning("The adapter does not name its %d classes: they are taken to be %s.", classes, names)

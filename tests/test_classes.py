@@ -70,6 +70,29 @@ def test_label_issues_and_a_warm_up_go_by_the_names_too():
     assert found[0].rows.tolist() == found[1].rows.tolist()
 
 
+def test_a_comparison_judges_by_the_names_and_says_so_once(caplog):
+    from sage_hf import compare
+
+    def accuracy(rows):
+        found = compare(
+            named(),
+            rows.select(range(40)),
+            rows.select(range(40, 60)),
+            build_model=lambda seed: named(),
+            fractions=[0.5],
+            strategies=["random"],
+            seeds=1,
+            training={"max_steps": 3, "learning_rate": 1e-2},
+            progress=False,
+        )
+        return [cell.metrics for cell in found.cells if cell.strategy == "all"]  # random rows follow the numbers
+
+    straight = accuracy(image_rows())
+    assert "mapped by name" not in caplog.text
+    assert accuracy(turned(image_rows())) == straight
+    assert caplog.text.count("mapped by name") == 1
+
+
 def test_lists_of_classes_are_mapped_and_what_is_no_class_stays():
     rows = Dataset.from_dict(
         {"input_ids": [[1, 2, 3]], "labels": [[0, -100, 1]]},
@@ -268,3 +291,16 @@ def test_text_in_the_label_column_of_a_language_model_stays_text():
     ids = [[3 + row % 5, 4, 5] for row in range(20)]
     rows = Dataset.from_dict({"input_ids": ids, "attention_mask": [[1, 1, 1]] * 20, "label": ["some text"] * 20})
     assert select(llama(), rows).dataset["label"][0] == "some text"
+
+
+def test_other_splits_become_numbers_where_all_their_texts_are_known():
+    from sage_hf.classes import with_class_names
+
+    known = {"column": "label", "names": ["no", "yes"]}
+    rows = Dataset.from_dict({"label": ["yes", None, "no"], "text": ["a", "b", "c"]})
+    made = with_class_names(rows, known)
+    assert made.column_names == rows.column_names and made["label"][:] == [1, None, 0]
+    assert with_class_names(made, known) is made
+    other = Dataset.from_dict({"label": ["yes", "maybe"]})
+    assert with_class_names(other, known) is other
+    assert with_class_names(rows, None) is rows

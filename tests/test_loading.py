@@ -272,6 +272,25 @@ def test_the_head_of_an_adapter_counts_the_classes_where_the_dataset_has_others(
     _, folder = adapter(tmp_path, bert(num_labels=3), "SEQ_CLS", target_modules=["query"])
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
     assert load_model(folder, rows).model.config.num_labels == 3
+    BertModel(bert().config).save_pretrained(tmp_path / "base")
+    for given in (rows, rows.to_iterable_dataset(), rows.add_column("labels", [0.5, 1.5])):
+        assert load_model(folder, given).model.config.num_labels == 3
+
+
+def test_the_classes_of_an_adapter_are_those_of_the_dataset_which_is_said(tmp_path, caplog):
+    base = bert(num_labels=2)
+    _, folder = adapter(tmp_path, base, "SEQ_CLS", target_modules=["query"])
+    BertModel(base.config).save_pretrained(tmp_path / "base")
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": ["yes", "no"]})
+    assert load_model(folder, rows).model.config.label2id == {"no": 0, "yes": 1}
+    assert "does not name its 2 classes: they are taken to be ['no', 'yes']" in caplog.text
+
+
+def test_an_adapter_without_weights_says_what_is_missing(tmp_path):
+    _, folder = adapter(tmp_path, llama(), "CAUSAL_LM", target_modules=["q_proj"])
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"adapter_model\.safetensors is missing"):
+        load_model(folder, token_rows())
 
 
 def test_the_base_of_an_adapter_is_also_looked_for_beside_it(tmp_path, monkeypatch):
