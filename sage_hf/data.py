@@ -63,10 +63,10 @@ def readable(dataset: Dataset) -> Dataset:
 def as_rows(columns: dict[str, Any]) -> list[Row]:
     """[{column: value}] from {column: [values]}, the form in which `datasets` hands out batches."""
     rows = zip(*columns.values(), strict=True)
-    return [{name: _scalar(value) for name, value in zip(columns, row, strict=True)} for row in rows]
+    return [{name: as_scalar(value) for name, value in zip(columns, row, strict=True)} for row in rows]
 
 
-def _scalar(value: Any) -> Any:
+def as_scalar(value: Any) -> Any:
     """A tensor or NumPy number of no axes as Python's."""
     return value.item() if getattr(value, "shape", None) == () else value
 

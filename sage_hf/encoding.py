@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, default_data_collator
 
+from .classes import renumbered
 from .errors import DatasetError, LabelError
 from .gradients.loss import IGNORE_INDEX
 
 Row = dict[str, Any]
 Collator = Callable[[list[Row]], Mapping[str, Any]]
 
-LABEL_COLUMNS = ("label", "labels", "label_ids")
+# The first of them that a dataset has is the one that the loss sees.
+LABEL_COLUMNS = ("labels", "label", "label_ids")
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 _INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
 _IMAGE_COLUMNS = ("image", "img", "images")
@@ -43,6 +45,8 @@ class Encoder:
         data_collator: The user's collator, or None.
         causal_lm: Whether tokens are their own labels.
         label_ids: The model's number of each class name, for labels that are text.
+        class_ids: By column, the model's number of each of the dataset's, where the two number the same classes
+            differently.
         num_labels: How many classes the model has, if it has classes.
         text_columns: The text column, or two of a pair; None finds them.
         max_length: Longest row in tokens.
@@ -57,6 +61,7 @@ class Encoder:
     data_collator: Collator | None = None
     causal_lm: bool = False
     label_ids: Mapping[str, int] = field(default_factory=dict)
+    class_ids: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     num_labels: int | None = None
     text_columns: Sequence[str] | None = None
     max_length: int = 1024
@@ -136,7 +141,7 @@ class Encoder:
         if any(name in columns for name in _INPUT_COLUMNS if not self.inputs or name in self.inputs):
             return self._prepared
         if self.data_collator is not None:
-            return lambda rows: rows
+            return self._handed_on
         taken = (columns & self.inputs) - set(LABEL_COLUMNS)
         if taken and self.processing_class is None:
             return self._prepared
@@ -185,6 +190,14 @@ class Encoder:
         return processor if "pixel_values" in names else None
 
     # ---------------------------------------------------------------- encodings
+    @property
+    def hands_rows_on(self) -> bool:
+        """Whether the user's collator gets the rows as they are, with the dataset's own class numbers."""
+        return self._encode == self._handed_on
+
+    def _handed_on(self, rows: list[Row]) -> list[Row]:
+        return rows
+
     def _prepared(self, rows: list[Row]) -> list[Row]:
         takes_all = not self.inputs
         labels = self._label_column(rows[0])
@@ -283,7 +296,7 @@ class Encoder:
 
     def _label_column(self, row: Row) -> str | None:
         """The column that the loss is to see; a class is none for a causal language model."""
-        columns = [name for name in ("labels", "label", "label_ids") if name in row]
+        columns = [name for name in LABEL_COLUMNS if name in row]
         if self.causal_lm and self.data_collator is None:
             columns = [name for name in columns if isinstance(row[name], (list, Tensor))]
         return columns[0] if columns else None
@@ -297,6 +310,8 @@ class Encoder:
 
     def _label(self, value: Any, column: str, number: int) -> Any:
         where = f"column {column!r}, row {self._first + number}"
+        if (ids := self.class_ids.get(column)) is not None:
+            value = renumbered(value, ids)
         if value is None:
             raise LabelError("The label is null", where=where, fix="Filter or fill such rows.")
         if isinstance(value, str):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,16 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from .classes import Classes, class_ids, tells_classes_apart, text_classes
 from .config import CLUSTERS, SageConfig
-from .data import RowSource, readable
+from .data import Batcher, RowSource, readable
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
-from .errors import GroupError
-from .groups import Groups
+from .errors import GroupError, LabelError
+from .gradients.state import unwrap
+from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
+
+logger = logging.getLogger(__name__)
 
 _CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
@@ -30,7 +36,8 @@ def open_source(
         DatasetError: No way is known from its columns to the forward's arguments.
         LabelError: It has no labels.
     """
-    encoder = _encoder(model, readable(dataset)[0], config, processing_class, data_collator)
+    about = (config, processing_class, data_collator)
+    encoder = _encoder(model, readable(dataset)[0], dataset.features, *about)
     return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed)
 
 
@@ -49,7 +56,7 @@ def open_stream(
         GroupError: It has no such column.
     """
     example = first_row(stream)
-    encoder = _encoder(model, example, config, processing_class, data_collator)
+    encoder = _encoder(model, example, stream.features, config, processing_class, data_collator)
     features = stream.features
     if features is None:  # after a map, nobody knows until rows come
         features = Features(
@@ -63,16 +70,24 @@ def open_stream(
     if column is not None:
         _check_column(column, list(example))
     names = class_names(features, column)
-    return StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source.features = features
+    return source
 
 
 def _encoder(
-    model: nn.Module, example: Row, config: SageConfig, processing_class: Any, data_collator: Collator | None
+    model: nn.Module,
+    example: Row,
+    features: Features | None,
+    config: SageConfig,
+    processing_class: Any,
+    data_collator: Collator | None,
 ) -> Encoder:
+    model = unwrap(model)
     model_config = getattr(model, "config", None)
     parameters = inspect.signature(model.forward).parameters.values()
     named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    return Encoder(
+    encoder = Encoder(
         example=example,
         inputs=frozenset(named),
         processing_class=processing_class,
@@ -83,6 +98,10 @@ def _encoder(
         text_columns=config.text_columns,
         max_length=min([config.max_length, *_position_limits(model)]),
     )
+    labels = [name for name in LABEL_COLUMNS if name in example][:1]
+    if not encoder.causal_lm:
+        encoder.class_ids = class_ids(model, features, labels, as_they_are=encoder.hands_rows_on)
+    return encoder
 
 
 def _position_limits(model: nn.Module) -> list[int]:
@@ -101,6 +120,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
 
     Raises:
         GroupError: The column is missing, has nulls, or is no scalar.
+        LabelError: Rows have no class label.
     """
     column = class_column(dataset.features, model) if group_by == "auto" else group_by
     if column == CLUSTERS and CLUSTERS in dataset.column_names:
@@ -113,7 +133,15 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = list(dataset.with_format(None)[column])
-    return Groups.from_values(column, values, class_names(dataset.features, column))
+    if group_by == "auto" and (nulls := [row for row, value in enumerate(values) if value is None]):
+        raise LabelError(
+            f"{len(nulls):,} rows have no label, first in rows {nulls[:5]}",
+            where=f"column {column!r}",
+            fix="Fill or filter these rows.",
+        )
+    groups = Groups.from_values(column, values, class_names(dataset.features, column))
+    say_if_many(logger, model, column, groups.count, len(values))
+    return groups
 
 
 def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | None:
@@ -125,6 +153,23 @@ def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | N
     if any(value is None for value in values):
         return None
     return Groups.from_values(column, values).codes
+
+
+def find_text_classes(
+    model: nn.Module, features: Features | None, encoder: Batcher | None, found: Callable[[str], Iterable[Any]]
+) -> Classes | None:
+    """The classes of labels that are text, for the kept rows; None where they are no text, or a collator reads them.
+
+    Args:
+        model: Gives the numbers.
+        features: Of the dataset.
+        encoder: Has read the rows; it refuses texts that the model does not know.
+        found: The values of a column, as far as they are known.
+    """
+    column = class_column(features, model) if features is not None else None
+    if column is None or getattr(encoder, "hands_rows_on", True):
+        return None
+    return text_classes(model, column, features, found(column))
 
 
 def class_names(features: Features | None, column: str | None) -> list[str] | None:
@@ -143,13 +188,12 @@ def _check_column(column: str, columns: list[str]) -> None:
 
 
 def class_column(features: Features, model: nn.Module) -> str | None:
-    """The label column of a classification task: scalar, of classes, text or whole numbers."""
-    if getattr(getattr(model, "config", None), "num_labels", 2) == 1:
-        return None  # regression
-    for name in LABEL_COLUMNS:
-        feature = features.get(name)
-        if isinstance(feature, ClassLabel):
-            return name
-        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool")):
-            return name
-    return None
+    """The column of a class a row that the model's loss is over: names, text or whole numbers; None where none is."""
+    if not tells_classes_apart(model):
+        return None
+    name = next((name for name in LABEL_COLUMNS if name in features), None)
+    feature = features.get(name)
+    is_class = isinstance(feature, Value) and feature.dtype.startswith(
+        ("int", "uint", "string", "large_string", "bool")
+    )
+    return name if is_class or isinstance(feature, ClassLabel) else None

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from datasets import Dataset, load_from_disk
 
 from .budget import resolve_budget
-from .choice import choose_rows
+from .choice import choose_rows, lost_groups
+from .classes import with_class_names
 from .config import SageConfig, check_strategy
 from .errors import DatasetError, OutputError
 from .fingerprint import dataset_digest
@@ -76,6 +77,10 @@ class Selection(Shareable):
     def dataset(self) -> Dataset:
         """The kept rows in the source's order, with their scores in a column `sage_score`.
 
+        Class labels that are text become numbers with the names of all classes (`ClassLabel`), also of those that lost
+        every row, in the order of the model's numbers, so that a Trainer can train on them. They stay text where a
+        collator or a transform of the user's reads them.
+
         Raises:
             DatasetError: The selection was loaded without its source.
         """
@@ -88,6 +93,7 @@ class Selection(Shareable):
         source = self.source
         if SCORE_COLUMN in source.column_names:
             source = source.remove_columns(SCORE_COLUMN)
+        source = with_class_names(source, self.stats.get("classes"))
         # Before the rows are chosen: adding a column afterwards rewrites the table.
         return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
 
@@ -124,6 +130,7 @@ class Selection(Shareable):
         num_examples: int | None = None,
         strategy: str | None = None,
         balance: str | None = None,
+        min_per_group: int | None = None,
     ) -> Selection:
         """Other rows by the same scores, without a model: those that a selection with these settings keeps.
 
@@ -132,13 +139,14 @@ class Selection(Shareable):
             num_examples: number of rows to keep. With neither, the budget stays as it was.
             strategy: As of `SageConfig`; as it was by default.
             balance: As of `SageConfig`; as it was by default.
+            min_per_group: As of `SageConfig`; as it was by default.
 
         Raises:
             BudgetError: The budget is impossible, or given twice.
             ConfigError: The strategy or the balance is unknown, or the strategy needs more of the rows than scores,
                 losses and groups; `SageSelector.gather` keeps it.
         """
-        changes: dict[str, Any] = {"strategy": strategy, "balance": balance}
+        changes: dict[str, Any] = {"strategy": strategy, "balance": balance, "min_per_group": min_per_group}
         changes = {name: value for name, value in changes.items() if value is not None}
         if fraction is not None or num_examples is not None:
             changes |= {"fraction": fraction, "num_examples": num_examples}
@@ -155,7 +163,8 @@ class Selection(Shareable):
             strategy=config.strategy,
             kept=len(indices),
             mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
-            groups=made.group_table,
+            groups=(table := made.group_table),
+            lost_groups=lost_groups(table, config),
         )
         return made
 

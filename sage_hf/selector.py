@@ -41,7 +41,7 @@ from .groups import Groups
 from .mapped import ScoredInMap
 from .material import Material
 from .memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
-from .opening import find_groups, find_labels, open_source, open_stream
+from .opening import find_groups, find_labels, find_text_classes, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
 from .rng import isolated_rng
 from .selection import Selection
@@ -304,6 +304,8 @@ class SageSelector(ScoredInMap):
             ConfigError: The strategy needs what was not gathered.
         """
         told = {**self._fit_stats(self._passes.processes.count, dataset), **stats}
+        about = (self.collector.model, dataset.features, self._encoder)
+        told["classes"] = find_text_classes(*about, dataset.unique)
         return make_selection(config or self.config, dataset, material, self._passes, told)
 
     def gather(

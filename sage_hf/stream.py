@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import IterableDataset
+from datasets import Features, IterableDataset
 from datasets.fingerprint import Hasher
 
-from .data import Batcher, Batches
+from .data import Batcher, Batches, as_scalar
 from .encoding import Row
 from .errors import DatasetError, GroupError
 from .groups import Groups, check_values
@@ -85,6 +85,7 @@ class StreamSource:
         class_names: The names of its whole numbers, where the stream's features know them.
         seed: Of what transforms of the stream draw: the same in every pass and process.
         example: The first row.
+        features: Of its columns, told from the first row where nothing else knows them.
     """
 
     dataset: IterableDataset
@@ -95,6 +96,7 @@ class StreamSource:
     class_names: list[str] | None = None
     seed: int = 0
     example: Row | None = None
+    features: Features | None = None
 
     def beginning(self) -> HeldRows:
         """The first rows, a batch at most.
@@ -102,7 +104,7 @@ class StreamSource:
         Raises:
             DatasetError: There are none any more.
         """
-        rows = list(islice(iter(plain(self.dataset)), self.batch_size))
+        rows = [plain_row(row) for row in islice(iter(plain(self.dataset)), self.batch_size)]
         if not rows:
             raise changed("it was empty when it was read again")
         return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
@@ -146,7 +148,7 @@ class StreamSource:
         """The next shard; `first` is the number of its first row."""
         rows: list[Row] = []
         try:
-            rows.extend(islice(reader, self.shard_size))
+            rows.extend(plain_row(row) for row in islice(reader, self.shard_size))
         except Exception as error:  # a lost connection, or a map of the user's
             raise DatasetError(
                 f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
@@ -220,7 +222,12 @@ def first_row(stream: IterableDataset) -> Row:
     row = next(iter(plain(stream)), None)
     if row is None:
         raise DatasetError("The stream has no rows", where="dataset", fix="Check the path, the split and the filters.")
-    return dict(row)
+    return plain_row(row)
+
+
+def plain_row(row: Mapping[str, Any]) -> Row:
+    """A row with NumPy's and torch's single numbers as Python's: a generator's rows come as it made them."""
+    return {name: as_scalar(value) for name, value in row.items()}
 
 
 def known_codes(groups: Groups, values: Sequence[Any]) -> npt.NDArray[np.int64]:

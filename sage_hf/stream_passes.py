@@ -5,6 +5,7 @@ Axes: B rows of a batch, D row width, l sketch size, G groups so far.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,13 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .agreement import Consensus
+from .choice import lost_groups
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
-from .groups import Groups
+from .groups import Groups, say_if_many
 from .memory import sums_fit
+from .opening import find_text_classes
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
 from .selection import REASONS, SCORED
@@ -31,6 +34,8 @@ from .stream import GrowingGroups, HeldRows, StreamSource, Window, changed, know
 from .stream_checkpoint import StreamCheckpoint, find_stream_checkpoint
 from .stream_choice import StreamChoice, StreamRows
 from .stream_selection import StreamSelection
+
+logger = logging.getLogger(__name__)
 
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 1000
@@ -206,6 +211,7 @@ class StreamPasses:
             raise changed("it was empty when it was read again")
         (result,) = results
         groups, order = growing.settle()
+        say_if_many(logger, self.collector.model, groups.column, groups.count, self.tally.rows)
         assert result.consensus is not None
         result.consensus.grow(growing.count)
         result.consensus.sums = result.consensus.sums[order]
@@ -245,13 +251,17 @@ class StreamPasses:
         if self.tally.rows != before.rows:
             raise changed(f"it gave {before.rows} rows in the first pass and {self.tally.rows} in the second")
         kept = choice.finish()
+        stats = self.tally.stats(kept, groups.names)
+        stats["lost_groups"] = lost_groups(stats["groups"], self.config, say=self.processes.rank == 0)
+        about = (self.collector.model, self.source.features, self.source.encoder)
+        stats["classes"] = find_text_classes(*about, lambda name: groups.code_of if groups.column == name else ())
         return StreamSelection(
             indices=kept.rows,
             scores=kept.scores,
             groups=kept.groups.astype(np.int32),
             group_names=groups.names,
             set_aside=self.tally.set_aside,
-            stats=self.tally.stats(kept, groups.names),
+            stats=stats,
             config=self.config.to_dict(),
             source=self.source.dataset,
         )

@@ -34,6 +34,7 @@ from .gradients.loss import (
 )
 from .gradients.state import as_scored, unwrap
 from .metrics import LOSS, Metric, numbers_of
+from .notices import silent
 from .opening import open_source
 from .rng import isolated_rng
 
@@ -166,7 +167,8 @@ class Trial:
             ) from error
 
     def _encoder(self, model: nn.Module, rows: Dataset) -> Batcher:
-        return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator).encoder
+        with silent():  # the model that scores the rows has been opened before
+            return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator).encoder
 
 
 class JudgedTrainer(Trainer):
