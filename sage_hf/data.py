@@ -5,18 +5,25 @@ Row numbers travel with every batch, so that sorting by length, sharding and res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+from datasets.features.features import require_decoding
 from torch import Tensor
 
 from .encoding import Row
-from .errors import BatchAxisError, DatasetError
+from .encoding.rows import named
+from .errors import BatchAxisError, DatasetError, SageError
 from .gradients.loss import batch_rows
 from .rng import drawing
+
+_TEXT_TYPES = ("string", "large_string", "string_view")
+# Rows that are looked at where columns hold media.
+_SAMPLED = 16
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -48,12 +55,71 @@ def check_dataset(dataset: Any) -> Dataset:
     return dataset
 
 
-def readable(dataset: Dataset) -> Dataset:
-    """The dataset as its rows are to be read: all columns as plain Python, unless a transform makes them.
+def readable(dataset: Dataset, columns: Collection[str] | None = None) -> Dataset:
+    """The dataset as its rows are to be read: columns as plain Python, unless a transform makes them.
 
     A transform (an image pipeline, say) is part of the data; a tensor format or a choice of columns is not.
+
+    Args:
+        dataset: What to read.
+        columns: Those to read, of which media are decoded; all by default.
     """
-    return dataset if dataset.format["type"] == "custom" else dataset.with_format(None)
+    if dataset.format["type"] == "custom":
+        return dataset
+    if columns is None:
+        return dataset.with_format(None)
+    return dataset.with_format(None, columns=[name for name in dataset.column_names if name in columns])
+
+
+def sampled(dataset: Dataset) -> list[Row]:
+    """A few rows that tell of a dataset's columns, the first one first: with media as they are stored.
+
+    Nothing is decoded, because an audio or an image that nobody needs may not be there.
+    """
+    if dataset.format["type"] == "custom":
+        return read_rows(dataset, range(1))
+    rows, media = dataset.with_format(None), False
+    for name, feature in dataset.features.items():
+        if require_decoding(feature):
+            if hasattr(feature, "decode"):
+                rows, media = rows.cast_column(name, replace(feature, decode=False)), True
+            else:
+                rows = rows.remove_columns(name)
+    numbers = sorted({round(number) for number in np.linspace(0, len(rows) - 1, _SAMPLED if media else 1)})
+    nothing = dict.fromkeys(dataset.column_names)
+    read = rows.select(numbers).to_list() if rows.column_names else [{} for _ in numbers]
+    return [with_texts({**nothing, **row}, dataset.features) for row in read]
+
+
+def with_texts(row: Row, features: Features | None) -> Row:
+    """A row that tells of a dataset's columns, with empty texts where its own are null."""
+    is_text = {name for name, value in (features or {}).items() if getattr(value, "dtype", None) in _TEXT_TYPES}
+    return {name: "" if value is None and name in is_text else value for name, value in row.items()}
+
+
+def read_rows(dataset: Dataset, rows: range) -> list[Row]:
+    """Consecutive rows of a dataset.
+
+    Raises:
+        DatasetError: Some cannot be read, or the user's transform fails for them.
+    """
+    try:
+        return as_rows(dataset[rows.start : rows.stop])
+    except SageError:
+        raise
+    except Exception as error:
+        unread: dict[int, Exception] = {}
+        for row in rows:
+            try:
+                dataset[row : row + 1]
+            except Exception as reason:
+                unread[row] = reason
+        why = next(iter(unread.values()), error)
+        raise DatasetError(
+            f"The dataset cannot be read: {type(why).__name__}: {why}",
+            where=f"dataset, {named(list(unread or rows))}",
+            fix="Mend or filter such rows, or the transform that makes them.",
+        ) from error
 
 
 def as_rows(columns: dict[str, Any]) -> list[Row]:
@@ -165,6 +231,7 @@ class RowSource(Batches):
         batch_size: Rows a batch.
         shard_size: Consecutive rows a logical shard.
         seed: See `Batches`.
+        columns: Those that the encoder reads; None for all.
     """
 
     dataset: Dataset
@@ -172,9 +239,10 @@ class RowSource(Batches):
     batch_size: int
     shard_size: int
     seed: int = 0
+    columns: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        self._reader = readable(self.dataset)
+        self._reader = readable(self.dataset, self.columns)
 
     def shards(self) -> list[range]:
         """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""
@@ -185,7 +253,7 @@ class RowSource(Batches):
         return len(self.dataset)
 
     def _features(self, rows: range) -> list[Row]:
-        return self.encoder.encode(as_rows(self._reader[rows.start : rows.stop]), first=rows.start)
+        return self.encoder.encode(read_rows(self._reader, rows), first=rows.start)
 
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:

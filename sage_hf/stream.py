@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datasets import IterableDataset
+from datasets.features.features import require_decoding
 from datasets.fingerprint import Hasher
 
 from .data import Batcher, Batches
@@ -85,6 +86,7 @@ class StreamSource:
         class_names: The names of its whole numbers, where the stream's features know them.
         seed: Of what transforms of the stream draw: the same in every pass and process.
         example: The first row.
+        columns: Those that the encoder reads; None for all. Media of others are not decoded.
     """
 
     dataset: IterableDataset
@@ -95,6 +97,7 @@ class StreamSource:
     class_names: list[str] | None = None
     seed: int = 0
     example: Row | None = None
+    columns: frozenset[str] | None = None
 
     def beginning(self) -> HeldRows:
         """The first rows, a batch at most.
@@ -102,7 +105,7 @@ class StreamSource:
         Raises:
             DatasetError: There are none any more.
         """
-        rows = list(islice(iter(plain(self.dataset)), self.batch_size))
+        rows = list(islice(iter(plain(self.dataset, self.columns)), self.batch_size))
         if not rows:
             raise changed("it was empty when it was read again")
         return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
@@ -118,7 +121,7 @@ class StreamSource:
         Raises:
             DatasetError: The stream breaks off, or a row lacks the column to group by.
         """
-        reader, number, first = iter(plain(self.dataset)), 0, 0
+        reader, number, first = iter(plain(self.dataset, self.columns)), 0, 0
         while True:
             values: list[Any] = []
             parts: list[range] = []
@@ -206,9 +209,13 @@ class GrowingGroups:
         return groups, [self.code_of[value] for value in ordered.code_of]
 
 
-def plain(stream: IterableDataset) -> IterableDataset:
-    """The stream with its columns as plain Python."""
-    return stream.with_format(None)
+def plain(stream: IterableDataset, columns: Collection[str] | None = None) -> IterableDataset:
+    """The stream with its columns as plain Python; media are left out where they are not of the given columns."""
+    stream = stream.with_format(None)
+    if columns is not None and stream.features is not None:
+        media = [name for name, value in stream.features.items() if require_decoding(value)]
+        stream = stream.remove_columns([name for name in media if name not in columns])
+    return stream
 
 
 def first_row(stream: IterableDataset) -> Row:
