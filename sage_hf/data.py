@@ -5,9 +5,9 @@ Row numbers travel with every batch, so that sorting by length, sharding and res
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from .encoding import Row
 from .encoding.rows import named
 from .errors import BatchAxisError, DatasetError, SageError
-from .gradients.loss import batch_rows
+from .gradients.loss import IGNORE_INDEX, batch_rows
 from .rng import drawing
 
 _TEXT_TYPES = ("string", "large_string", "string_view")
@@ -154,6 +154,10 @@ class Batcher(Protocol):
         ...
 
 
+# Row numbers and their batch; None where the model is to see nothing of them.
+Numbered: TypeAlias = tuple[Tensor, dict[str, Any] | None]
+
+
 class Batches:
     """The way from numbered rows to batches; where rows come from is the subclass's.
 
@@ -168,8 +172,8 @@ class Batches:
     batch_size: int
     seed: int
 
-    def batches(self, shard: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """(row numbers [B] int64, batch) over a shard, every row once.
+    def batches(self, shard: range) -> Iterator[Numbered]:
+        """(row numbers [B] int64, batch) over a shard, every row once; None in the place of rows without tokens.
 
         Tokens are batched by length within the shard, so that little is padded; other rows in their order.
         """
@@ -185,25 +189,35 @@ class Batches:
             for start in range(shard.start, shard.stop, self.batch_size)
         ]
 
-    def make(self, unit: range) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """The batches of a unit."""
+    def make(self, unit: range) -> Iterator[Numbered]:
+        """The batches of a unit, then its rows without tokens with None: models fail on them, or make up a loss."""
         with drawing(self.seed + unit.start):
             features = self._features(unit)
-        order = list(range(len(features)))
+        lengths = [self.encoder.length(feature) for feature in features]
+        empty = [unit[index] for index, length in enumerate(lengths) if length == 0]
+        order = [index for index, length in enumerate(lengths) if length != 0]
         if self.encoder.is_tokens:
-            order.sort(key=lambda index: (-(self.encoder.length(features[index]) or 0), index))
+            order.sort(key=lambda index: (-(lengths[index] or 0), index))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             with drawing(self.seed + unit[chosen[0]]):
                 batch = collate_checked(self.encoder, [features[index] for index in chosen])
-            yield torch.tensor([unit[index] for index in chosen]), batch
+            rows = torch.tensor([unit[index] for index in chosen])
+            seen = has_tokens(batch)
+            if seen is not None:  # a collator's own tokens
+                empty += rows[~seen].tolist()
+                rows, batch = rows[seen], picked(batch, seen)
+            if len(rows):
+                yield rows, batch
+        for start in range(0, len(empty), self.batch_size):
+            yield torch.tensor(empty[start : start + self.batch_size]), None
 
     def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]] | None]:
         """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone.
 
         None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
         """
-        features = self._features(range(min(self._count(), self.batch_size)))
+        features = self._with_tokens()
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
         batch = collate_checked(self.encoder, chosen)
@@ -211,6 +225,22 @@ class Batches:
             return batch, None
         ends = sorted({0, len(chosen) - 1})
         return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
+
+    def _with_tokens(self) -> list[Row]:
+        """The encoded rows of the first batch that has any with tokens.
+
+        Raises:
+            DatasetError: There is none.
+        """
+        for start in range(0, self._count(), self.batch_size):
+            features = self._features(range(start, min(start + self.batch_size, self._count())))
+            if found := [feature for feature in features if self.encoder.length(feature) != 0]:
+                return found
+        raise DatasetError(
+            f"None of {self._count()} rows has a token",
+            where="dataset",
+            fix="Check the text column and the tokenizer.",
+        )
 
     def _count(self) -> int:
         """How many rows there are."""
@@ -256,9 +286,64 @@ class RowSource(Batches):
         return self.encoder.encode(read_rows(self._reader, rows), first=rows.start)
 
 
+class TrainingBatches:
+    """A collator of raw rows for a training: without those that have nothing to learn from.
+
+    A batch of them alone would have no loss, or one that is no number; then the last batch that had some comes again.
+
+    Args:
+        encoder: Makes batches of rows.
+    """
+
+    def __init__(self, encoder: Batcher) -> None:
+        self._encoder = encoder
+        self._last: list[Row] = []
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """A batch.
+
+        Raises:
+            DatasetError: No row until now has anything to learn from.
+        """
+        teaching = [feature for feature in self._encoder.encode(rows) if self._teaches(feature)]
+        self._last = teaching or self._last
+        if not self._last:
+            raise DatasetError(
+                "No row of the first batch has tokens and labels to learn from",
+                where="dataset",
+                fix="Filter such rows out, or check the text column, the labels and the tokenizer.",
+            )
+        return self._encoder.collate(self._last)
+
+    def _teaches(self, feature: Row) -> bool:
+        labels = feature.get("labels")
+        if isinstance(labels, list) and all(label == IGNORE_INDEX for label in labels):
+            return False
+        return self._encoder.length(feature) != 0
+
+
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two batches of the same rows hold the same tensors."""
     return all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, Tensor))
+
+
+def has_tokens(batch: Mapping[str, Any]) -> Tensor | None:
+    """[B] whether the model is to see any token of each row; None where it is of every row, or rows have none."""
+    mask, ids = batch.get("attention_mask"), batch.get("input_ids")
+    if isinstance(ids, Tensor) and ids.ndim > 1 and not ids.numel():
+        return torch.zeros(len(ids), dtype=torch.bool)
+    if not isinstance(mask, Tensor) or mask.ndim < 2 or mask.device.type != "cpu":
+        return None
+    seen = mask.flatten(1).bool().any(1)
+    return None if bool(seen.all()) else seen
+
+
+def picked(batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Some rows of a batch, by a mask [B]; what has no row axis stays as it is."""
+    return {
+        key: value[rows] if isinstance(value, Tensor) and value.shape[:1] == rows.shape else value
+        for key, value in batch.items()
+    }
 
 
 def collate_checked(encoder: Batcher, features: list[Row]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from .config import SageConfig
-from .data import check_dataset, readable
+from .data import TrainingBatches, check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError
-from .gradients.state import unchanged_config
+from .gradients.padding import padding_shown
+from .gradients.state import unchanged_config, unwrap
 from .opening import open_source
 from .rng import isolated_rng
 
@@ -76,8 +77,8 @@ def warm_up(
     if fraction is not None and not 0.0 < fraction <= 1.0:
         raise ConfigError(f"fraction is {fraction}", where="fraction", fix="Give a share above 0 and at most 1.")
     config = config or SageConfig()
-    encoder = open_source(model, check_dataset(dataset), config, processing_class, data_collator).encoder
-    rows = readable(dataset)
+    source = open_source(unwrap(model), check_dataset(dataset), config, processing_class, data_collator)
+    rows = readable(dataset, source.columns)
     if fraction is not None:
         rows = rows.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
     training = {module: module.training for module in model.modules()}
@@ -85,6 +86,7 @@ def warm_up(
     with (
         isolated_rng(config.seed),
         unchanged_config(model),
+        padding_shown(unwrap(model)),
         tempfile.TemporaryDirectory(prefix="sage_hf-warmup-") as folder,
     ):
         arguments = TrainingArguments(
@@ -104,7 +106,7 @@ def warm_up(
             model=model,
             args=arguments,
             train_dataset=rows,
-            data_collator=lambda batch: encoder.collate(encoder.encode(batch)),
+            data_collator=TrainingBatches(source.encoder),
         )
         try:
             result = trainer.train()

@@ -10,6 +10,7 @@ Language is encoded as trl's SFTTrainer encodes it. The collator, if the user gi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -246,16 +247,17 @@ class Encoder:
         return {*self.inputs, *(_LOSS_MASKS if self.causal_lm else ())}
 
     def _find_padding(self) -> Padding:
-        takes_mask = self._takes(MASK)
+        """What rows are filled up with: some token, where the model is told that it is none of the row's."""
+        tokens = [self.pad_token_id, 0]
+        if self.tokenizer is not None:
+            tokens.insert(0, self.tokenizer.pad_token_id)
+        known = self.limits.counts.get("input_ids", sys.maxsize)
+        token = next(token for token in tokens if token is not None and 0 <= token < known)
         if self.tokenizer is None:
-            return Padding(self.pad_token_id, adds_mask=takes_mask and self.pad_token_id is not None)
-        # A row without tokens is filled up even where the tokenizer has nothing to do it with.
-        return Padding(
-            self.tokenizer.pad_token_id,
-            self.tokenizer.pad_token_type_id,
-            adds_mask=MASK in self.tokenizer.model_input_names,
-            always_masks=True,
-        )
+            takes_mask = self._takes(MASK)
+            return Padding(token if takes_mask else None, adds_mask=takes_mask)
+        has_mask = MASK in self.tokenizer.model_input_names
+        return Padding(token, self.tokenizer.pad_token_type_id, adds_mask=has_mask, always_masks=has_mask)
 
     def _check_labels(self) -> None:
         """A dataset without labels would only fail after the model has run."""

@@ -92,9 +92,9 @@ def _check_alike(ids_and_values: tuple[Any, Any]) -> None:
 def _check(values: Any, column: str, count: int, fix: str) -> None:
     low, high = _ends(values, column == "labels")
     if low < 0:
-        raise Unfit(f"The row holds the number {low}, and they begin at 0", fix)
+        raise Unfit(f"The row holds {low}, and the model knows 0 to {count - 1}", fix)
     if high >= count:
-        raise Unfit(f"The row holds the number {high}, and the model has {count}, from 0 to {count - 1}", fix)
+        raise Unfit(f"The row holds {high}, and the model knows 0 to {count - 1}", fix)
 
 
 def _ends(values: Any, may_ignore: bool) -> tuple[int, int]:

@@ -24,7 +24,7 @@ class Padding:
     """What rows are filled up with.
 
     Attributes:
-        token: The id that stands for nothing; None where none is known.
+        token: The id that stands for nothing; None where the model would take any for one of the row's own.
         token_type: Its type.
         adds_mask: Whether the model is told which tokens are a row's own, if rows do not tell.
         always_masks: Whether it is told so where nothing was filled up, too.
@@ -47,9 +47,9 @@ class Padding:
         is_uneven = any(length != longest for length in lengths)
         if MASK not in features[0] and self.adds_mask and (is_uneven or self.always_masks):
             features = [{**feature, MASK: _ones(feature[name], name)} for feature in features]
-        if is_uneven and ((name == "input_ids" and self.token is None) or MASK not in features[0]):
+        if is_uneven and self.token is None and MASK not in features[0]:
             raise DatasetError(
-                f"The rows have {min(lengths)} to {longest} tokens, and it is not known what to fill the shorter with",
+                f"The rows have {min(lengths)} to {longest} tokens, and nothing is known to fill them up with",
                 where=f"columns {sorted(features[0])}",
                 fix="Pass processing_class=tokenizer to pad them, or a data_collator.",
             )

@@ -10,6 +10,8 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from .padding import padding_shown
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DDP, `torch.compile` and PEFT wrappers: hooks on a compiled graph would see nothing.
@@ -36,6 +38,7 @@ def as_scored(model: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         unchanged_config(model),
+        padding_shown(model),
     ):
         try:
             for module in training:
