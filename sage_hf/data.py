@@ -16,7 +16,7 @@ from datasets.features.features import require_decoding
 from torch import Tensor
 
 from .encoding import Row
-from .encoding.rows import named
+from .encoding.rows import Offence, named
 from .errors import BatchAxisError, DatasetError, SageError
 from .gradients.loss import IGNORE_INDEX, batch_rows
 from .rng import drawing
@@ -24,6 +24,8 @@ from .rng import drawing
 _TEXT_TYPES = ("string", "large_string", "string_view")
 # Rows that are looked at where columns hold media.
 _SAMPLED = 16
+# Rows in which more are looked for that cannot be used, once one is known.
+_LOOKED_AT = 20_000
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -217,7 +219,7 @@ class Batches:
 
         None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
         """
-        features = self._with_tokens()
+        features = self.with_tokens()
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
         batch = collate_checked(self.encoder, chosen)
@@ -226,7 +228,7 @@ class Batches:
         ends = sorted({0, len(chosen) - 1})
         return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
 
-    def _with_tokens(self) -> list[Row]:
+    def with_tokens(self) -> list[Row]:
         """The encoded rows of the first batch that has any with tokens.
 
         Raises:
@@ -234,13 +236,19 @@ class Batches:
         """
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
-            if found := [feature for feature in features if self.encoder.length(feature) != 0]:
+            if found := [feature for feature in features if self._has_tokens(feature)]:
                 return found
         raise DatasetError(
             f"None of {self._count()} rows has a token",
             where="dataset",
             fix="Check the text column and the tokenizer.",
         )
+
+    def _has_tokens(self, feature: Row) -> bool:
+        length = self.encoder.length(feature)
+        if length is None:  # a collator may make the tokens
+            return has_tokens(collate_checked(self.encoder, [feature])) is None
+        return length > 0
 
     def _count(self) -> int:
         """How many rows there are."""
@@ -283,7 +291,27 @@ class RowSource(Batches):
         return len(self.dataset)
 
     def _features(self, rows: range) -> list[Row]:
-        return self.encoder.encode(read_rows(self._reader, rows), first=rows.start)
+        try:
+            return self.encoder.encode(read_rows(self._reader, rows), first=rows.start)
+        except SageError as error:
+            if isinstance(error.__cause__, Offence):
+                raise self._all_of(error.__cause__) from error
+            raise
+
+    def _all_of(self, offence: Offence) -> SageError:
+        """The error of all rows that offend as some do, as far as it is quick to look."""
+        found: set[int] = set(offence.rows)
+        looked = range(min(len(self.dataset), max(_LOOKED_AT, offence.rows[-1] + 1)))
+        for start in range(0, looked.stop, self.shard_size):
+            part = range(start, min(start + self.shard_size, looked.stop))
+            try:
+                self.encoder.encode(read_rows(self._reader, part), first=start)
+            except SageError as error:
+                other = error.__cause__
+                if isinstance(other, Offence) and (other.kind, other.column) == (offence.kind, offence.column):
+                    found.update(other.rows)
+        whole = Offence(offence.kind, offence.why, offence.column, sorted(found))
+        return whole.error(looked if looked.stop < len(self.dataset) else None)
 
 
 class TrainingBatches:
@@ -292,11 +320,11 @@ class TrainingBatches:
     A batch of them alone would have no loss, or one that is no number; then the last batch that had some comes again.
 
     Args:
-        encoder: Makes batches of rows.
+        source: The dataset that the rows are of.
     """
 
-    def __init__(self, encoder: Batcher) -> None:
-        self._encoder = encoder
+    def __init__(self, source: RowSource) -> None:
+        self._source, self._encoder = source, source.encoder
         self._last: list[Row] = []
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
@@ -306,10 +334,10 @@ class TrainingBatches:
             DatasetError: No row until now has anything to learn from.
         """
         teaching = [feature for feature in self._encoder.encode(rows) if self._teaches(feature)]
-        self._last = teaching or self._last
+        self._last = teaching or self._last or [each for each in self._source.with_tokens() if self._teaches(each)]
         if not self._last:
             raise DatasetError(
-                "No row of the first batch has tokens and labels to learn from",
+                "No row of the first batches has tokens and labels to learn from",
                 where="dataset",
                 fix="Filter such rows out, or check the text column, the labels and the tokenizer.",
             )

@@ -100,15 +100,21 @@ class StreamSource:
     columns: frozenset[str] | None = None
 
     def beginning(self) -> HeldRows:
-        """The first rows, a batch at most.
+        """The first rows, a batch at most; the first batch of which any row has tokens.
 
         Raises:
             DatasetError: There are none any more.
         """
-        rows = list(islice(iter(plain(self.dataset, self.columns)), self.batch_size))
-        if not rows:
+        reader, first = iter(plain(self.dataset, self.columns)), 0
+        held = HeldRows(self.encoder, self.batch_size, seed=self.seed)
+        while rows := list(islice(reader, self.batch_size)):
+            held = HeldRows(self.encoder, self.batch_size, rows, first=first, seed=self.seed)
+            if any(self.encoder.length(feature) != 0 for feature in self.encoder.encode(rows, first)):
+                return held
+            first += len(rows)
+        if not held.rows:
             raise changed("it was empty when it was read again")
-        return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
+        return held
 
     def windows(self, processes: int, rank: int, finished: int = 0) -> Iterator[Window]:
         """The stream, window by window; every process reads all of it and holds its own rows. Ends with an empty one.

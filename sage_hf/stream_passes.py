@@ -71,6 +71,7 @@ class StreamTally:
         ):
             counts = np.bincount(piece.codes[chosen], None if weights is None else weights[chosen], minlength=groups)
             before = getattr(self, name)
+            counts = counts.astype(before.dtype)  # of no rows at all, NumPy counts in whole numbers
             counts[: len(before)] += before
             setattr(self, name, counts)
         for row in np.flatnonzero(~scored)[: max(0, _NAMED_ROWS - len(self.set_aside))]:

@@ -106,7 +106,7 @@ def warm_up(
             model=model,
             args=arguments,
             train_dataset=rows,
-            data_collator=TrainingBatches(source.encoder),
+            data_collator=TrainingBatches(source),
         )
         try:
             result = trainer.train()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DatasetError
+from ..errors import DatasetError, LabelError
 from ..gradients.loss import IGNORE_INDEX
 from .rows import Row, Unfit, each, is_list
 
@@ -43,6 +43,7 @@ class Limits:
 
         Raises:
             DatasetError: Some hold numbers beyond the model's tables, or are too long.
+            LabelError: The same of labels.
         """
         if not features:
             return
@@ -52,7 +53,7 @@ class Limits:
                 each(
                     lambda values, count=count, fix=fix, column=column: _check(values, column, count, fix),  # type: ignore[misc]
                     (feature.get(column) for feature in features),
-                    DatasetError,
+                    LabelError if column == "labels" else DatasetError,
                     column,
                     first,
                 )
@@ -63,7 +64,7 @@ class Limits:
         for column in self.per_token:
             if column in features[0]:
                 pairs = ((feature["input_ids"], feature[column]) for feature in features)
-                each(_check_alike, pairs, DatasetError, column, first)
+                each(_check_alike, pairs, LabelError if column == "labels" else DatasetError, column, first)
 
     def _check_length(self, ids: Any) -> None:
         length = row_length(ids)

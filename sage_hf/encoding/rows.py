@@ -37,6 +37,25 @@ class Unfit(Exception):
         self.what, self.fix = what, fix
 
 
+class Offence(Exception):
+    """Rows that cannot be used: the cause of the error that names them, for whoever can look for more of them.
+
+    Args:
+        kind: The error.
+        why: What is wrong with the first of them.
+        column: Where.
+        rows: Their numbers in the dataset.
+    """
+
+    def __init__(self, kind: type[SageError], why: Unfit, column: str, rows: list[int]) -> None:
+        super().__init__(why.what)
+        self.kind, self.why, self.column, self.rows = kind, why, column, rows
+
+    def error(self, among: range | None = None) -> SageError:
+        """The error, which counts the rows and names the first five; `among` are those that were looked at."""
+        return self.kind(self.why.what, where=f"column {self.column!r}, {named(self.rows, among)}", fix=self.why.fix)
+
+
 def each(
     make: Callable[[Value], Made], values: Iterable[Value], kind: type[SageError], column: str, first: int
 ) -> list[Made]:
@@ -50,26 +69,29 @@ def each(
         first: Number of the first row in the dataset.
 
     Raises:
-        SageError: Of the kind; some values cannot be used. It counts them, and names the first five rows.
+        SageError: Of the kind, from an `Offence`; some values cannot be used.
     """
     made: list[Made] = []
     unfit: dict[int, Unfit] = {}
+    number = first
     for number, value in enumerate(values, first):
         try:
             made.append(make(value))
         except Unfit as error:
             unfit[number] = error
     if unfit:
-        why = next(iter(unfit.values()))
-        raise kind(why.what, where=f"column {column!r}, {named(list(unfit))}", fix=why.fix)
+        offence = Offence(kind, next(iter(unfit.values())), column, list(unfit))
+        raise offence.error(range(first, number + 1)) from offence
     return made
 
 
-def named(rows: Sequence[int]) -> str:
-    """Rows in words: `row 7`, or `rows 1, 2, 3, 4, 5 and 95 more`."""
-    shown = ", ".join(str(row) for row in rows[:_NAMED])
-    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+def named(rows: Sequence[int], among: range | None = None) -> str:
+    """Rows in words: `row 7`, `2 rows: 7, 9`, or `100 rows among 0 to 511, first 1, 2, 3, 4, 5`."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    of = f" among {among.start} to {among.stop - 1}" if among is not None and len(among) > len(rows) else ""
+    cut = ": " if len(rows) <= _NAMED else ", first "
+    return f"{len(rows)} rows{of}{cut}{', '.join(str(row) for row in rows[:_NAMED])}"
 
 
 def shown(value: Any, most: int = 60) -> str:
