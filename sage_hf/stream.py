@@ -219,8 +219,9 @@ def plain(stream: IterableDataset, columns: Collection[str] | None = None) -> It
     """The stream with its columns as plain Python; media are left out where they are not of the given columns."""
     stream = stream.with_format(None)
     if columns is not None and stream.features is not None:
-        media = [name for name, value in stream.features.items() if require_decoding(value)]
-        stream = stream.remove_columns([name for name in media if name not in columns])
+        left = {name for name, value in stream.features.items() if require_decoding(value)} - set(columns)
+        if left:  # not remove_columns, which reads them first
+            stream = stream.select_columns([name for name in stream.features if name not in left])
     return stream
 
 

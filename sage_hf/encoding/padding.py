@@ -44,7 +44,8 @@ class Padding:
         name = next(name for name in TOKENS if name in features[0])
         lengths = [tokens_in(feature[name], name) for feature in features]
         longest = max(*lengths, 1)
-        is_uneven = any(length != longest for length in lengths)
+        axis = int(name == "input_ids" and _holds_lists(features))  # of several choices, the tokens come second
+        is_uneven = any(length != longest for length in (_choice_lengths(features) if axis else lengths))
         if MASK not in features[0] and self.adds_mask and (is_uneven or self.always_masks):
             features = [{**feature, MASK: _ones(feature[name], name)} for feature in features]
         if is_uneven and self.token is None and MASK not in features[0]:
@@ -53,8 +54,6 @@ class Padding:
                 where=f"columns {sorted(features[0])}",
                 fix="Pass processing_class=tokenizer to pad them, or a data_collator.",
             )
-        # Of several choices, each a list of tokens, the tokens come second.
-        axis = int(name == "input_ids" and is_list(features[0][name]) and _holds_lists(features))
         made = {}
         for column in features[0]:
             values = [feature[column] for feature in features]
@@ -96,6 +95,10 @@ def tokens_in(values: Any, name: str) -> int:
 def _holds_lists(features: list[Row]) -> bool:
     first = next((feature["input_ids"][0] for feature in features if len(feature["input_ids"])), 0)
     return is_list(first)
+
+
+def _choice_lengths(features: list[Row]) -> list[int]:
+    return [len(choice) for feature in features for choice in feature["input_ids"]]
 
 
 def _ones(values: Any, name: str) -> Any:
