@@ -219,7 +219,7 @@ class Batches:
 
         None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
         """
-        features = self.with_tokens()
+        features = self.telling()
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
         batch = collate_checked(self.encoder, chosen)
@@ -228,16 +228,21 @@ class Batches:
         ends = sorted({0, len(chosen) - 1})
         return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
 
-    def with_tokens(self) -> list[Row]:
-        """The encoded rows of the first batch that has any with tokens.
+    def telling(self) -> list[Row]:
+        """The encoded rows of the first batch that has any with tokens and labels: those that tell of the model.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: No row has tokens.
         """
+        unlabelled: list[Row] = []
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
-            if found := [feature for feature in features if self._has_tokens(feature)]:
+            seen = [feature for feature in features if self._has_tokens(feature)]
+            if found := [feature for feature in seen if _is_labelled(feature)]:
                 return found
+            unlabelled = unlabelled or seen
+        if unlabelled:
+            return unlabelled
         raise DatasetError(
             f"None of {self._count()} rows has a token",
             where="dataset",
@@ -333,8 +338,9 @@ class TrainingBatches:
         Raises:
             DatasetError: No row until now has anything to learn from.
         """
-        teaching = [feature for feature in self._encoder.encode(rows) if self._teaches(feature)]
-        self._last = teaching or self._last or [each for each in self._source.with_tokens() if self._teaches(each)]
+        encoded = self._encoder.encode(rows)
+        teaching = [each for each in encoded if self._encoder.length(each) != 0 and _is_labelled(each)]
+        self._last = teaching or self._last or [each for each in self._source.telling() if _is_labelled(each)]
         if not self._last:
             raise DatasetError(
                 "No row of the first batches has tokens and labels to learn from",
@@ -343,11 +349,11 @@ class TrainingBatches:
             )
         return self._encoder.collate(self._last)
 
-    def _teaches(self, feature: Row) -> bool:
-        labels = feature.get("labels")
-        if isinstance(labels, list) and all(label == IGNORE_INDEX for label in labels):
-            return False
-        return self._encoder.length(feature) != 0
+
+def _is_labelled(feature: Row) -> bool:
+    """Whether any of a row's labels counts for the loss."""
+    labels = feature.get("labels")
+    return not isinstance(labels, list) or any(label != IGNORE_INDEX for label in labels)
 
 
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
