@@ -24,8 +24,8 @@ from .rng import drawing
 _TEXT_TYPES = ("string", "large_string", "string_view")
 # Rows that are looked at where columns hold media.
 _SAMPLED = 16
-# Rows in which more are looked for that cannot be used, once one is known.
-_LOOKED_AT = 20_000
+# Rows in which more are looked for that cannot be used, once one is known: of tokens, and of what takes longer.
+_LOOKED_AT, _DECODED = 20_000, 2_000
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -119,7 +119,7 @@ def read_rows(dataset: Dataset, rows: range) -> list[Row]:
         why = next(iter(unread.values()), error)
         raise DatasetError(
             f"The dataset cannot be read: {type(why).__name__}: {why}",
-            where=f"dataset, {named(list(unread or rows))}",
+            where=f"dataset, {named(list(unread or rows), rows)}",
             fix="Mend or filter such rows, or the transform that makes them.",
         ) from error
 
@@ -306,7 +306,8 @@ class RowSource(Batches):
     def _all_of(self, offence: Offence) -> SageError:
         """The error of all rows that offend as some do, as far as it is quick to look."""
         found: set[int] = set(offence.rows)
-        looked = range(min(len(self.dataset), max(_LOOKED_AT, offence.rows[-1] + 1)))
+        most = _LOOKED_AT if self.encoder.is_tokens else _DECODED
+        looked = range(min(len(self.dataset), max(most, offence.rows[-1] + 1)))
         for start in range(0, looked.stop, self.shard_size):
             part = range(start, min(start + self.shard_size, looked.stop))
             try:

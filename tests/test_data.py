@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_named_by_its_row():
 
     rows = Dataset.from_dict({"word": ["a", "b", "a", "b"]}).with_transform(strict)
     assert read_rows(rows, range(2, 3)) == [{"word": "a"}]
-    with pytest.raises(DatasetError, match=r"RuntimeError: no b \[dataset, 2 rows: 1, 3\]"):
+    with pytest.raises(DatasetError, match=r"RuntimeError: no b \[dataset, 2 rows among 0 to 3: 1, 3\]"):
         read_rows(rows, range(4))
 
 
