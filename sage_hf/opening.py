@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,21 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets.features.features import require_decoding
 from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .classes import Classes, class_ids, tells_classes_apart, text_classes
 from .config import CLUSTERS, SageConfig
-from .data import Batcher, RowSource, readable
+from .data import Batcher, RowSource, sampled, with_texts
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
+from .encoding.images import IMAGE_COLUMNS, brightest
+from .encoding.model import find_limits, find_task, forward_names, longest_row
 from .errors import GroupError, LabelError
 from .gradients.state import unwrap
 from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
 
 logger = logging.getLogger(__name__)
-
-_CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 def open_source(
@@ -37,8 +36,8 @@ def open_source(
         LabelError: It has no labels.
     """
     about = (config, processing_class, data_collator)
-    encoder = _encoder(model, readable(dataset)[0], dataset.features, *about)
-    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed)
+    encoder = _encoder(model, sampled(dataset), dataset.features, *about)
+    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed, encoder.columns)
 
 
 def open_stream(
@@ -55,9 +54,9 @@ def open_stream(
         LabelError: It has no labels.
         GroupError: It has no such column.
     """
-    example = first_row(stream)
-    encoder = _encoder(model, example, stream.features, config, processing_class, data_collator)
     features = stream.features
+    example = first_row(stream if features is None or not require_decoding(features) else stream.decode(False))
+    encoder = _encoder(model, [with_texts(example, features)], features, config, processing_class, data_collator)
     if features is None:  # after a map, nobody knows until rows come
         features = Features(
             {
@@ -71,48 +70,43 @@ def open_stream(
         _check_column(column, list(example))
     names = class_names(features, column)
     source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
-    source.features = features
+    source.features, source.columns = features, encoder.columns
     return source
 
 
 def _encoder(
     model: nn.Module,
-    example: Row,
+    sample: list[Row],
     features: Features | None,
     config: SageConfig,
     processing_class: Any,
     data_collator: Collator | None,
 ) -> Encoder:
+    """The encoder for a model of the dataset that a sample of rows, the first one first, is of."""
     model = unwrap(model)
     model_config = getattr(model, "config", None)
-    parameters = inspect.signature(model.forward).parameters.values()
-    named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    task, example = find_task(model), sample[0]
+    image = next((name for name in IMAGE_COLUMNS if name in example), None)
     encoder = Encoder(
         example=example,
-        inputs=frozenset(named),
+        inputs=forward_names(model),
         processing_class=processing_class,
         data_collator=data_collator,
-        causal_lm=any(kind.__name__ in _CAUSAL_LMS for kind in type(model).__mro__),
+        causal_lm=task == "causal",
         label_ids=getattr(model_config, "label2id", None) or {},
         num_labels=getattr(model_config, "num_labels", None),
         text_columns=config.text_columns,
-        max_length=min([config.max_length, *_position_limits(model)]),
+        max_length=min(config.max_length, longest_row(model) or config.max_length),
+        task=task,
+        problem_type=getattr(model_config, "problem_type", None),
+        limits=find_limits(model),
+        pad_token_id=getattr(model_config, "pad_token_id", None),
+        image_top=brightest(row[image] for row in sample) if image is not None else None,
     )
     labels = [name for name in LABEL_COLUMNS if name in example][:1]
     if not encoder.causal_lm:
-        encoder.class_ids = class_ids(model, features, labels, as_they_are=encoder.hands_rows_on)
+        encoder.map_classes(class_ids(model, features, labels, as_they_are=encoder.hands_rows_on))
     return encoder
-
-
-def _position_limits(model: nn.Module) -> list[int]:
-    """How many positions the model has; RoBERTa's table begins after the padding index."""
-    tables = [
-        module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0)
-        for name, module in model.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-    ]
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return [*tables, *([limit] if isinstance(limit, int) and limit > 0 else [])]
 
 
 def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Groups:

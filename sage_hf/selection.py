@@ -30,8 +30,13 @@ from .strategies import STRATEGIES
 LOSS_COLUMN = "sage_loss"
 
 # Why a row was set aside.
-SCORED, NOT_FINITE, ZERO_GRADIENT = 0, 1, 2
-REASONS = {NOT_FINITE: "gradient or loss not finite", ZERO_GRADIENT: "gradient exactly zero"}
+SCORED, NOT_FINITE, ZERO_GRADIENT, NO_TOKENS = 0, 1, 2, 3
+REASONS = {
+    NOT_FINITE: "gradient or loss not finite",
+    ZERO_GRADIENT: "gradient exactly zero",
+    NO_TOKENS: "no tokens",
+}
+STATUSES = 1 + len(REASONS)
 
 _ARRAYS = ("indices", "scores", "losses", "groups", "status")
 
@@ -49,7 +54,7 @@ class Selection(Shareable):
         losses: [N] float32, each row's own loss before training; NaN where the row was set aside.
         groups: [N] int32 in [0, G).
         group_names: [G].
-        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero.
+        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero, 3 no tokens.
         stats: What the run measured: rows, energy captured, error bound, seconds, per-group table, ...
         config: The settings, as `SageConfig.to_dict` gives them.
         source_fingerprint: The source dataset's fingerprint.
