@@ -238,8 +238,12 @@ class Batches:
         numbers = sorted({round(place) for place in np.linspace(0, count - 1, min(count, wanted))})
         features = []
         for number in numbers:
-            with drawing(self.seed + number):
-                features += self._features(range(number, number + 1))
+            try:
+                with drawing(self.seed + number):
+                    features += self._features(range(number, number + 1))
+            except SageError:
+                self._features(range(min(count, self.batch_size)))  # names more rows, if others fail, too
+                raise
         features = [each for each in features if self._has_tokens(each) and _is_labelled(each)] or self.telling()
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         places = {round(place) for place in np.linspace(0, len(features) - 1, min(most, len(features)))}
