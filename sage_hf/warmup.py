@@ -11,13 +11,14 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from .config import SageConfig
-from .data import TrainingBatches, check_dataset, readable
+from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError
 from .gradients.padding import padding_shown
 from .gradients.state import unchanged_config, unwrap
 from .opening import open_source
 from .rng import isolated_rng
+from .training_batches import TrainingBatches
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ LAYERS = (
     ("budget", "groups"),
     ("agreement",),
     ("sketch",),
-    ("loader",),
+    ("loader", "training_batches"),
     ("data",),
     ("encoding",),
     ("gradients",),
