@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .config import SageConfig
-from .data import TrainingBatches, check_dataset, readable
+from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError, OutputError
 from .files import whole_file
@@ -32,6 +32,7 @@ from .gradients.state import unchanged_config, unwrap
 from .opening import open_source
 from .processes import Processes, is_sharded
 from .rng import isolated_rng
+from .training_batches import TrainingBatches
 from .warmup_steps import take_steps
 
 logger = logging.getLogger(__name__)
