@@ -126,7 +126,7 @@ def test_two_runs_have_the_same_history(tmp_path):
 
 # ------------------------------------------------------- batch sizes
 class Crowded(nn.Module):
-    """A model that has no memory for more than a few rows at once, in the words of torch's allocator."""
+    """A model that has no memory for more than a few rows at once, in the words of a GPU."""
 
     def __init__(self, training=99, scoring=99):
         super().__init__()
@@ -136,7 +136,7 @@ class Crowded(nn.Module):
 
     def forward(self, pixel_values, labels=None):
         if len(pixel_values) > self.most[self.training]:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 bytes.")
         if not self.training:
             self.largest = max(self.largest, len(pixel_values))
         return self.inner(pixel_values=pixel_values, labels=labels)
