@@ -12,7 +12,6 @@ from sage_hf.passes import GradientPasses
 
 from .cases import bert, image_rows, llama, lm_batch, token_batch, vit
 
-
 FULL = (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"))
 
 

@@ -160,7 +160,7 @@ def test_an_own_scoring_batch_size_is_left_where_none_is_searched(tmp_path):
 def test_scoring_backs_off_further_with_the_same_result(tmp_path, search):
     settings = {"sage_scoring_batch_size": 16, "auto_find_batch_size": search}
     roomy = train(Crowded(), sage_args(tmp_path, **settings), image_rows(48))
-    crowded = train(Crowded(scoring=4), sage_args(tmp_path, **settings), image_rows(48))
+    crowded = train(Crowded(scoring=6), sage_args(tmp_path, **settings), image_rows(48))
     assert crowded.selection.indices.tolist() == roomy.selection.indices.tolist()
     assert losses(crowded) == losses(roomy)
 
