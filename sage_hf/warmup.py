@@ -206,9 +206,11 @@ def _write(model: nn.Module, file: Path, loss: float) -> bool:
     """Keeps the end of a warm-up; whether it could be."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(model).items()}
     try:
+        for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
         with whole_file(file, "Free some space.") as part:
             save_file(tensors, part, metadata={"format": "pt", "loss": repr(loss)})
-    except (OutputError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         logger.warning("The warm-up is not kept, and would be made again: %s", error)
         return False
     return True
