@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -76,10 +77,8 @@ def per_example_loss(
     with RowwiseLosses(inputs, rows, reduction) as intercepted:
         try:
             outputs = model(**inputs)
-        except (SageError, torch.OutOfMemoryError):
-            raise
         except MODEL_ERRORS as error:
-            if rows == 1:
+            if rows == 1 or is_ours(error):
                 raise
             # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
             # the model itself comes up again when its rows are taken one at a time.
@@ -148,6 +147,11 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
     if "use_cache" in parameters:
         kept["use_cache"] = False  # a cache of keys and values would only cost memory
     return kept
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether an error is no failure of the model: one of sage_hf's, or full memory, which fewer rows may help."""
+    return isinstance(error, (SageError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
 
 
 def first_line(error: Exception) -> str:

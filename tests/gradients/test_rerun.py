@@ -57,7 +57,11 @@ def differing(collector, batch):
     wanted = torch.stack([collector.truth(row(batch, index))[0] for index in range(len(batch["input_ids"]))])
     rows = collector(batch)
     return max(
-        float(((rows[:, b.columns] - wanted[:, b.columns]).norm(dim=1) / wanted[:, b.columns].norm(dim=1)).nan_to_num().max())
+        float(
+            ((rows[:, b.columns] - wanted[:, b.columns]).norm(dim=1) / wanted[:, b.columns].norm(dim=1))
+            .nan_to_num()
+            .max()
+        )
         for b in collector.blocks
     )
 
@@ -78,9 +82,14 @@ def test_no_gradient_of_all_experts_is_ever_made(monkeypatch):
     """Projected experts cost what their tokens cost: autograd is never asked for a gradient [E, O, I]."""
     model, batch = stirred(mixtral()), lm_batch()
     asked, grad = [], torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda out, inputs, *given, **more: (
-        asked.extend(each.shape for each in inputs), grad(out, inputs, *given, **more)
-    )[1])
+    monkeypatch.setattr(
+        torch.autograd,
+        "grad",
+        lambda out, inputs, *given, **more: (
+            asked.extend(each.shape for each in inputs),
+            grad(out, inputs, *given, **more),
+        )[1],
+    )
     GradientCollector(model, projection=3)(batch)
     assert asked
     assert all(len(shape) < 3 for shape in asked)
@@ -88,7 +97,11 @@ def test_no_gradient_of_all_experts_is_ever_made(monkeypatch):
 
 def test_experts_that_see_sorted_tokens_have_rows_taken_alone():
     config = JetMoeConfig(
-        **{**TEXT, "num_attention_heads": 4}, intermediate_size=12, num_key_value_heads=2, kv_channels=8, num_local_experts=4
+        **{**TEXT, "num_attention_heads": 4},
+        intermediate_size=12,
+        num_key_value_heads=2,
+        kv_channels=8,
+        num_local_experts=4,
     )
     model, batch = stirred(JetMoeForCausalLM(config)), lm_batch()
     collector = GradientCollector(model, projection=None)
@@ -106,7 +119,11 @@ def test_linear_layers_and_convolutions_with_a_forward_of_their_own_are_targeted
     wanted = per_example_gradients(falcon, batch, [block.name for block in collector.blocks])
     assert relative_error(collector(batch), wanted) < 1e-5
 
-    bit = stirred(BitForImageClassification(BitConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_groups=4, num_labels=3)))
+    bit = stirred(
+        BitForImageClassification(
+            BitConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_groups=4, num_labels=3)
+        )
+    )
     batch = {"pixel_values": torch.randn(3, 3, 32, 32), "labels": torch.tensor([0, 2, 1])}
     collector = GradientCollector(bit, projection=None)
     assert collector.layout.share > 0.9
@@ -131,7 +148,11 @@ class Table(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.token, self.places, self.inner = nn.Parameter(torch.randn(1, 1, 4)), nn.Parameter(torch.randn(6, 4)), nn.Linear(4, 4)
+        self.token, self.places, self.inner = (
+            nn.Parameter(torch.randn(1, 1, 4)),
+            nn.Parameter(torch.randn(6, 4)),
+            nn.Linear(4, 4),
+        )
 
     def forward(self, x, *, scale, order="last"):
         token = self.token.expand(len(x), -1, -1)
@@ -191,7 +212,9 @@ def test_a_registered_rule_is_used_and_one_that_is_wrong_is_found(monkeypatch, c
     net, batch = Named(), {"inputs": torch.randn(4, 4), "labels": torch.tensor([0, 1, 2, 1])}
     wanted = per_example_gradients(net, batch, ["body.0.weight", "body.1.weight", "body.1.bias"])
     runs = []
-    monkeypatch.setattr(LayerCall, "add", lambda self, *given, add=LayerCall.add: (runs.append(1), add(self, *given))[1])
+    monkeypatch.setattr(
+        LayerCall, "add", lambda self, *given, add=LayerCall.add: (runs.append(1), add(self, *given))[1]
+    )
     try:
         assert relative_error(GradientCollector(net, target_modules="all", projection=None)(batch), wanted) < 1e-5
         assert runs

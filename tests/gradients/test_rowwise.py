@@ -172,7 +172,9 @@ LOSSES = {
     "class weights": lambda s, y: F.cross_entropy(s, y, weight=torch.tensor([0.2, 1.0, 3.0]), label_smoothing=0.1),
     "class probabilities": lambda s, y: F.cross_entropy(s, (F.one_hot(y, 3) + 0.5).float().softmax(1)),
     "huber": lambda s, y: F.huber_loss(s[:, 0], y.float(), delta=0.3),
-    "huber, weights": lambda s, y: F.huber_loss(s, F.one_hot(y, 3).float(), weight=torch.tensor([0.1, 1.0, 2.0]).expand_as(s)),
+    "huber, weights": lambda s, y: F.huber_loss(
+        s, F.one_hot(y, 3).float(), weight=torch.tensor([0.1, 1.0, 2.0]).expand_as(s)
+    ),
     "squares, weights": lambda s, y: F.mse_loss(s, s.detach() * 0 + 1, weight=F.one_hot(y, 3) + 0.5),
     "smooth l1": lambda s, y: F.smooth_l1_loss(s[:, 0], y.float()),
     "bce": lambda s, y: F.binary_cross_entropy(s.sigmoid(), F.one_hot(y, 3).float()),
