@@ -24,7 +24,7 @@ from .alone import gradients_into, row_alone
 from .axes import Axes, find_axes
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of
 from .blocks import Block
-from .check import check_batch, compare_row
+from .check import NoPartError, check_batch, compare_row
 from .hooks import LayerHooks
 from .layout import Projection, lay_out, unseen
 from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
@@ -254,7 +254,7 @@ class GradientCollector:
                     losses.sum().backward()
         self._computes_in_half |= hooks.in_half
         if not losses.requires_grad or not (hooks.called or taken_alone):
-            raise GradientError(
+            raise NoPartError(
                 "No targeted layer has a part in the loss, so every gradient is zero",
                 where=f"target_modules, {list(self.layout.names.values())[:6]}",
                 fix="Target layers that the forward pass calls; a fused or compiled layer calls no hook.",

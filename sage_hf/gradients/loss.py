@@ -70,9 +70,7 @@ def per_example_loss(
         return _causal_lm_loss(model, batch, reduction, device)
     batch = send_to_device(dict(batch), device, non_blocking=True)
     if rows == 1 and reduction == "mean":
-        outputs = model(**accepted(model, batch))
-        loss = output_field(outputs, "loss")
-        return _loss_from_logits(_logits(outputs), batch, reduction) if loss is None else loss.sum().reshape(1)
+        return _whole_loss(model, batch).reshape(1)
     inputs = accepted(model, batch)
     with RowwiseLosses(inputs, rows, reduction) as intercepted:
         try:
@@ -105,13 +103,16 @@ def own_loss(
     loss_function: LossFunction | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """The scalar loss of a batch of one as the model gives it, without interception; arguments as above."""
+    """The scalar loss of a batch as the model gives it, without interception; arguments as above."""
     if loss_function is None and reduction == "mean":
-        moved = send_to_device(dict(batch), device) if device is not None else batch
-        loss = output_field(model(**accepted(model, moved)), "loss")
-        if loss is not None:
-            return loss.sum()
+        return _whole_loss(model, send_to_device(dict(batch), device) if device is not None else batch)
     return per_example_loss(model, batch, reduction=reduction, loss_function=loss_function, device=device).sum()
+
+
+def _whole_loss(model: nn.Module, batch: Batch) -> Tensor:
+    outputs = model(**accepted(model, batch))
+    loss = output_field(outputs, "loss")
+    return _loss_from_logits(_logits(outputs), batch, "mean").sum() if loss is None else loss.sum()
 
 
 def separated(batch_loss: LossFunction, reduction: str = "mean") -> LossFunction:

@@ -50,10 +50,10 @@ def run_of_images(sizes, merge=2):
     """A batch whose row i has images of these (height, width) in patches, as the processor of Qwen2-VL writes it."""
     grids = [torch.tensor([1, *size]) for row in sizes for size in row]
     counts = [int(grid.prod()) for grid in grids]
-    tokens = [sum(height * width for height, width in row) // merge**2 for row in sizes]
-    ids = torch.full((len(sizes), max(tokens) + 2), 3)
-    for row, count in enumerate(tokens):
-        ids[row, 1 : 1 + count] = IMAGE
+    texts = [
+        [3, *(word for height, width in row for word in (*[IMAGE] * (height * width // merge**2), 3))] for row in sizes
+    ]
+    ids = torch.tensor([[*text, *[0] * (max(map(len, texts)) - len(text))] for text in texts])
     return {
         "input_ids": ids,
         "labels": ids,
