@@ -42,6 +42,16 @@ def test_the_lines_of_the_readme_work_as_they_stand(tmp_path):
     assert after < before
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["layer", "loss"])
+def test_the_code_of_the_page_on_models_works_as_it_stands(number):
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    codes = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert len(codes) == page.count("```python") == 2
+    result = run("-c", codes[number])
+    assert result.returncode == 0, result.stderr
+    assert ("[8, 19]" if number == 0 else "20 [") in result.stdout
+
+
 def test_the_tables_of_the_readme_are_the_measured_ones():
     assert with_tables(README) == README
 
@@ -53,6 +63,7 @@ def test_every_path_that_the_documents_name_is_there():
         "CONTRIBUTING.md",
         "ARCHITECTURE.md",
         "docs/many_processes.md",
+        "docs/models.md",
         "docs/strategies.md",
     ):
         text = (ROOT / page).read_text(encoding="utf-8")
