@@ -162,7 +162,7 @@ class ClassFindings:
     column: str
     classes: tuple[ClassCount, ...]
     without_rows: tuple[str, ...]
-    order: Literal["same", "mapped by name", "differs", "by number"]
+    order: Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 
 
 @dataclass(frozen=True)

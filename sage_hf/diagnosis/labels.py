@@ -19,9 +19,9 @@ from ..errors import BudgetError, SageError
 from ..gradients.state import unwrap
 from ..opening import class_column, class_names, find_groups
 from .findings import ClassCount, ClassFindings, Problem
-from .text import listed
+from .text import listed, plural
 
-Order = Literal["same", "mapped by name", "differs", "by number"]
+Order = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 
 
 def label_column(dataset: Dataset, encoder: Encoder | None) -> str | None:
@@ -103,7 +103,7 @@ def class_problems(model: nn.Module, found: ClassFindings, encoder: Encoder | No
     """Classes that would lose every row, and an order that is not the model's."""
     problems, where = [], f"column {found.column!r}"
     if lost := [each for each in found.classes if each.kept == 0]:
-        rows = ", ".join(f"{each.name!r} ({each.rows:,} rows)" for each in lost[:5])
+        rows = ", ".join(f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost[:5])
         problems.append(
             Problem(
                 "warning",
@@ -135,11 +135,11 @@ def class_problems(model: nn.Module, found: ClassFindings, encoder: Encoder | No
 
 def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> Order:
     known, names = model_classes(unwrap(model)), names_of(dataset.features[column])
-    if known is None:
+    if texts := {value for value in values if isinstance(value, str)}:
+        of_numbers = known is None and all(text.strip().isdigit() for text in texts)
+        return "by number" if of_numbers else "same" if texts <= set(known or []) else "unknown texts"
+    if known is None or names is None:
         return "by number"
-    if names is None:  # text is looked up by name; whole numbers have none
-        texts = [value for value in values if isinstance(value, str)]
-        return ("mapped by name" if set(texts) <= set(known) else "differs") if texts else "by number"
     ids = by_name(names, known)
     if names == known[: len(names)] or ids == {number: number for number in range(len(names))}:
         return "same"

@@ -40,7 +40,9 @@ def find_model(model: nn.Module, collector: GradientCollector | None) -> ModelFi
     ]
     held = {block.name for block in layout.blocks}
     others = [
-        (layers[id(parameter)], _UNTARGETED, name, parameter) for name, parameter in trained.items() if name not in held
+        (layers[id(parameter)], _UNTARGETED, name, parameter)
+        for name, parameter in trained.items()
+        if name not in held
     ]
     others += [entry for entry in targeted if entry[1] == _LEFT_OUT]
     return ModelFindings(

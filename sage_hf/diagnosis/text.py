@@ -29,6 +29,7 @@ _ORDERS = {
     "same": "the model's",
     "mapped by name": "another than the model's, and mapped by name",
     "differs": "not the model's: the names differ, and labels are taken by their numbers",
+    "unknown texts": "not known: they are texts, and the model has no class of some of these names",
     "by number": "taken by number, because the model or the dataset names no classes",
 }
 
@@ -62,18 +63,18 @@ def told_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
 def told_rows(rows: RowFindings) -> list[RenderableType]:
     """Columns, labels, classes and lengths."""
     every = "all" if rows.looked_at == rows.rows else f"{rows.looked_at:,} from all over it"
-    parts = _title("Dataset", f"{rows.rows:,} rows; {every} were looked at")
+    parts = _title("Dataset", f"{plural(rows.rows, 'row')}; {every} were looked at")
     if rows.read:
         others = f"; not read: {listed(rows.unread)}" if rows.unread else ""
         parts.append(Text(f"Columns that are read: {listed(rows.read)}{others}."))
     if rows.label_column is not None:
-        nulls = f", null in {rows.null_labels:,} rows" if rows.null_labels else ""
+        nulls = f", null in {plural(rows.null_labels, 'row')}" if rows.null_labels else ""
         parts.append(Text(f"Labels: column {rows.label_column!r}{nulls}."))
     if rows.classes is not None:
         parts += _classes(rows.classes)
     if rows.lengths is not None:
         found = rows.lengths
-        cut = f"{found.cut:,} rows are" if found.cut != 1 else "1 row is"
+        cut = f"{plural(found.cut, 'row')} {'is' if found.cut == 1 else 'are'}"
         parts.append(
             Text(
                 f"Tokens a row: {found.shortest:,} to {found.longest:,}, median {found.median:,}; "
@@ -94,12 +95,10 @@ def told_check(check: CheckFindings | None, time: TimeFindings | None, rows: int
     if check.reason:
         parts.append(Text(f"{check.reason[0].upper()}{check.reason[1:]}."))
     if time is not None and rows is not None:
-        passes = f"{time.gradient_passes} pass{'es' if time.gradient_passes > 1 else ''} for gradients"
+        passes = "two passes for gradients" if time.gradient_passes > 1 else "one pass for gradients"
         passes += ", one for embeddings" if time.embedding_passes else ""
         batches = f"{time.batches} batch{'es' if time.batches > 1 else ''}"
-        parts.append(
-            Text(f"Time: {about(time.seconds)} for {rows:,} rows ({passes}; by {batches}, {time.rows:,} rows).")
-        )
+        parts.append(Text(f"Time: {about(time.seconds)} for {plural(rows, 'row')} ({passes}; by {batches} of them)."))
     return parts
 
 
@@ -107,7 +106,7 @@ def told_problems(problems: Sequence[Problem]) -> list[RenderableType]:
     """What to change, the most important first, and what is worth knowing."""
     to_change = [problem for problem in problems if problem.severity != "note"]
     notes = [problem for problem in problems if problem.severity == "note"]
-    parts = _title("What to change", "" if to_change else "nothing to change")
+    parts = _title("What to change" if to_change else "Nothing to change", "")
     parts += [_entry(f"{number}. ", problem) for number, problem in enumerate(to_change, 1)]
     if notes:
         parts += [*_title("Worth knowing", ""), *(_entry("", problem) for problem in notes)]
@@ -122,7 +121,7 @@ def about(seconds: float) -> str:
             told = f"{count:.1f}" if count < 3 and length > 60 else f"{count:.0f}"
             told = told.removesuffix(".0")
             return f"about {told} {unit}{'' if told == '1' else 's'}"
-    return "about a second, or less"
+    return "about a second"
 
 
 def size(count: int) -> str:
@@ -134,10 +133,23 @@ def size(count: int) -> str:
     return "under 1 MB"
 
 
+def short(count: int) -> str:
+    """A large number, rounded: `4.2 M`."""
+    for unit, power in (("B", 9), ("M", 6)):
+        if count >= 10**power:
+            return f"{count / 10**power:,.1f} {unit}"
+    return f"{count:,}"
+
+
+def plural(count: int, word: str) -> str:
+    """A number of things."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """A share, never rounded to all or nothing."""
     if 0 < share < 0.001:
-        return "under 0.1 %"
+        return "< 0.1 %"
     return f"{share:.0%}".replace("%", " %") if share in (0, 1) else f"{min(share, 0.999):.1%}".replace("%", " %")
 
 
@@ -153,22 +165,19 @@ def _title(name: str, about: str) -> list[RenderableType]:
 
 
 def _table(kinds: Sequence[WeightKind]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("layers", overflow="fold")
-    table.add_column("rule", overflow="fold")
-    table.add_column("tensors", justify="right", no_wrap=True)
-    table.add_column("weights", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("such as", overflow="ellipsis", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
+    for name, most in (("layers", 24), ("rule", 20)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=most)
+    for name in ("tensors", "weights", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("such as", overflow="ellipsis", no_wrap=True, ratio=1, min_width=8)
     for kind in kinds[:_KINDS]:
-        count, weights = f"{kind.parameters:,}", f"{kind.weights:,}"
-        table.add_row(
-            *(Text(kind.layer), Text(kind.rule), count, weights, percent(kind.share), Text(kind.examples[0]))
-        )
+        told = (f"{kind.parameters:,}", short(kind.weights), percent(kind.share))
+        table.add_row(Text(kind.layer), Text(kind.rule), *told, Text(kind.examples[0]))
     if rest := kinds[_KINDS:]:
-        count, weights = f"{sum(kind.parameters for kind in rest):,}", f"{sum(kind.weights for kind in rest):,}"
+        tensors, weights = sum(kind.parameters for kind in rest), sum(kind.weights for kind in rest)
         share = percent(sum(kind.share for kind in rest))
-        table.add_row(f"{len(rest)} more", "", count, weights, share, "")
+        table.add_row(f"{len(rest)} more", "", f"{tensors:,}", short(weights), share, "")
     return table
 
 
@@ -178,8 +187,8 @@ def _classes(found: ClassFindings) -> list[RenderableType]:
         return []
     small, large = classes[0], classes[-1]
     lines = [
-        f"Classes: {len(classes):,}; the smallest is {small.name!r} ({small.rows:,} rows), the largest "
-        f"{large.name!r} ({large.rows:,} rows).",
+        f"Classes: {len(classes):,}; the smallest is {small.name!r} ({plural(small.rows, 'row')}), the largest "
+        f"{large.name!r} ({plural(large.rows, 'row')}).",
         f"Their order is {_ORDERS[found.order]}.",
     ]
     if found.without_rows:
