@@ -31,8 +31,8 @@ def doctor(
     """Look at a model, and a dataset if one is named, before a selection: what it takes, and what to change.
 
     Which weights are targeted by which rule, how wide rows are, memory, disk and time; what was found in the dataset;
-    whether rows that share a batch can be told apart. Nothing is chosen or written. All faults are listed, not the first
-    alone; the exit code is 1 where one of them is an error.
+    whether rows that share a batch can be told apart. Nothing is chosen or written. All faults are listed, not only
+    the first; the exit code is 1 where one of them is an error.
 
     `sage-hf doctor distilbert-base-uncased reviews.jsonl --fraction 0.1`
     """

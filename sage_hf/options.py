@@ -178,13 +178,16 @@ class Inputs(Sources):
             )
 
 
+_OPTIONAL = Annotated[
+    str | None, typer.Argument(help="A json, csv or parquet file, a folder of data, or a Hub id; or none.")
+]
+
+
 @dataclass(frozen=True)
 class DoctorInputs(Sources):
     """The same, where a model may come alone."""
 
-    dataset: Annotated[  # type: ignore[assignment]
-        str | None, typer.Argument(help="A json, csv or parquet file, a folder of data, or a Hub id; or none.")
-    ] = None
+    dataset: _OPTIONAL = None  # type: ignore[assignment]
 
 
 def load_targets(target: str | None, shares: str | None, inputs: Inputs) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..opening import open_source
 from ..rng import isolated_rng
 from ..strategies import STRATEGIES
 from .diagnosis import Diagnosis, by_severity
-from .findings import CheckFindings, Problem, RowFindings, TimeFindings
+from .findings import CheckFindings, Problem, RowFindings, Space, TimeFindings
 from .labels import class_problems, count_groups, find_classes, label_column, null_labels, null_problem
 from .model import find_model, model_problems
 from .run import Clock, collected, run_check
@@ -176,6 +176,9 @@ class _Examined:
                 return
         else:
             self.check = CheckFindings("not run", "check_gradients is off", 0.0)
+        memory = find_spaces(self.config, collector, rows, self.groups, 0)[0]
+        if not memory.fits:  # told below; the clock would take it
+            return
         clock = Clock(collector, self.config, source, self.groups)
         self.time, found = clock.measure(rows)
         self.problems += found
@@ -184,7 +187,7 @@ class _Examined:
     def told(self, rows: int | None) -> Diagnosis:
         """The diagnosis of a dataset of so many rows; None without one."""
         found = find_model(self.model, self.collector)
-        spaces = ()
+        spaces: tuple[Space, ...] = ()
         if self.collector is not None:
             spaces = find_spaces(self.config, self.collector, rows, self.groups, self.embedding)
             more = [*space_problems(spaces), *model_problems(found, self.collector, self.config)]
@@ -225,7 +228,7 @@ def _length_problems(rows: RowFindings, sample: Sample) -> list[Problem]:
         problems.append(
             Problem(
                 "warning" if share > _MANY else "note",
-                f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens, and judged by what is left",
+                f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens: what is left is judged",
                 "max_length",
                 "Raise max_length, as far as the model reads; or split such rows.",
             )

@@ -78,8 +78,8 @@ def model_problems(found: ModelFindings, collector: GradientCollector, config: S
         problems.append(
             Problem(
                 "warning" if share > 0.05 else "note",
-                f"{len(collector.left_out)} parameters ({percent(share)} of the trainable weights) are left out of the "
-                "gradients: no layer shows how the model uses them",
+                f"{len(collector.left_out)} parameters ({percent(share)} of the trainable weights) are left out of "
+                "the gradients: no layer shows how the model uses them",
                 listed(sorted(collector.left_out), 5),
                 "Name them in target_modules to have them, one row at a time.",
             )
