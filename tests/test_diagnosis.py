@@ -10,7 +10,9 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 from peft import LoraConfig, get_peft_model
+from PIL import Image as Picture
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import sage_hf
 from examples.python_text import train_tokenizer
@@ -19,7 +21,7 @@ from sage_hf.diagnosis.text import about, percent, size
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.gradients import GradientCollector
 
-from .cases import bert, gpt2, head, image_rows, llama, mixtral, pad_tokens, token_rows, vit
+from .cases import VIT, bert, gpt2, head, image_rows, llama, mixtral, pad_tokens, token_rows, vit
 from .gradients.test_collector import assert_same, state_of
 
 TEXTS = ["a b c", "d e", "f g a b", "c d", "b"] * 8
@@ -84,7 +86,7 @@ def test_of_a_frozen_body_and_of_adapters_the_rest_is_all():
     assert [kind.layer for kind in report.model.targets] == ["Linear"]
     adapted = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     report = diagnose(adapted)
-    assert report.model.kind == "PeftModelForCausalLM"
+    assert report.model.kind == "PeftModel"
     assert report.model.share == 1.0 and report.model.trainable == 4 * (2 * 16 + 16 * 2)
     assert "Nothing to change" in told(report)
 
@@ -151,6 +153,18 @@ def test_a_large_dataset_is_sampled_from_all_over_it():
     wanted += 10_000 * (report.time.encode_seconds + report.time.embedding_seconds)
     assert np.isclose(report.time.seconds, wanted)
     assert "4,096 from all over it were looked at" in told(report)
+
+
+def test_a_class_that_the_model_does_not_know_and_a_null_are_found_anywhere_in_a_large_dataset():
+    labels = [0, 1] * 5_000
+    labels[5_003], labels[7_001] = 8, None
+    report = diagnose(bert(), Dataset.from_dict({"input_ids": [[3, 4]] * 10_000, "label": labels}), config=TENTH)
+    wheres = {problem.what: problem.where for problem in of(report, "error")}
+    assert wheres["The label is null"] == "column 'label', row 7001"
+    assert wheres["The label is 8, and the model has the classes 0 to 2"].startswith(
+        "column 'label', row 5003, of 4,09"
+    )
+    assert report.check.verdict == "whole batches"
 
 
 @pytest.mark.parametrize("kind", ["regression", "multi-label", "question", "causal-gpt2", "multiple-choice"])
@@ -275,19 +289,12 @@ def test_all_faults_of_a_broken_dataset_are_told_at_once_and_the_rest_goes_on():
 
 
 def test_files_that_are_broken_or_gone_are_told(tmp_path):
-    from PIL import Image as Picture
-    from transformers import ViTImageProcessor
-
     paths = [str(tmp_path / f"{number}.png") for number in range(12)]
     for path in paths:
         Picture.new("L", (8, 8), 40).save(path)
     (tmp_path / "3.png").write_text("no image")
     (tmp_path / "5.png").unlink()
     rows = Dataset.from_dict({"image": paths, "label": [0, 1, 2] * 4}).cast_column("image", Image())
-    from transformers import ViTConfig, ViTForImageClassification
-
-    from .cases import VIT
-
     model = ViTForImageClassification(ViTConfig(**{**VIT, "num_channels": 3}, num_labels=3))
     processor = ViTImageProcessor(size={"height": 8, "width": 8})
     report = diagnose(model, rows, processing_class=processor, config=TENTH)

@@ -24,7 +24,15 @@ from ..rng import isolated_rng
 from ..strategies import STRATEGIES
 from .diagnosis import Diagnosis, by_severity
 from .findings import CheckFindings, Problem, RowFindings, Space, TimeFindings
-from .labels import class_problems, count_groups, find_classes, label_column, null_labels, null_problem
+from .labels import (
+    class_problems,
+    count_groups,
+    find_classes,
+    first_of_each_class,
+    label_column,
+    null_labels,
+    null_problem,
+)
 from .model import find_model, model_problems
 from .run import Clock, collected, run_check
 from .sample import Sample, look_at
@@ -135,7 +143,9 @@ class _Examined:
             source = open_source(self.model, dataset, self.config, processing_class, data_collator)
         encoder = source.encoder if source is not None else None
         assert encoder is None or isinstance(encoder, Encoder)
-        sample = look_at(dataset, encoder) if encoder is not None else Sample()
+        sample = Sample()
+        if encoder is not None:
+            sample = look_at(dataset, encoder, first_of_each_class(self.model, dataset))
         self._look_at_rows(dataset, encoder, sample)
         if source is None or self.collector is None:
             self.check = CheckFindings("not run", "the errors below come first", 0.0)

@@ -21,6 +21,8 @@ from ..opening import class_column, class_names, find_groups
 from .findings import ClassCount, ClassFindings, Problem
 from .text import listed, plural
 
+# Classes of which a row is looked at.
+_CLASSES = 1_000
 Order = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 
 
@@ -37,6 +39,17 @@ def null_labels(dataset: Dataset, column: str | None) -> list[int]:
     if column is None:
         return []
     return [row for row, value in enumerate(dataset.with_format(None)[column]) if value is None]
+
+
+def first_of_each_class(model: nn.Module, dataset: Dataset) -> list[int]:
+    """The number of the first row of each class, so that a class that the model does not know is found anywhere."""
+    column = class_column(dataset.features, model)
+    values = dataset.with_format(None)[column] if column is not None else []
+    first: dict[int | str, int] = {}
+    for row, value in enumerate(values):
+        if value is not None:
+            first.setdefault(value, row)
+    return list(first.values())[:_CLASSES]
 
 
 def null_problem(column: str | None, rows: list[int]) -> list[Problem]:

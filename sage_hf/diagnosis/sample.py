@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -75,16 +75,20 @@ class Sample:
         ]
 
 
-def look_at(dataset: Dataset, encoder: Encoder) -> Sample:
+def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sample:
     """Encodes rows from all over a dataset, and goes on where some cannot be.
 
     Args:
         dataset: At least one row.
         encoder: For it.
+        also: Numbers of rows to look at besides.
     """
     sample, reader = Sample(), readable(dataset, encoder.columns)
     untruncated = _untruncated(encoder)
-    for run in _runs(len(dataset), _TOKENS if encoder.is_tokens else _MEDIA):
+    runs = _runs(len(dataset), _TOKENS if encoder.is_tokens else _MEDIA)
+    seen = {number for run in runs for number in run}
+    runs += [range(number, number + 1) for number in also if number not in seen]
+    for run in sorted(runs, key=lambda run: run.start):
         sample.looked_at += len(run)
         for part, features in _encoded(sample, reader, encoder, run):
             for number, feature in zip(part, features, strict=True):
