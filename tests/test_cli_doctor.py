@@ -2,20 +2,24 @@
 
 import json
 import logging
+from io import StringIO
 
 import pytest
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from rich.console import Console
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
 from examples.python_text import train_tokenizer
-from sage_hf import SageConfig, diagnose
+from sage_hf import SageConfig, SageSelector, diagnose
+from sage_hf.brief import logger, printing
 from sage_hf.cli import app
 from sage_hf.loading import load_model, load_rows
 
 from .cases import BERT, llama
 from .test_cli import TEXTS
+from .test_diagnosis import MLP, numbers
 
 RUNNER = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"})
 SMALL = ["--strategy", "agreement", "--sketch-size", "8", "--batch-size", "8", "--shard-size", "16", "--device", "cpu"]
@@ -150,15 +154,6 @@ def test_a_selection_says_in_two_lines_what_it_is_about_to_do(folder, tmp_path):
 
 
 def test_rows_that_are_taken_one_at_a_time_are_said_with_the_reason_and_nothing_is_left_behind(caplog):
-    from io import StringIO
-
-    from rich.console import Console
-
-    from sage_hf import SageSelector
-    from sage_hf.brief import logger, printing
-
-    from .test_diagnosis import MLP, numbers
-
     config, text = SageConfig(fraction=0.25, strategy="agreement", sketch_size=8), StringIO()
     selector = SageSelector(MLP(mixes=True), config=config, progress=False)
     with printing(Console(file=text, width=200)):

@@ -122,6 +122,7 @@ class TimeFindings:
         rows: In them.
         encode_seconds: A row, to read and to encode.
         gradient_seconds: A row, in a pass.
+        sketch_seconds: A row, in the first pass.
         embedding_seconds: A row, in a forward pass; 0 where the strategy needs none.
         gradient_passes: Over the dataset.
         embedding_passes: The same.
@@ -132,6 +133,7 @@ class TimeFindings:
     rows: int
     encode_seconds: float
     gradient_seconds: float
+    sketch_seconds: float
     embedding_seconds: float
     gradient_passes: int
     embedding_passes: int

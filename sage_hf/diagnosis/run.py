@@ -95,27 +95,26 @@ class Clock:
         batches, made = self._batches()
         encode = (time.perf_counter() - started) / max(1, made)
         passes = GradientPasses(self.collector, self.config.seed, 0, progress=False)
-        sketch = FrequentDirections(self.config.sketch_size, self.collector.width, device=self.collector.device)
         consensus = Consensus(1, self.collector.width, device=self.collector.device)
         statuses = []
 
         def fit(batch: dict[str, Any]) -> None:
             gradients, _, status = passes.gradients(batch)
-            sketch.update(gradients)
             consensus.update(gradients, torch.zeros(len(gradients), dtype=torch.long))
             statuses.append(status)
 
         counted = sum(batch_rows(batch) for batch in batches)
         gradient = self._seconds(fit, batches) / counted
         problems += _unusable(torch.cat(statuses))
+        sketch = self._sketch_seconds()
         embedding, reads = 0.0, bool(needed(self.config) & {"embeddings", "el2n"})
         if reads:
             features = FeaturePasses(passes)
             self.width = features.find_width(self.source)
             embedding = self._seconds(features.take, batches) / counted
         turns = 2 if self.config.cache_gradients is None else 1
-        total = rows * (turns * (encode + gradient) + (encode + embedding if reads else 0.0))
-        return TimeFindings(len(batches), counted, encode, gradient, embedding, turns, int(reads), total)
+        total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
+        return TimeFindings(len(batches), counted, encode, gradient, sketch, embedding, turns, int(reads), total)
 
     def _batches(self) -> tuple[list[dict[str, Any]], int]:
         """Batches from all over a shard, long ones and short ones; and how many rows were encoded for them."""
@@ -123,6 +122,21 @@ class Clock:
         units = [units[place] for place in _spread(len(units))]
         batches = [batch for unit in units for _, batch in self.source.make(unit) if batch is not None]
         return [batches[place] for place in _spread(len(batches))], sum(len(unit) for unit in units)
+
+    def _sketch_seconds(self) -> float:
+        """What a row costs in a sketch that is full, which shrinks once for as many rows as it has."""
+        size, most = self.config.sketch_size, self.config.batch_size
+        sketch = FrequentDirections(size, self.collector.width, device=self.collector.device)
+        rows = torch.randn(min(size, most), self.collector.width, device=self.collector.device)
+        for _ in range(-(-2 * size // len(rows))):
+            sketch.update(rows)
+        self._wait()
+        started = time.perf_counter()
+        turns = -(-size // len(rows))
+        for _ in range(turns):
+            sketch.update(rows)
+        self._wait()
+        return (time.perf_counter() - started) / (turns * len(rows))
 
     def _seconds(self, take: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> float:
         """What all batches take, after the middle one to warm up."""

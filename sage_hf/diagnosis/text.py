@@ -98,7 +98,7 @@ def told_check(check: CheckFindings | None, time: TimeFindings | None, rows: int
         passes = "two passes for gradients" if time.gradient_passes > 1 else "one pass for gradients"
         passes += ", one for embeddings" if time.embedding_passes else ""
         batches = f"{time.batches} batch{'es' if time.batches > 1 else ''}"
-        parts.append(Text(f"Time: {about(time.seconds)} for {plural(rows, 'row')} ({passes}; by {batches} of them)."))
+        parts.append(Text(f"Time: {about(time.seconds)} for {plural(rows, 'row')} ({passes}; timed on {batches})."))
     return parts
 
 
