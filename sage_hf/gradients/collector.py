@@ -190,15 +190,16 @@ class GradientCollector:
         finally:
             self.check_seconds += time.perf_counter() - started
 
-    def compare(self, row: Batch, gradient: Tensor, loss: Tensor) -> str:
+    def compare(self, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
         """What is wrong with a row that was taken in a batch, against the row alone; empty if nothing is.
 
         Args:
             row: A batch of one.
             gradient: [D], as taken.
             loss: [], as taken.
+            longest: Length of the longest gradient of other rows, where it is known.
         """
-        return compare_row(self, row, gradient, loss)
+        return compare_row(self, row, gradient, loss, longest)
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The gradient row of a batch of one by autograd, [D] float64, and its loss [] float64."""
