@@ -36,12 +36,13 @@ quality: $(STAMP)  ## Check format, lint and types
 	$(BIN)/mypy
 
 .PHONY: benchmark
-benchmark: $(STAMP)  ## Measure speed, memory, training, scale and costs, and write examples/benchmarks/results
+benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks, and write examples/benchmarks/results
 	$(BIN)/python examples/benchmarks/speed.py
 	$(BIN)/python examples/benchmarks/memory.py
 	$(BIN)/python examples/benchmarks/trainer.py
 	$(BIN)/python examples/benchmarks/scale.py
 	$(BIN)/python examples/benchmarks/cost.py
+	$(BIN)/python examples/benchmarks/check.py
 
 .PHONY: benchmark-quality
 benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong labels are found: hours; goes on where it stopped

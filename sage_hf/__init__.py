@@ -4,6 +4,7 @@ from .agreement import Consensus, agreement
 from .compare import compare
 from .comparison import Comparison
 from .config import SageConfig
+from .diagnosis import Diagnosis, diagnose
 from .errors import SageError
 from .gradients import GradientCollector, per_example_loss
 from .selection import Selection
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "Consensus",
+    "Diagnosis",
     "FrequentDirections",
     "GradientCollector",
     "SageArguments",
@@ -35,6 +37,7 @@ __all__ = [
     "Suspects",
     "agreement",
     "compare",
+    "diagnose",
     "find_suspects",
     "per_example_loss",
     "register_strategy",

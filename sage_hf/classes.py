@@ -119,7 +119,7 @@ def class_ids(
     known = model_classes(model)
     found = {}
     for column in columns:
-        names = _names((features or {}).get(column))
+        names = names_of((features or {}).get(column))
         if known is None or names is None or names == known[: len(names)]:
             continue
         ids = by_name(names, known)
@@ -163,7 +163,7 @@ def renumbered(value: Any, ids: Mapping[int, int]) -> Any:
     return ids.get(value, value) if isinstance(value, int) else value
 
 
-def _names(feature: Any) -> list[str] | None:
+def names_of(feature: Any) -> list[str] | None:
     """The names of a column's classes, or of those in its lists."""
     while not isinstance(feature, ClassLabel) and hasattr(feature, "feature"):
         feature = feature.feature

@@ -1,4 +1,4 @@
-"""The shell: `sage-hf select`, `compare`, `push`, `demo` and `env`.
+"""The shell: `sage-hf doctor`, `select`, `compare`, `push`, `demo` and `env`.
 
 Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 """
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .brief import printing
 from .cli_compare import ListsOfWords, compare
+from .cli_doctor import doctor
 from .config import SageConfig
 from .errors import ConfigError
 from .options import INPUT, Inputs, friendly, load_targets, plain, with_options
@@ -40,6 +42,9 @@ _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
+
+
+app.command()(doctor)
 
 
 @app.command()
@@ -137,11 +142,12 @@ def select(
     about: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
     about |= {"cache_dir": cache_dir, "checkpoint_dir": unfinished}
     selection: Selection | StreamSelection
-    if isinstance(rows, Dataset):
-        models = [*inputs.load_earlier(checkpoints, rows, state.device, config.seed), loaded.model]
-        selection = select_over(models, rows, **aims, **about)
-    else:
-        selection = SageSelector(loaded.model, **about).select(rows)
+    with printing(console):
+        if isinstance(rows, Dataset):
+            models = [*inputs.load_earlier(checkpoints, rows, state.device, config.seed), loaded.model]
+            selection = select_over(models, rows, **aims, **about)
+        else:
+            selection = SageSelector(loaded.model, **about).select(rows)
     options = {
         "dataset_name": inputs.dataset_name,
         "split": inputs.split if inputs.split != "train" else None,

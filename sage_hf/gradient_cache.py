@@ -63,7 +63,7 @@ class GradientCache:
             ConfigError: The disk has less room.
         """
         self._make()
-        needed = missing * (width * self.dtype.itemsize + 24)
+        needed = cache_bytes(missing, width, str(self.dtype))
         free = shutil.disk_usage(self.folder).free
         logger.info("Gradient rows take %d MB in %s.", needed >> 20, self.folder)
         if needed > free:
@@ -202,6 +202,11 @@ class ShardWriter:
             where=str(self._cache.folder),
             fix=_FULL,
         )
+
+
+def cache_bytes(rows: int, width: int, dtype: str) -> int:
+    """What so many rows take on the disk."""
+    return rows * (width * np.dtype(dtype).itemsize + 24)
 
 
 def compressed(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -151,7 +151,7 @@ def _named(local: Path | None, path: str, name: str | None) -> tuple[str, dict[s
 
 def load_model(
     path: str,
-    dataset: Dataset | IterableDataset,
+    dataset: Dataset | IterableDataset | None,
     task: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -165,7 +165,8 @@ def load_model(
 
     Args:
         path: Folder or Hub id of a checkpoint, or of a PEFT adapter, whose base model is loaded with it.
-        dataset: Its columns tell the task where the checkpoint does not, and the classes of a new head.
+        dataset: Its columns tell the task where the checkpoint does not, and the classes of a new head. None where the
+            checkpoint knows both.
         task: One of `TASKS`; None takes the checkpoint's own head, or a classification head for a dataset with labels.
         device: As torch names it.
         dtype: As torch names it, or "auto" for the checkpoint's.
@@ -243,7 +244,7 @@ def _agreed_task(task: str | None, adapter: Adapter | None) -> str | None:
 
 
 def _new_head(
-    config: Any, dataset: Dataset | IterableDataset, task: str, saved: dict[str, tuple[int, ...]]
+    config: Any, dataset: Dataset | IterableDataset | None, task: str, saved: dict[str, tuple[int, ...]]
 ) -> dict[str, Any]:
     """Changes to the config for a classification head that the checkpoint lacks; none where it has one."""
     if task == "causal-lm":
@@ -320,10 +321,16 @@ def _own_task(config: Any) -> str | None:
     return None
 
 
-def _find_task(config: Any, dataset: Dataset | IterableDataset) -> str:
+def _find_task(config: Any, dataset: Dataset | IterableDataset | None) -> str:
     own = _own_task(config)
     if own is not None:
         return own
+    if dataset is None:
+        raise ConfigError(
+            f"The checkpoint names no known task ({config.architectures})",
+            where="--task",
+            fix=f"Name a dataset too, or pass one of {', '.join(TASKS)}.",
+        )
     columns = dataset.column_names or list(first_row(dataset))
     if any(name in columns for name in LABEL_COLUMNS):
         is_image = any(name in columns for name in ("image", "img", "pixel_values"))
@@ -335,7 +342,13 @@ def _find_task(config: Any, dataset: Dataset | IterableDataset) -> str:
     )
 
 
-def _class_names(dataset: Dataset | IterableDataset) -> list[str]:
+def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
+    if dataset is None:
+        raise DatasetError(
+            "The checkpoint has no classification head, and the classes of a new one come from a dataset",
+            where="DATASET",
+            fix="Name the dataset too.",
+        )
     columns = dataset.column_names or list(first_row(dataset))
     column = next((name for name in LABEL_COLUMNS if name in columns), None)
     if column is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -18,6 +19,45 @@ _CONSENSUS_BYTES = 2**28
 STREAM_SHARDS = 2**12
 # Share of the free memory that the sketches may take.
 _SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a pass takes beside the model and its activations.
+
+    Attributes:
+        sketches: All partial sketches that are alive at once.
+        consensus: The same of the sums of directions.
+        rows: The gradient rows of a batch.
+    """
+
+    sketches: int
+    consensus: int
+    rows: int
+
+    @classmethod
+    def of(cls, config: SageConfig, width: int, shards: int, consensus: int) -> Memory:
+        """What so many shards take; arguments as of `check_memory`."""
+        alive = max(1, shards.bit_length())
+        return cls(
+            (2 + alive) * config.sketch_size * width * 4,
+            (1 + alive) * consensus * width * 8,
+            config.batch_size * width * 4,
+        )
+
+    @property
+    def needed(self) -> int:
+        """All of it."""
+        return self.sketches + self.consensus + self.rows
+
+    def fits(self, free: int) -> bool:
+        """Whether so many free bytes are enough, with some left for all else."""
+        return self.needed <= _SHARE * free
+
+
+def free_bytes(device: torch.device) -> int:
+    """The free memory of a device; of the machine, where it is none of its own."""
+    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
 def check_stream(config: SageConfig) -> None:
@@ -83,12 +123,10 @@ def check_memory(config: SageConfig, width: int, device: torch.device, shards: i
     Raises:
         ConfigError: The sketches do not fit into the free memory.
     """
-    alive = max(1, shards.bit_length())
-    sketches = (2 + alive) * config.sketch_size * width * 4 + (1 + alive) * consensus * width * 8
-    rows = config.batch_size * width * 4
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needs = Memory.of(config, width, shards, consensus)
+    sketches, rows, free = needs.sketches + needs.consensus, needs.rows, free_bytes(device)
     logger.info("Sketches of %d rows x %d take %d MB.", config.sketch_size, width, sketches >> 20)
-    if sketches + rows > _SHARE * free:
+    if not needs.fits(free):
         raise ConfigError(
             f"Sketches of {config.sketch_size} rows x {width} and batches of {config.batch_size} take "
             f"{(sketches + rows) >> 20} MB, and {free >> 20} MB are free",

@@ -55,8 +55,8 @@ _TYPES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The options that name a model and a dataset, and a warm-up; see their help."""
+class Sources:
+    """The options that name a model and a dataset; see their help."""
 
     model: Annotated[str, typer.Argument(help="Checkpoint or PEFT adapter: a folder or a Hub id.")]
     dataset: Annotated[str, typer.Argument(help="A json, csv or parquet file, a folder of data, or a Hub id.")]
@@ -81,6 +81,45 @@ class Inputs:
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, or auto for the checkpoint's.", rich_help_panel=INPUT)
     ] = "auto"
+
+    def load_model(self, rows: Any, device: torch.device, seed: int, console: Console) -> Loaded:
+        """The model, and what encodes the rows.
+
+        Args:
+            rows: The dataset or stream; None where there is none.
+            device: Where the model goes, if the user named no other.
+            seed: Of weights that the checkpoint lacks.
+            console: Is told.
+        """
+        loaded = self.load_again(rows, self.device or str(device), seed)
+        count = f"{len(rows):,} rows" if hasattr(rows, "__len__") else "A stream"
+        of = "" if rows is None else f"{count} of {plain(self.dataset)}, "
+        console.print(f"{of}{type(loaded.model).__name__} for {loaded.task}.")
+        return loaded
+
+    def load_again(self, rows: Any, device: str, seed: int) -> Loaded:
+        """The same on a device, without a word."""
+        from .loading import load_model
+
+        return load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
+
+    def load_earlier(
+        self, checkpoints: str | None, rows: Any, device: torch.device, seed: int
+    ) -> list[Callable[[], nn.Module]]:
+        """What loads each of several checkpoints, named with commas, when its turn comes."""
+        from .loading import load_model
+
+        about: dict[str, Any] = {"task": self.task, "device": self.device or str(device), "dtype": self.dtype}
+        return [
+            functools.partial(lambda path: load_model(path, rows, **about, seed=seed).model, path)
+            for path in _parts(checkpoints)
+        ]
+
+
+@dataclass(frozen=True)
+class Inputs(Sources):
+    """The same, and those of a warm-up."""
+
     warmup_steps: Annotated[
         int | None, typer.Option(help="Train this many steps on random rows first.", rich_help_panel=_WARM_UP)
     ] = None
@@ -104,38 +143,6 @@ class Inputs:
             raise ConfigError(
                 "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
             )
-
-    def load_model(self, rows: Any, device: torch.device, seed: int, console: Console) -> Loaded:
-        """The model, and what encodes the rows.
-
-        Args:
-            rows: The dataset or stream.
-            device: Where the model goes, if the user named no other.
-            seed: Of weights that the checkpoint lacks.
-            console: Is told.
-        """
-        loaded = self.load_again(rows, self.device or str(device), seed)
-        count = f"{len(rows):,} rows" if hasattr(rows, "__len__") else "A stream"
-        console.print(f"{count} of {plain(self.dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
-        return loaded
-
-    def load_again(self, rows: Any, device: str, seed: int) -> Loaded:
-        """The same on a device, without a word."""
-        from .loading import load_model
-
-        return load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
-
-    def load_earlier(
-        self, checkpoints: str | None, rows: Any, device: torch.device, seed: int
-    ) -> list[Callable[[], nn.Module]]:
-        """What loads each of several checkpoints, named with commas, when its turn comes."""
-        from .loading import load_model
-
-        about: dict[str, Any] = {"task": self.task, "device": self.device or str(device), "dtype": self.dtype}
-        return [
-            functools.partial(lambda path: load_model(path, rows, **about, seed=seed).model, path)
-            for path in _parts(checkpoints)
-        ]
 
     def warm_up(self, loaded: Loaded, rows: Any, config: SageConfig, console: Console) -> None:
         """Trains the model for a little, if that was asked for; if not and its head is new, warns.
@@ -169,6 +176,18 @@ class Inputs:
                 f"({plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
                 "Add --warmup-steps or --warmup-fraction."
             )
+
+
+_OPTIONAL = Annotated[
+    str | None, typer.Argument(help="A json, csv or parquet file, a folder of data, or a Hub id; or none.")
+]
+
+
+@dataclass(frozen=True)
+class DoctorInputs(Sources):
+    """The same, where a model may come alone."""
+
+    dataset: _OPTIONAL = None  # type: ignore[assignment]
 
 
 def load_targets(target: str | None, shares: str | None, inputs: Inputs) -> dict[str, Any]:
@@ -209,7 +228,7 @@ def _parts(paths: str | None) -> list[str]:
 
 
 def with_options(command: Callable[..., None], only: Container[str] | None = None) -> Callable[..., None]:
-    """Gives a command the options behind its parameters `inputs` and `config`: of `Inputs`, and of `SageConfig`.
+    """Gives a command the options behind its parameters `inputs` and `config`: of their classes, field by field.
 
     Args:
         command: The function behind the command.
@@ -218,15 +237,16 @@ def with_options(command: Callable[..., None], only: Container[str] | None = Non
     signature = inspect.signature(command, eval_str=True)
     parameters = signature.parameters
     own = [each for name, each in parameters.items() if name not in ("inputs", "config")]
-    named = _input_parameters() if "inputs" in parameters else []
+    kind = parameters["inputs"].annotation if "inputs" in parameters else None
+    named = list(inspect.signature(kind, eval_str=True).parameters.values()) if kind is not None else []
     arguments = [each for each in named if each.name in ("model", "dataset")]
     settings = _config_parameters() if "config" in parameters else []
     settings = [each for each in settings if only is None or each.name in only]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        if named:
-            given["inputs"] = Inputs(**{each.name: given.pop(each.name) for each in named})
+        if kind is not None:
+            given["inputs"] = kind(**{each.name: given.pop(each.name) for each in named})
         if settings:
             texts = {each.name: from_text(each.name, given.pop(each.name)) for each in settings}
             given["config"] = SageConfig(**texts)
@@ -238,10 +258,6 @@ def with_options(command: Callable[..., None], only: Container[str] | None = Non
         parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in made]
     )
     return run
-
-
-def _input_parameters() -> list[inspect.Parameter]:
-    return list(inspect.signature(Inputs, eval_str=True).parameters.values())
 
 
 def _config_parameters() -> list[inspect.Parameter]:

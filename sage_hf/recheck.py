@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .errors import GradientError
@@ -32,6 +33,7 @@ class Recheck:
 
     def __init__(self, collector: GradientCollector, every: int) -> None:
         self._collector, self._every = collector, every
+        self._longest = torch.zeros(())  # of the gradients until now, on their device: nobody waits for it
         self.first = 0
         self.rows = 0
         self.seconds = 0.0
@@ -51,11 +53,12 @@ class Recheck:
         """
         if not self._every or self._collector.one_at_a_time:
             return  # rows that are taken alone need no comparison with themselves
+        self._longest = torch.maximum(self._longest.to(gradients), gradients.norm(dim=1).max())
         for index, number in enumerate((rows + self.first).tolist()):
             if number % self._every == self._every - 1 and int(status[index]) == SCORED:
                 started = time.perf_counter()
                 alone = rows_of(batch, slice(index, index + 1))
-                if wrong := self._collector.compare(alone, gradients[index], losses[index]):
+                if wrong := self._collector.compare(alone, gradients[index], losses[index], float(self._longest)):
                     raise GradientError(
                         f"In its batch, row {number} is another one than alone: {wrong}. Earlier rows were right",
                         where=f"row {number}",

@@ -25,6 +25,7 @@ from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
 from .agreement import Consensus
+from .brief import say_check, say_targets
 from .budget import resolve_budget
 from .choice import needed
 from .config import CLUSTERS, SageConfig, check_strategy
@@ -179,10 +180,12 @@ class SageSelector(ScoredInMap):
         self._exact = None
         codes = torch.from_numpy(groups.codes)
         missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
+        say_targets(self.collector, self.config)
         if missing:
             self._check_gradients(source)
             if cache is not None:
                 cache.check_space(sum(map(len, missing)), self.collector.width)
+        say_check(self.collector, self.config, not missing)
         source.batch_size = self._batch_size()
 
         def new_partial() -> Partial:
@@ -214,6 +217,8 @@ class SageSelector(ScoredInMap):
         with isolated_rng(self.config.seed):
             source = open_stream(self.collector.model, stream, self.config, *self._outside[:2])
             self._check_gradients(source.beginning())
+        say_targets(self.collector, self.config)
+        say_check(self.collector, self.config, False)
         check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
         self._encoder, self._streaming, self._exact = source.encoder, True, None
         source.batch_size = self._batch_size()

@@ -2,12 +2,14 @@ import itertools
 
 import pytest
 import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.errors import GradientError
 
-from .cases import image_rows, vit
+from .cases import image_rows, llama, vit
 
 SETTINGS = {"fraction": 0.5, "sketch_size": 8, "batch_size": 5, "shard_size": 16, "strategy": "agreement"}
 
@@ -52,3 +54,18 @@ def test_one_row_of_every_stretch_is_compared_in_both_passes_and_nothing_changes
     _, without = select(vit(), image_rows(60), recheck_every=0)
     assert (with_checks.scores == without.scores).all()
     assert (with_checks.indices == without.indices).all()
+
+
+@pytest.mark.parametrize("short", [0, 7])
+def test_a_gradient_that_cancels_out_but_for_rounding_is_no_error(short):
+    """A token that sees itself alone has no gradient at the queries: of two tokens, what is left is rounding."""
+    torch.manual_seed(0)
+    model = get_peft_model(llama(initializer_range=0.3), LoraConfig(r=2, target_modules=["q_proj"]))
+    ids = [torch.randint(3, 64, (3 + number % 7,)).tolist() for number in range(16)]
+    ids[short] = ids[short][:2]
+    rows = Dataset.from_dict({"input_ids": ids})
+    selector, _ = select(model, rows, recheck_every=8, fraction=1.0, target_modules="auto")
+    assert selector.collector.left_out == frozenset() and not selector.collector.one_at_a_time
+    assert selector._passes.recheck.rows == 2 * 2
+    row = {"input_ids": torch.tensor([ids[short]]), "labels": torch.tensor([ids[short]])}
+    assert selector.collector.truth(row)[0].norm() < 1e-5 * selector.sketch.singular_values[0]

@@ -34,6 +34,9 @@ _HALF_TOLERANCE = 0.3
 # became refused, and wrong ones that passed fell from 47 to 5, against a comparison of whole rows.
 _FLOOR = 1e-3
 _HALF_FLOOR = 1e-1
+# Rows shorter than this share of the longest beside them are compared as if they were as long: what is left of a
+# gradient that cancels out (of queries, where a token sees itself alone) is rounding, some 1e-7 of the others' length.
+_NOTHING = 3e-4
 # Batch sizes to take, so that no axis of positions passes for a multiple of the rows.
 _SIZES = (4, 5, 7, 3)
 
@@ -108,10 +111,13 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
     return not collector.one_at_a_time
 
 
-def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor) -> str:
-    """What is wrong with a row's gradient [D] and loss [], which were taken in a batch; empty if they are right."""
+def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
+    """What is wrong with a row's gradient [D] and loss [], which were taken in a batch; empty if they are right.
+
+    `longest` is the length of the longest gradient of other rows, where it is known.
+    """
     truth = truth_of(collector, [row])
-    if wrong := differing_blocks(collector, gradient[None], truth.gradients):
+    if wrong := differing_blocks(collector, gradient[None], truth.gradients, longest):
         return f"the gradients of {wrong[:6]} are not those of the row alone"
     if differing_losses(collector, loss.reshape(1), truth.losses):
         return f"its loss is {float(loss):.6g}, and alone {float(truth.losses[0]):.6g}"
@@ -145,14 +151,22 @@ def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth
     return [], "the losses differ when rows share a batch" if off else ""
 
 
-def differing_blocks(collector: GradientCollector, rows: Tensor, truth: Tensor) -> list[str]:
-    """Names of the weights whose gradients are off by more than rounding, the most wrong first."""
+def differing_blocks(collector: GradientCollector, rows: Tensor, truth: Tensor, longest: float = 0.0) -> list[str]:
+    """Names of the weights whose gradients are off by more than rounding, the most wrong first.
+
+    Args:
+        collector: Took the rows.
+        rows: [B, D].
+        truth: [B, D] float64, the same alone.
+        longest: Length of the longest gradient that is known of other rows.
+    """
     tolerance, floor = (_HALF_TOLERANCE, _HALF_FLOOR) if collector.is_half else (_TOLERANCE, _FLOOR)
     # What is not finite is set aside later, and tells nothing here.
     usable = truth.isfinite() & rows.isfinite()
     wanted = torch.where(usable, truth, 0.0)
     error = torch.where(usable, rows.double() - truth, 0.0)
-    least = floor * wanted.norm(dim=1)
+    lengths = wanted.norm(dim=1)
+    least = (floor * lengths).clamp(min=_NOTHING * max(longest, float(lengths.max())))
     share = {}
     for block in collector.blocks:
         if block.name in collector.left_out:

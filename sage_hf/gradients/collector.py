@@ -59,6 +59,9 @@ class GradientCollector:
         one_at_a_time: Whether rows are taken one at a time, which is right but slow.
         why_one_at_a_time: The reason.
         check_seconds: How long `check` took.
+        silent: Names of weights whose gradients counted as zero in some batch, because no layer that holds them was
+            called.
+        leaves_routing_out: Whether a loss for the routing of experts was left out.
 
     Raises:
         TargetError: Nothing can be targeted.
@@ -84,6 +87,8 @@ class GradientCollector:
         self.one_at_a_time = False
         self.why_one_at_a_time = ""
         self.check_seconds = 0.0
+        self.silent: set[str] = set()
+        self.leaves_routing_out = False
         self.layout = lay_out(self.model, target_modules, projection, seed)
         self.width = self.blocks[-1].columns.stop
         self._computes_in_half = False
@@ -185,15 +190,16 @@ class GradientCollector:
         finally:
             self.check_seconds += time.perf_counter() - started
 
-    def compare(self, row: Batch, gradient: Tensor, loss: Tensor) -> str:
+    def compare(self, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
         """What is wrong with a row that was taken in a batch, against the row alone; empty if nothing is.
 
         Args:
             row: A batch of one.
             gradient: [D], as taken.
             loss: [], as taken.
+            longest: Length of the longest gradient of other rows, where it is known.
         """
-        return compare_row(self, row, gradient, loss)
+        return compare_row(self, row, gradient, loss, longest)
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The gradient row of a batch of one by autograd, [D] float64, and its loss [] float64."""
@@ -288,6 +294,7 @@ class GradientCollector:
         if silent := [
             block.name for block in self.blocks if block.name not in reached and block.name not in self.left_out
         ]:
+            self.silent.update(silent)
             without = {block.name for module in hooks.silent for block in held.get(module, ())}
             why = "is called with gradients and" if without & set(silent) else "that was called"
             self._warn_once(f"No layer {why} holds {silent[:6]}: their gradients count as zero.")
@@ -296,6 +303,7 @@ class GradientCollector:
     def _scored(self) -> Iterator[None]:
         with as_scored(self.model):
             if leave_routing_out(self.model):
+                self.leaves_routing_out = True
                 self._warn_once("The loss for the routing of experts is of a batch and none of a row: it is left out.")
             yield
 

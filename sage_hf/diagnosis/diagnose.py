@@ -1,0 +1,258 @@
+"""Looks at a model and a dataset as a selection would, without one, and tells all that it finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from torch import nn
+
+from ..budget import resolve_budget
+from ..config import SageConfig, check_strategy
+from ..data import RowSource, check_dataset
+from ..encoding import LABEL_COLUMNS, Collator, Encoder
+from ..errors import ConfigError, DatasetError
+from ..gradients import GradientCollector
+from ..gradients.loss import LossFunction
+from ..notices import silent
+from ..opening import open_source
+from ..rng import isolated_rng
+from ..strategies import STRATEGIES
+from .diagnosis import Diagnosis, by_severity
+from .findings import CheckFindings, Problem, RowFindings, Space, TimeFindings
+from .labels import (
+    class_problems,
+    count_groups,
+    find_classes,
+    first_of_each_class,
+    label_column,
+    null_labels,
+    null_problem,
+)
+from .model import find_model, model_problems
+from .run import Clock, collected, run_check
+from .sample import Sample, look_at
+from .spaces import find_spaces, space_problems
+from .text import percent
+
+# Share of rows without tokens, or cut, from which on it is more than a note.
+_MANY = 0.1
+
+
+def diagnose(
+    model: nn.Module,
+    dataset: Dataset | None = None,
+    *,
+    processing_class: Any = None,
+    data_collator: Collator | None = None,
+    loss_function: LossFunction | None = None,
+    config: SageConfig | None = None,
+) -> Diagnosis:
+    """What a selection with this model and these rows would be like: targets, costs, time, and all that is wrong.
+
+    Nothing is chosen, trained or written, and the model comes back as it was. What is wrong is listed instead of
+    raised, all of it that can be found: rows are looked at one by one, some thousand from all over the dataset, and
+    the check and the clock run with those that can be used. What a selection logs is in the report, and not logged.
+
+    Args:
+        model: As for `SageSelector`.
+        dataset: The rows; None to look at the model alone.
+        processing_class: As for `SageSelector`.
+        data_collator: The same.
+        loss_function: The same.
+        config: The settings that a selection would have; a budget may be missing.
+
+    Returns:
+        The diagnosis: print it, look into `problems`, or write `to_dict()` as JSON.
+
+    Raises:
+        ConfigError: The model is none, or the strategy is unknown.
+        DatasetError: The dataset is a stream, has several splits, or is none.
+
+    Example:
+        >>> print(diagnose(model, dataset, processing_class=tokenizer, config=SageConfig(fraction=0.1)))
+    """
+    config = config or SageConfig()
+    check_strategy(config.strategy, STRATEGIES)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"A {type(model).__name__} is no model", where="model", fix="Pass a torch.nn.Module.")
+    if isinstance(dataset, IterableDataset):
+        raise DatasetError(
+            "A stream has no rows to look at from all over it",
+            where="dataset",
+            fix="Look at its beginning: Dataset.from_list(list(stream.take(1000))).",
+        )
+    with isolated_rng(config.seed), silent(), _in_the_report():
+        problems: list[Problem] = []
+        collector = None
+        with collected(problems, "model"):
+            collector = GradientCollector(
+                model,
+                target_modules=config.target_modules,
+                projection=config.projection,
+                loss_reduction=config.loss_reduction,
+                loss_function=loss_function,
+                seed=config.seed,
+            )
+        examined = _Examined(model, collector, config, problems)
+        if dataset is not None:
+            examined.look_into(dataset, processing_class, data_collator)
+        return examined.told(None if dataset is None else len(dataset))
+
+
+class _Examined:
+    """A diagnosis in the making.
+
+    Args:
+        model: As it was given.
+        collector: Of it; None where nothing can be targeted.
+        config: The settings.
+        problems: Those that are known; more are added.
+    """
+
+    def __init__(
+        self, model: nn.Module, collector: GradientCollector | None, config: SageConfig, problems: list[Problem]
+    ) -> None:
+        self.model, self.collector, self.config, self.problems = model, collector, config, problems
+        self.rows: RowFindings | None = None
+        self.check: CheckFindings | None = None
+        self.time: TimeFindings | None = None
+        self.groups, self.embedding = 1, 0
+
+    def look_into(self, dataset: Dataset, processing_class: Any, data_collator: Collator | None) -> None:
+        """The dataset, then model and dataset together."""
+        with collected(self.problems, "dataset"):
+            check_dataset(dataset)
+        if not isinstance(dataset, Dataset):
+            problem = self.problems[-1]
+            raise DatasetError(problem.what, where=problem.where, fix=problem.fix)
+        if not len(dataset):
+            unread = tuple(dataset.column_names)
+            self.rows = RowFindings(0, 0, (), unread, label_column(dataset, None), 0, 0, 0, None, None)
+            self.check = CheckFindings("not run", "the dataset has no rows", 0.0)
+            return
+        if (self.config.fraction, self.config.num_examples) != (None, None):
+            with collected(self.problems, "num_examples"):
+                resolve_budget(len(dataset), self.config.fraction, self.config.num_examples)
+        source: RowSource | None = None
+        with collected(self.problems, "dataset"):
+            source = open_source(self.model, dataset, self.config, processing_class, data_collator)
+        encoder = source.encoder if source is not None else None
+        assert encoder is None or isinstance(encoder, Encoder)
+        sample = Sample()
+        if encoder is not None:
+            sample = look_at(dataset, encoder, first_of_each_class(self.model, dataset))
+        self._look_at_rows(dataset, encoder, sample)
+        if source is None or self.collector is None:
+            self.check = CheckFindings("not run", "the errors below come first", 0.0)
+        elif not sample.good:
+            self.check = CheckFindings("not run", "no row that was looked at can be used", 0.0)
+        else:
+            usable = (
+                source if len(sample.good) == len(dataset) else replace(source, dataset=dataset.select(sample.good))
+            )
+            self._run(self.collector, usable, len(dataset))
+
+    def _look_at_rows(self, dataset: Dataset, encoder: Encoder | None, sample: Sample) -> None:
+        column = label_column(dataset, encoder)
+        nulls = null_labels(dataset, column)
+        for key, fault in list(sample.faults.items()):  # told once, of all rows
+            if fault.column == column and set(fault.rows) <= set(nulls):
+                del sample.faults[key]
+        self.problems += [*null_problem(column, nulls), *sample.problems(len(dataset))]
+        self.groups, found = count_groups(self.model, dataset, self.config, nulls)
+        self.problems += found
+        classes = find_classes(self.model, dataset, self.config)
+        if classes is not None:
+            self.problems += class_problems(self.model, classes, encoder)
+        read, unread = _columns(dataset, encoder, column)
+        bad = sample.looked_at - len(sample.good) - len(sample.empty)
+        lengths = sample.token_lengths(encoder.max_length) if encoder is not None else None
+        self.rows = RowFindings(
+            *(len(dataset), sample.looked_at, read, unread, column, len(nulls)),
+            *(bad, len(sample.empty), classes, lengths),
+        )
+        self.problems += _length_problems(self.rows, sample)
+
+    def _run(self, collector: GradientCollector, source: RowSource, rows: int) -> None:
+        if self.config.check_gradients:
+            self.check, found = run_check(collector, source)
+            self.problems += found
+            if self.check.verdict == "refused":
+                return
+        else:
+            self.check = CheckFindings("not run", "check_gradients is off", 0.0)
+        memory = find_spaces(self.config, collector, rows, self.groups, 0)[0]
+        if not memory.fits:  # told below; the clock would take it
+            return
+        clock = Clock(collector, self.config, source, self.groups)
+        self.time, found = clock.measure(rows)
+        self.problems += found
+        self.embedding = clock.width
+
+    def told(self, rows: int | None) -> Diagnosis:
+        """The diagnosis of a dataset of so many rows; None without one."""
+        found = find_model(self.model, self.collector)
+        spaces: tuple[Space, ...] = ()
+        if self.collector is not None:
+            spaces = find_spaces(self.config, self.collector, rows, self.groups, self.embedding)
+            more = [*space_problems(spaces), *model_problems(found, self.collector, self.config)]
+            self.problems += more
+        return Diagnosis(found, spaces, self.rows, self.check, self.time, by_severity(self.problems))
+
+
+def _columns(dataset: Dataset, encoder: Encoder | None, label: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that are read, and the others."""
+    if encoder is None:
+        return (), tuple(dataset.column_names)
+    known = list(encoder.example)
+    read = [
+        name
+        for name in known
+        if encoder.columns is None or (name in encoder.columns and (name not in LABEL_COLUMNS or name == label))
+    ]
+    return tuple(read), tuple(name for name in dataset.column_names if name not in read)
+
+
+def _length_problems(rows: RowFindings, sample: Sample) -> list[Problem]:
+    """Rows without tokens, and rows that are cut."""
+    problems, looked = [], max(1, rows.looked_at)
+    if rows.empty:
+        named = ", ".join(map(str, sample.empty[:5]))
+        every = not sample.good and not rows.unusable
+        problems.append(
+            Problem(
+                "error" if every else "warning",
+                f"{rows.empty:,} of {rows.looked_at:,} rows have no tokens"
+                + ("" if every else ": they are set aside, and never chosen"),
+                f"rows {named}" + (", ..." if rows.empty > 5 else ""),
+                "Check the text column and the tokenizer." if every else "Nothing, or filter them.",
+            )
+        )
+    if rows.lengths is not None and rows.lengths.cut:
+        share = rows.lengths.cut / looked
+        problems.append(
+            Problem(
+                "warning" if share > _MANY else "note",
+                f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens: what is left is judged",
+                "max_length",
+                "Raise max_length, as far as the model reads; or split such rows.",
+            )
+        )
+    return problems
+
+
+@contextmanager
+def _in_the_report() -> Iterator[None]:
+    """What sage_hf warns of is part of the report, and logged no second time."""
+    logger = logging.getLogger("sage_hf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,173 @@
+"""The check against rows alone, and a few batches by the clock, with rows that can be used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..agreement import Consensus
+from ..choice import needed
+from ..config import SageConfig
+from ..data import RowSource
+from ..errors import SageError
+from ..features import FeaturePasses
+from ..gradients import GradientCollector
+from ..gradients.batch_axis import batch_rows
+from ..passes import GradientPasses
+from ..selection import NOT_FINITE, SCORED, ZERO_GRADIENT
+from ..selector import CHECKED_ROWS
+from ..sketch import FrequentDirections
+from .findings import CheckFindings, Problem, TimeFindings
+
+# Batches by the clock, after one to warm up.
+_TIMED = 3
+
+
+@contextmanager
+def collected(problems: list[Problem], where: str) -> Iterator[None]:
+    """Whatever ends in an error inside, as a problem: a diagnosis goes on."""
+    try:
+        yield
+    except SageError as error:
+        problems.append(Problem("error", error.what, error.where, error.fix))
+    except Exception as error:  # of the user's model or collator
+        line = (str(error).strip() or "no message").splitlines()[0]
+        fix = "Run the model on one batch of these rows, and mend what fails."
+        problems.append(Problem("error", f"{type(error).__name__}: {line}", where, fix))
+
+
+def run_check(collector: GradientCollector, source: RowSource) -> tuple[CheckFindings, list[Problem]]:
+    """Compares rows of a batch with the same rows alone, as a selection does before its first pass."""
+    problems: list[Problem] = []
+    with collected(problems, "the forward pass, or the collator"):
+        collector.check(*source.sample(CHECKED_ROWS))
+    seconds = collector.check_seconds
+    if problems:
+        return CheckFindings("refused", problems[0].what, seconds), problems
+    if not collector.one_at_a_time:
+        return CheckFindings("whole batches", "", seconds), []
+    reason = collector.why_one_at_a_time
+    slow = Problem(
+        "warning",
+        f"Rows are taken one at a time, which is right but slow: {reason}",
+        "model.forward",
+        "Nothing, if the time below is fine; else a model, a head or target_modules whose rows do not touch each "
+        "other in a batch.",
+    )
+    return CheckFindings("one at a time", reason, seconds), [slow]
+
+
+@dataclass
+class Clock:
+    """Times what selections do with batches.
+
+    Attributes:
+        collector: After its check.
+        config: The settings.
+        source: Rows that can be used.
+        groups: G.
+        width: H of an embedding; 0 until it is known, and where none is needed.
+    """
+
+    collector: GradientCollector
+    config: SageConfig
+    source: RowSource
+    groups: int
+    width: int = 0
+
+    def measure(self, rows: int) -> tuple[TimeFindings | None, list[Problem]]:
+        """What three batches take, and so `rows` rows; and whether their gradients can be used."""
+        problems: list[Problem] = []
+        found: list[TimeFindings] = []
+        with collected(problems, "the forward pass, or the collator"):
+            found.append(self._measured(rows, problems))
+        return (found[0] if found else None), problems
+
+    def _measured(self, rows: int, problems: list[Problem]) -> TimeFindings:
+        started = time.perf_counter()
+        batches, made = self._batches()
+        encode = (time.perf_counter() - started) / max(1, made)
+        passes = GradientPasses(self.collector, self.config.seed, 0, progress=False)
+        consensus = Consensus(1, self.collector.width, device=self.collector.device)
+        statuses = []
+
+        def fit(batch: dict[str, Any]) -> None:
+            gradients, _, status = passes.gradients(batch)
+            consensus.update(gradients, torch.zeros(len(gradients), dtype=torch.long))
+            statuses.append(status)
+
+        counted = sum(batch_rows(batch) for batch in batches)
+        gradient = self._seconds(fit, batches) / counted
+        problems += _unusable(torch.cat(statuses))
+        sketch = self._sketch_seconds()
+        embedding, reads = 0.0, bool(needed(self.config) & {"embeddings", "el2n"})
+        if reads:
+            features = FeaturePasses(passes)
+            self.width = features.find_width(self.source)
+            embedding = self._seconds(features.take, batches) / counted
+        turns = 2 if self.config.cache_gradients is None else 1
+        total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
+        return TimeFindings(len(batches), counted, encode, gradient, sketch, embedding, turns, int(reads), total)
+
+    def _batches(self) -> tuple[list[dict[str, Any]], int]:
+        """Batches from all over a shard, long ones and short ones; and how many rows were encoded for them."""
+        units = self.source.units(range(min(len(self.source.dataset), self.source.shard_size)))
+        units = [units[place] for place in _spread(len(units))]
+        batches = [batch for unit in units for _, batch in self.source.make(unit) if batch is not None]
+        return [batches[place] for place in _spread(len(batches))], sum(len(unit) for unit in units)
+
+    def _sketch_seconds(self) -> float:
+        """What a row costs in a sketch that is full, which shrinks once for as many rows as it has."""
+        size, most = self.config.sketch_size, self.config.batch_size
+        sketch = FrequentDirections(size, self.collector.width, device=self.collector.device)
+        rows = torch.randn(min(size, most), self.collector.width, device=self.collector.device)
+        for _ in range(-(-2 * size // len(rows))):
+            sketch.update(rows)
+        self._wait()
+        started = time.perf_counter()
+        turns = -(-size // len(rows))
+        for _ in range(turns):
+            sketch.update(rows)
+        self._wait()
+        return (time.perf_counter() - started) / (turns * len(rows))
+
+    def _seconds(self, take: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> float:
+        """What all batches take, after the middle one to warm up."""
+        take(batches[len(batches) // 2])
+        self._wait()
+        started = time.perf_counter()
+        for batch in batches:
+            take(batch)
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self.collector.device.type == "cuda":
+            torch.cuda.synchronize(self.collector.device)
+
+
+def _spread(count: int) -> list[int]:
+    """Places of three of so many things, in the middles of thirds; of fewer, all."""
+    return sorted({int(place) for place in (np.arange(_TIMED) + 0.5) / _TIMED * count})
+
+
+def _unusable(statuses: Tensor) -> list[Problem]:
+    """Rows of the timed batches that a selection would set aside."""
+    found = [int(status) for status in statuses.tolist()]
+    problems = []
+    for status, what, fix in (
+        (NOT_FINITE, "have a loss or gradient that is not finite", "Use float32, and look at the model's weights."),
+        (ZERO_GRADIENT, "have a gradient of zero", "Look at the labels (all masked?) and at the targeted layers."),
+    ):
+        if count := found.count(status):
+            severity = "warning" if SCORED in found else "error"
+            told = f"{count:,} of {len(found):,} rows of the timed batches {what}: such rows are set aside"
+            problems.append(Problem("error" if severity == "error" else "warning", told, "model.forward", fix))
+    return problems

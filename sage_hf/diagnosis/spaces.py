@@ -1,0 +1,77 @@
+"""The memory and the disk that a selection takes, against what is free."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from datasets.config import HF_DATASETS_CACHE
+
+from ..choice import needed
+from ..config import CACHE_DTYPES, CLUSTERS, SageConfig
+from ..gradient_cache import cache_bytes
+from ..gradients import GradientCollector
+from ..memory import Memory, free_bytes, sums_fit
+from .findings import Problem, Space
+from .text import size
+
+_NARROWER = 'Use projection="auto" or a smaller side, fewer target modules, or a smaller sketch or batch.'
+_ELSEWHERE = 'Set TMPDIR to a larger disk, or use strategy="agreement", which needs no file.'
+_LESS = 'Use cache_gradients="float16", a narrower projection, another cache_dir, or none.'
+
+
+def find_spaces(
+    config: SageConfig, collector: GradientCollector, rows: int | None, groups: int, embedding: int
+) -> tuple[Space, ...]:
+    """What a selection takes beside the model and its activations.
+
+    Args:
+        config: The settings.
+        collector: Tells the width of rows, and the device.
+        rows: N; None without a dataset, where nothing is known of files.
+        groups: G.
+        embedding: H, numbers of an embedding; 0 where none is kept, or its width is not known.
+    """
+    shards = 1 if rows is None else -(-rows // config.shard_size)
+    streaming = config.consensus != "exact" and config.group_by != CLUSTERS and sums_fit(groups, collector.width)
+    memory = Memory.of(config, collector.width, shards, groups if streaming else 0)
+    free = free_bytes(collector.device)
+    what = "Sketches, consensus and the rows of a batch"
+    spaces = [Space(what, memory.needed, free, "memory", True, memory.fits(free), _NARROWER)]
+    if rows is None:
+        return tuple(spaces)
+    needs, numbers = needed(config), 0
+    if needs & {"sketched", "norms"} or not streaming:
+        numbers += config.sketch_size + 1
+    if needs & {"embeddings", "el2n"}:
+        numbers += embedding
+    if numbers:
+        place = Path(tempfile.gettempdir())
+        what = f"Temporary files of the strategy {config.strategy}"
+        spaces.append(_on_disk(what, rows * numbers * 4, place, True, _ELSEWHERE))
+    for dtype in CACHE_DTYPES:
+        used = config.cache_gradients == dtype
+        if used or config.cache_gradients is None:
+            taken = cache_bytes(rows, collector.width, dtype)
+            place = Path(HF_DATASETS_CACHE) / "sage_hf"
+            spaces.append(_on_disk(f"Gradient rows on disk, cache_gradients {dtype}", taken, place, used, _LESS))
+    return tuple(spaces)
+
+
+def space_problems(spaces: tuple[Space, ...]) -> list[Problem]:
+    """What has no room, of what a selection would take."""
+    return [
+        Problem(
+            *("error", f"{each.what} take {size(each.needed)}, and {size(each.free)} are free"),
+            *(each.place, each.fix),
+        )
+        for each in spaces
+        if each.used and not each.fits
+    ]
+
+
+def _on_disk(what: str, taken: int, place: Path, used: bool, fix: str) -> Space:
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    return Space(what, taken, free, str(place), used, taken <= free, fix)

@@ -1,0 +1,204 @@
+"""A diagnosis in plain words, as something `rich` prints; nothing of the user's is read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from .findings import (
+    CheckFindings,
+    ClassFindings,
+    ModelFindings,
+    Problem,
+    RowFindings,
+    Space,
+    TimeFindings,
+    WeightKind,
+)
+
+# Kinds of weights, and columns, that are listed.
+_KINDS, _COLUMNS = 12, 10
+_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+_ORDERS = {
+    "same": "the model's",
+    "mapped by name": "another than the model's, and mapped by name",
+    "differs": "not the model's: the names differ, and labels are taken by their numbers",
+    "unknown texts": "not known: they are texts, and the model has no class of some of these names",
+    "by number": "taken by number, because the model or the dataset names no classes",
+}
+
+
+def told_model(model: ModelFindings) -> list[RenderableType]:
+    """The model, the table of what is targeted, and the width of a row."""
+    parts = _title("Model", f"{model.kind}, {model.weights:,} weights, of which {model.trainable:,} train")
+    if not model.targets:
+        return parts
+    parts += [Text(f"Gradients are of {percent(model.share)} of the trainable weights:"), _table(model.targets)]
+    if model.others:
+        parts += [Text("Trained, but not in the gradients:"), _table(model.others)]
+    how = "exact" if model.exact else f"projected from {model.targeted:,}"
+    return [*parts, Text(f"A row's gradient has {model.width:,} numbers ({how}).")]
+
+
+def told_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
+    """Memory and disk, each against what is free."""
+    if not spaces:
+        return []
+    lines = [
+        f"{each.what}: {size(each.needed)} of {size(each.free)} free"
+        + ("" if each.place == "memory" else f" in {each.place}")
+        + ("" if each.used else ", if you ask for it")
+        + ("." if each.fits else ": too little.")
+        for each in spaces
+    ]
+    return [*_title("Memory and disk", "beside the model and its activations"), *map(Text, lines)]
+
+
+def told_rows(rows: RowFindings) -> list[RenderableType]:
+    """Columns, labels, classes and lengths."""
+    every = "all" if rows.looked_at == rows.rows else f"{rows.looked_at:,} from all over it"
+    parts = _title("Dataset", f"{plural(rows.rows, 'row')}; {every} were looked at")
+    if rows.read:
+        others = f"; not read: {listed(rows.unread)}" if rows.unread else ""
+        parts.append(Text(f"Columns that are read: {listed(rows.read)}{others}."))
+    if rows.label_column is not None:
+        nulls = f", null in {plural(rows.null_labels, 'row')}" if rows.null_labels else ""
+        parts.append(Text(f"Labels: column {rows.label_column!r}{nulls}."))
+    if rows.classes is not None:
+        parts += _classes(rows.classes)
+    if rows.lengths is not None:
+        found = rows.lengths
+        cut = f"{plural(found.cut, 'row')} {'is' if found.cut == 1 else 'are'}"
+        parts.append(
+            Text(
+                f"Tokens a row: {found.shortest:,} to {found.longest:,}, median {found.median:,}; "
+                f"{cut} cut at {found.max_length:,}."
+            )
+        )
+    counts = {"without tokens": rows.empty, "cannot be encoded": rows.unusable}
+    if found_some := [f"{count:,} {what}" for what, count in counts.items() if count]:
+        parts.append(Text(f"Of the rows that were looked at: {', '.join(found_some)}."))
+    return parts
+
+
+def told_check(check: CheckFindings | None, time: TimeFindings | None, rows: int | None) -> list[RenderableType]:
+    """The check's result, and how long a selection would take."""
+    if check is None:
+        return []
+    parts = _title("Check against autograd, one row at a time", f"{check.verdict}, {check.seconds:.1f} s")
+    if check.reason:
+        parts.append(Text(f"{check.reason[0].upper()}{check.reason[1:]}."))
+    if time is not None and rows is not None:
+        passes = "two passes for gradients" if time.gradient_passes > 1 else "one pass for gradients"
+        passes += ", one for embeddings" if time.embedding_passes else ""
+        batches = f"{time.batches} batch{'es' if time.batches > 1 else ''}"
+        parts.append(Text(f"Time: {about(time.seconds)} for {plural(rows, 'row')} ({passes}; timed on {batches})."))
+    return parts
+
+
+def told_problems(problems: Sequence[Problem]) -> list[RenderableType]:
+    """What to change, the most important first, and what is worth knowing."""
+    to_change = [problem for problem in problems if problem.severity != "note"]
+    notes = [problem for problem in problems if problem.severity == "note"]
+    parts = _title("What to change" if to_change else "Nothing to change", "")
+    parts += [_entry(f"{number}. ", problem) for number, problem in enumerate(to_change, 1)]
+    if notes:
+        parts += [*_title("Worth knowing", ""), *(_entry("", problem) for problem in notes)]
+    return parts
+
+
+def about(seconds: float) -> str:
+    """A duration as people say it: `about 12 minutes`."""
+    for length, unit in _UNITS:
+        if seconds >= 1.5 * length or (length == 1 and seconds >= 0.5):
+            count = seconds / length
+            told = f"{count:.1f}" if count < 3 and length > 60 else f"{count:.0f}"
+            told = told.removesuffix(".0")
+            return f"about {told} {unit}{'' if told == '1' else 's'}"
+    return "about a second"
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    for unit, power in (("TB", 40), ("GB", 30), ("MB", 20)):
+        if count >= 1 << power:
+            told = count / (1 << power)
+            return f"{told:.1f} {unit}" if told < 10 else f"{told:,.0f} {unit}"
+    return "under 1 MB"
+
+
+def short(count: int) -> str:
+    """A large number, rounded: `4.2 M`."""
+    for unit, power in (("B", 9), ("M", 6)):
+        if count >= 10**power:
+            return f"{count / 10**power:,.1f} {unit}"
+    return f"{count:,}"
+
+
+def plural(count: int, word: str) -> str:
+    """A number of things."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share, never rounded to all or nothing."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{share:.0%}".replace("%", " %") if share in (0, 1) else f"{min(share, 0.999):.1%}".replace("%", " %")
+
+
+def listed(names: Iterable[str], most: int = _COLUMNS) -> str:
+    """Names with commas, the first of many."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _title(name: str, about: str) -> list[RenderableType]:
+    title = Text(f"\n{name}", style="bold")
+    return [Text.assemble(title, (f": {about}" if about else ""))]
+
+
+def _table(kinds: Sequence[WeightKind]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
+    for name, most in (("layers", 24), ("rule", 20)):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=most)
+    for name in ("tensors", "weights", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("such as", overflow="ellipsis", no_wrap=True, ratio=1, min_width=8)
+    for kind in kinds[:_KINDS]:
+        told = (f"{kind.parameters:,}", short(kind.weights), percent(kind.share))
+        table.add_row(Text(kind.layer), Text(kind.rule), *told, Text(kind.examples[0]))
+    if rest := kinds[_KINDS:]:
+        tensors, weights = sum(kind.parameters for kind in rest), sum(kind.weights for kind in rest)
+        share = percent(sum(kind.share for kind in rest))
+        table.add_row(f"{len(rest)} more", "", f"{tensors:,}", short(weights), share, "")
+    return table
+
+
+def _classes(found: ClassFindings) -> list[RenderableType]:
+    classes = found.classes
+    if not classes:
+        return []
+    small, large = classes[0], classes[-1]
+    lines = [
+        f"Classes: {len(classes):,}; the smallest is {small.name!r} ({plural(small.rows, 'row')}), the largest "
+        f"{large.name!r} ({plural(large.rows, 'row')}).",
+        f"Their order is {_ORDERS[found.order]}.",
+    ]
+    if found.without_rows:
+        lines.append(f"Classes without any row: {listed(map(repr, found.without_rows))}.")
+    return [*map(Text, lines)]
+
+
+def _entry(mark: str, problem: Problem) -> RenderableType:
+    text = Text.assemble(
+        mark, (problem.severity, _STYLES[problem.severity]), f": {problem.what} [{problem.where}]. {problem.fix}"
+    )
+    text.overflow = "fold"
+    return Padding(text, (0, 0, 0, 1))
