@@ -63,10 +63,10 @@ class SageConfig:
         projection: How wide a gradient row is. "auto": exact where the targeted weights number no more than 16,384,
             else a random projection of both sides of every layer such that the row is about that wide. A whole number
             k: every layer projected to k x k. None: exact gradients.
-        target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers, convolutions
-            and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters). "all-linear" (without
-            convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a list of module-name
-            endings, or a regular expression.
+        target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers,
+            convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters).
+            "all-linear" (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a
+            list of module-name endings, or a regular expression.
         consensus: "streaming" needs two passes and one D-wide vector a group; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
