@@ -259,7 +259,9 @@ def test_weights_that_are_no_numbers_are_told():
     model = MLP()
     nn.init.constant_(model.out.weight, torch.nan)
     report = diagnose(model, numbers(), config=TENTH)
-    assert not report.ok and "not finite" in of(report, "error")[0].what
+    assert not report.ok and of(report, "error")[0].what.startswith(
+        "40 of 40 rows of the timed batches have a loss or"
+    )
 
 
 # ------------------------------------------------------------------------- faults
@@ -404,6 +406,13 @@ def test_classes_that_would_lose_every_row_are_those_that_a_selection_loses():
         assert any("No row would be kept of 1 of 3 classes: '2' (2 rows)" in p.what for p in report.problems) == bool(
             lost
         )
+
+
+def test_a_budget_that_does_not_reach_min_per_group_is_told():
+    config = SageConfig(num_examples=6, min_per_group=10)
+    report = diagnose(bert(**SIZE), texts(label=LABELS), processing_class=TOKENIZER, config=config)
+    assert any("leaves 3 of 3 classes fewer than min_per_group=10 rows" in problem.what for problem in report.problems)
+    assert sum(each.kept for each in report.rows.classes.classes) == 6
 
 
 # ------------------------------------------------------------------------- nothing is changed

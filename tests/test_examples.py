@@ -65,6 +65,7 @@ def test_every_path_that_the_documents_name_is_there():
         "docs/many_processes.md",
         "docs/models.md",
         "docs/strategies.md",
+        "docs/doctor.md",
     ):
         text = (ROOT / page).read_text(encoding="utf-8")
         for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
@@ -106,7 +107,9 @@ def test_the_text_example_runs_from_the_shell(tmp_path):
     assert len(Selection.load(tmp_path / "out").scores) == 120
 
 
-@pytest.mark.parametrize("script", ["select_text.py", "benchmarks/speed.py", "benchmarks/memory.py"])
+@pytest.mark.parametrize(
+    "script", ["select_text.py", "benchmarks/speed.py", "benchmarks/memory.py", "benchmarks/check.py"]
+)
 def test_every_script_has_a_help_text(script):
     result = run(f"examples/{script}", "--help")
     assert result.returncode == 0, result.stderr

@@ -168,7 +168,7 @@ class _Examined:
         self.problems += found
         classes = find_classes(self.model, dataset, self.config)
         if classes is not None:
-            self.problems += class_problems(self.model, classes, encoder)
+            self.problems += class_problems(self.model, classes, encoder, self.config)
         read, unread = _columns(dataset, encoder, column)
         bad = sample.looked_at - len(sample.good) - len(sample.empty)
         lengths = sample.token_lengths(encoder.max_length) if encoder is not None else None

@@ -112,9 +112,15 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
     return ClassFindings(column, tuple(sorted(classes, key=lambda each: each.rows)), tuple(empty), order)
 
 
-def class_problems(model: nn.Module, found: ClassFindings, encoder: Encoder | None) -> list[Problem]:
-    """Classes that would lose every row, and an order that is not the model's."""
+def class_problems(
+    model: nn.Module, found: ClassFindings, encoder: Encoder | None, config: SageConfig
+) -> list[Problem]:
+    """Classes that would lose every row, or get fewer than was asked for, and an order that is not the model's."""
     problems, where = [], f"column {found.column!r}"
+    least = config.min_per_group
+    if short := [each for each in found.classes if each.kept is not None and each.kept < min(each.rows, least)]:
+        what = f"The budget leaves {len(short)} of {len(found.classes)} classes fewer than min_per_group={least} rows"
+        problems.append(Problem("warning", what, where, "Raise the budget, or lower min_per_group."))
     if lost := [each for each in found.classes if each.kept == 0]:
         rows = ", ".join(f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost[:5])
         problems.append(

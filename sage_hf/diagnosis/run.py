@@ -105,7 +105,7 @@ class Clock:
 
         counted = sum(batch_rows(batch) for batch in batches)
         gradient = self._seconds(fit, batches) / counted
-        problems += _unusable(torch.cat(statuses))
+        problems += _unusable(torch.cat(statuses[1:]))  # the first was to warm up
         sketch = self._sketch_seconds()
         embedding, reads = 0.0, bool(needed(self.config) & {"embeddings", "el2n"})
         if reads:
