@@ -87,8 +87,8 @@ def test_a_new_head_differs_by_seed_and_the_warm_up_is_the_scorers_alone(folder,
 def test_a_language_model_is_judged_by_its_loss(folder, tmp_path):
     arguments = [folder / "lm", folder / "tokens", "--test-size", "0.25", *SMALL, "-o", tmp_path / "out"]
     result = run(*arguments, "--fractions", "0.2", "--strategies", "random", "--seeds", 1, "--train-batch-size", 1)
-    assert result.exit_code == 1
-    assert "Pass processing_class=tokenizer" in " ".join(result.output.split())  # rows of uneven length
+    assert result.exit_code == 0, result.output
+    assert "loss" in result.output  # rows of uneven length are padded without a tokenizer
 
 
 def test_lists_take_spaces_and_commas_and_leave_arguments_alone():

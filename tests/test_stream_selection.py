@@ -56,6 +56,7 @@ def test_files_of_unknown_length_give_what_the_dataset_gives_to_the_bit(parquet,
     times = {
         "source",
         "fit_seconds",
+        "check_seconds",
         "score_seconds",
         "source_digest",
         "groups",
