@@ -88,7 +88,10 @@ class SageConfig:
             them. The result is the same. A stream is read in the process itself.
         text_columns: Raw text columns to tokenize, one or a pair; None finds them.
         max_length: Longest tokenized row in tokens; the rest is cut off. Never above the model's own limit.
-        check_gradients: Whether the first rows are compared with one-row-at-a-time gradients before the first pass.
+        check_gradients: Whether rows from all over the dataset, the longest and the shortest among them, are compared
+            with one-row-at-a-time gradients before the first pass.
+        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or a dataset
+            that goes wrong later stops the run; 0 for none. Costs under 1 % of a pass.
         seed: Seeds the projection, the random strategy, and whatever the model draws while it is scored.
 
     Raises:
@@ -131,7 +134,8 @@ class SageConfig:
     num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; a stream takes none.")
     text_columns: list[str] | None = _knob(None, "Text column to tokenize, or two of a pair with a comma.")
     max_length: int = _knob(1024, "Longest row in tokens; the rest is cut off.")
-    check_gradients: bool = _knob(True, "Compare the first rows with one-at-a-time gradients before the first pass.")
+    check_gradients: bool = _knob(True, "Compare a few rows with one-at-a-time gradients before the first pass.")
+    recheck_every: int = _knob(2048, "During a pass, compare one row of so many with itself alone; 0 for none.")
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
@@ -145,11 +149,12 @@ class SageConfig:
             "projection",
             "num_workers",
             "num_clusters",
+            "recheck_every",
         ):
             value = getattr(self, name)
             if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
                 continue
-            least = 0 if name in ("seed", "num_workers") else 1
+            least = 0 if name in ("seed", "num_workers", "recheck_every") else 1
             if not _is_whole(value) or not least <= value < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
                 raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")

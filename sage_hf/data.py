@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 
 from .encoding import Row
 from .errors import BatchAxisError, DatasetError
-from .gradients.loss import batch_rows
+from .gradients.batch_axis import batch_rows
 from .rng import drawing
+
+# Rows of tokens of which the longest, the shortest and ordinary ones are checked before a pass.
+_SAMPLE = 256
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -133,18 +137,33 @@ class Batches:
             yield torch.tensor([unit[index] for index in chosen]), batch
 
     def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]] | None]:
-        """A batch of at most `most` of the first rows, the longest first, the shortest last, and these two alone.
+        """A batch of rows of unequal length from all over the dataset, the longest first, and each of them alone.
 
-        None in the place of the two where the collator draws at random (masks, say): alone they would be other rows.
+        Tokens: the longest and the shortest of some hundred rows, and ordinary ones. None in the place of the rows
+        alone where the collator draws at random (masks, say): alone they would be other rows.
+
+        Args:
+            most: Rows of the batch, if there are as many.
         """
-        features = self._features(range(min(self._count(), self.batch_size)))
-        features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
-        chosen = features if len(features) <= most else [*features[: most - 1], features[-1]]
+        chosen = self._sampled(most)
         batch = collate_checked(self.encoder, chosen)
         if not _equal(batch, collate_checked(self.encoder, chosen)):
             return batch, None
-        ends = sorted({0, len(chosen) - 1})
-        return batch, {index: collate_checked(self.encoder, [chosen[index]]) for index in ends}
+        return batch, {index: collate_checked(self.encoder, [feature]) for index, feature in enumerate(chosen)}
+
+    def _sampled(self, most: int) -> list[Row]:
+        """Encoded rows: the longest, the shortest and ordinary ones of a sample from all over the dataset."""
+        count, wanted = self._count(), _SAMPLE if self.encoder.is_tokens else most
+        numbers = sorted({round(place) for place in np.linspace(0, count - 1, min(count, wanted))})
+        features = []
+        for number in numbers:
+            with drawing(self.seed + number):
+                features += self._features(range(number, number + 1))
+        if any(self.encoder.length(feature) for feature in features):
+            features = [feature for feature in features if self.encoder.length(feature) != 0]
+        features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
+        places = {round(place) for place in np.linspace(0, len(features) - 1, min(most, len(features)))}
+        return [features[place] for place in sorted(places)]
 
     def _count(self) -> int:
         """How many rows there are."""

@@ -22,9 +22,10 @@ from .errors import GradientError, SageError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
 from .gradients import GradientCollector
-from .gradients.loss import batch_rows, rows_of
+from .gradients.batch_axis import batch_rows, rows_of
 from .loader import load
 from .processes import Processes
+from .recheck import Recheck
 from .rng import isolated_rng
 from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
 from .shards import MergeTree, Partial
@@ -46,12 +47,14 @@ class GradientPasses:
         cache: Where gradient rows are kept; None keeps none.
         checkpoint: Folder for what is finished, of these passes alone; None keeps nothing.
         workers: Processes that make batches ahead.
+        recheck_every: Of so many rows one is compared with itself alone while a pass runs; 0 compares none.
 
     Attributes:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
         last_parts: The rows of every process in the last pass.
         taken: Batches that went through the model.
+        recheck: Compares a row now and then with itself alone.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class GradientPasses:
         cache: GradientCache | None = None,
         checkpoint: Path | None = None,
         workers: int = 0,
+        recheck_every: int = 0,
     ) -> None:
         self.collector = collector
         self.seed = seed
@@ -74,6 +78,7 @@ class GradientPasses:
         self.taken = 0
         self._computed: set[int] = set()
         self._most_rows = sys.maxsize
+        self.recheck = Recheck(collector, recheck_every)
         self.processes = Processes(collector.model)
         self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
         self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
@@ -213,6 +218,8 @@ class GradientPasses:
         try:
             for rows, batch in _of_shard(batches, shard):
                 gradients, losses, status = self.gradients(batch)
+                if not self.processes.together:  # a forward pass needs all processes, and not all make this one
+                    self.recheck.look_at(rows, batch, gradients, losses, status)
                 if writer is not None:
                     gradients = writer.add(rows, gradients, losses, status)
                 yield rows, gradients, losses, status

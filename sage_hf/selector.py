@@ -165,8 +165,16 @@ class SageSelector(ScoredInMap):
         folder = find_checkpoint(
             self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, self._outside
         )
-        about = (self.config.seed, len(dataset), self._progress, cache, folder, self.config.num_workers)
-        self._passes = GradientPasses(self.collector, *about)
+        self._passes = GradientPasses(
+            self.collector,
+            self.config.seed,
+            len(dataset),
+            self._progress,
+            cache=cache,
+            checkpoint=folder,
+            workers=self.config.num_workers,
+            recheck_every=self.config.recheck_every if self.config.check_gradients else 0,
+        )
         self._exact = None
         codes = torch.from_numpy(groups.codes)
         missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]

@@ -156,7 +156,13 @@ class StreamPasses:
         self.tally = StreamTally()
         self._growing = GrowingGroups(source.group_column, source.class_names)
         self._progress = progress
-        self._passes = GradientPasses(collector, config.seed, self.processes.count * source.shard_size, progress)
+        self._passes = GradientPasses(
+            collector,
+            config.seed,
+            self.processes.count * source.shard_size,
+            progress,
+            recheck_every=config.recheck_every if config.check_gradients else 0,
+        )
         self.shards_run = 0
         self._checkpoint = find_stream_checkpoint(checkpoint_dir, config, collector, source.example, outside)
         self._digests: list[int] = []  # of the first pass, a number a shard
@@ -271,6 +277,7 @@ class StreamPasses:
                 passes.status[:], passes.losses[:], values[:] = SCORED, np.nan, np.nan
                 try:
                     window = next(windows)
+                    passes.recheck.first = window.first
                     if window.is_finished:
                         assert kept is not None
                         self._restore(kept, window, done, values)

@@ -80,6 +80,7 @@ class SageArguments:
     sage_loss_reduction: str = _knob("loss_reduction")
     sage_shard_size: int = _knob("shard_size")
     sage_check_gradients: bool = _knob("check_gradients")
+    sage_recheck_every: int = _knob("recheck_every")
     sage_seed: int = _knob("seed")
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
     T5Config,
@@ -69,6 +71,24 @@ def llama(**changes):
         "max_position_embeddings": 64,
     }
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
+
+
+def mixtral(**changes):
+    torch.manual_seed(0)
+    settings = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_local_experts": 4,
+        "max_position_embeddings": 64,
+    }
+    model = MixtralForCausalLM(MixtralConfig(**{**settings, **changes}))
+    for parameter in model.parameters():  # else the router sends every token to the same experts
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return model
 
 
 def gpt2():

@@ -22,7 +22,7 @@ LAYERS = (
     ("target",),
     ("exact", "features", "mapped", "stream_passes"),
     ("passes", "memory"),
-    ("processes",),
+    ("processes", "recheck"),
     ("stream_choice", "stream_selection"),
     ("selection", "opening", "projections", "gradient_cache", "finished", "stream_checkpoint"),
     ("shareable",),

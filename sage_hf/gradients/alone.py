@@ -1,45 +1,84 @@
-"""The gradient of one row by plain autograd: slow, without hooks, and what the collector is checked against."""
+"""The gradient of one row by plain autograd: slow, without hooks on layers, and what the collector is checked against.
+
+Axes: D row width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .blocks import Block
 from .loss import Batch, own_loss
 
+Held = Sequence[tuple[Block, nn.Parameter]]
 
-def gradients_alone(
-    model: nn.Module, parameters: Sequence[nn.Parameter], batch: Batch, loss_settings: dict[str, Any]
-) -> list[Tensor | None]:
-    """d(loss) / d(parameter) for a batch of one row; None for a weight without a gradient (quantised).
+
+@contextmanager
+def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+    """Inside, a backward pass adds the gradients of some parameters to their columns of a gradient row.
+
+    Each is projected as soon as it is there and then freed, so that no second model of gradients is held. A function
+    that calls a backward pass of its own (reversible layers) is heard, too. `.grad` and `requires_grad` come back.
 
     Args:
-        model: Frozen; the parameters are thawed meanwhile.
-        parameters: What to differentiate.
+        row: [D], on the model's device.
+        held: The parameters, and the place of each.
+        also_thawed: More parameters that have `requires_grad` meanwhile.
+    """
+    parameters = [*(parameter for _, parameter in held), *also_thawed]
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
+    handles = []
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        for block, parameter in held:
+            handles.append(parameter.register_post_accumulate_grad_hook(_adder(row, block)))
+        for parameter in also_thawed:
+            handles.append(parameter.register_post_accumulate_grad_hook(_drop))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, requires_grad, grad in before:
+            parameter.grad = grad
+            parameter.requires_grad_(requires_grad)
+
+
+def _adder(row: Tensor, block: Block) -> Any:
+    def add(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        row[block.columns] += block.project(parameter.grad.detach()).flatten().to(row)
+        parameter.grad = None
+
+    return add
+
+
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def row_alone(model: nn.Module, held: Held, batch: Batch, loss_settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The gradient row of a batch of one, [D] float64, and its loss [].
+
+    Args:
+        model: As it is scored; frozen or not.
+        held: What to differentiate, and where each gradient goes.
         batch: One row.
         loss_settings: As `per_example_loss` takes them.
     """
-    floating = [parameter for parameter in parameters if parameter.is_floating_point()]
+    width = held[-1][0].columns.stop
+    row = torch.zeros(width, dtype=torch.float64, device=held[0][1].device)
+    mine = {id(parameter) for _, parameter in held}
     # All of them, not the targets alone: the graph must be the one that training has.
-    thawed = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    try:
-        for parameter in thawed:
-            parameter.requires_grad_(True)
+    others = [p for p in model.parameters() if p.is_floating_point() and id(p) not in mine]
+    with gradients_into(row, held, others):
         loss = own_loss(model, batch, **loss_settings)
-        found = torch.autograd.grad(loss, floating, allow_unused=True)
-    finally:
-        for parameter in thawed:
-            parameter.requires_grad_(False)
-    gradients = dict(zip(map(id, floating), found, strict=True))
-    # A weight that the loss does not reach has a gradient of zero; one that cannot be differentiated has none.
-    return [
-        None if id(parameter) not in gradients else _or_zeros(gradients[id(parameter)], parameter)
-        for parameter in parameters
-    ]
-
-
-def _or_zeros(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if gradient is None else gradient
+        if loss.requires_grad:
+            loss.backward()
+    return row, loss.detach()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .projection import projection_matrix
-from .rules import Lookup, Outer, Term, Vector
+from .rules import Lookup, Outer, Rerun, Term, Vector
 
 Side = Literal["left", "right"]
 
@@ -80,6 +80,23 @@ class Block:
         else:
             out.baddbmm_(left, right)
 
+    def add_slice(self, row: Tensor, first: int, left: Tensor, right: Tensor) -> None:
+        """Adds left^T right to some rows of the parameter's matrix, in one gradient row [D].
+
+        Args:
+            row: The gradient row.
+            first: The first of the matrix rows.
+            left: [n, number of these rows].
+            right: [n, C].
+        """
+        right = right @ self.matrix("right", right) if self.is_projected("right") else right
+        out, stop = row[self.columns].unflatten(0, self.widths), first + left.shape[1]
+        if self.is_projected("left"):
+            left = left @ self.matrix("left", left)[first:stop]
+            out += (left.T @ right).to(out)
+        else:
+            out[first:stop] += (left.T @ right).to(out)
+
     def add(self, rows: Tensor, values: Tensor, fresh: bool) -> None:
         """Adds `values` [B, r * c] to the block's columns of `rows` [B, D], or writes them to `fresh` ones."""
         if fresh:
@@ -127,6 +144,7 @@ def capture(term: Term, block: Block, x: Tensor, batch: int) -> Tensor | None:
         return block.factor("left" if term.input_is_left else "right", term.from_input(wide(x), batch))
     if isinstance(term, Lookup):
         return x
+    assert not isinstance(term, Rerun)
     return term.from_input(wide(x)) if term.from_input is not None else None
 
 
@@ -157,6 +175,7 @@ def contribute(
         if term.padding_idx is not None:
             values = values * (indices != term.padding_idx).unsqueeze(-1)
         return block.add(rows, block.lookup(indices, values), fresh)
+    assert not isinstance(term, Rerun)
     if captured is not None:
         grad = grad * captured
     summed = grad.movedim(term.axis, -1).reshape(batch, -1, term.size).sum(1)

@@ -1,9 +1,7 @@
 """Per-example gradients of a whole batch from one forward and one backward pass.
 
-A forward hook keeps each targeted layer's input (projected at once, where there is a projection), a hook on the
-layer's output meets the gradient there, and the layer's rule joins the two. No weight is ever differentiated, so the
-weights may be frozen, sharded or quantised; and the autograd graph starts at the first targeted layer, so nothing
-below costs a backward pass.
+`layout` says which parameters are targeted and how each gradient is found, `hooks` fills the rows, `axes` and `check`
+find out whether rows of a batch can be told apart. Where they cannot, rows are taken one at a time.
 
 Axes: B rows of the batch, D row width.
 """
@@ -11,29 +9,29 @@ Axes: B rows of the batch, D row width.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
+from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import BatchAxisError, GradientError
-from .alone import gradients_alone
-from .blocks import Block, capture, contribute, term_shape
-from .loss import Batch, LossFunction, NotSeparable, batch_rows, per_example_loss, rows_of
-from .projection import block_widths
-from .rules import Lookup, Term, rule_for
+from ..errors import GradientError, SageError
+from .alone import gradients_into, row_alone
+from .axes import Axes, find_axes
+from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of
+from .blocks import Block
+from .check import check_batch, compare_row
+from .hooks import LayerHooks
+from .layout import Projection, lay_out, unseen
+from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, per_example_loss
+from .routing import leave_routing_out
 from .state import as_scored, unwrap
-from .targets import owners, resolve_targets, uncovered
 
 logger = logging.getLogger(__name__)
-
-# How far a row's gradient in a batch may be from the row's gradient alone, as a share of its length, before the batch
-# is not trusted. Rounding stays below 1e-4 in float32 and 5e-2 in bfloat16; a mixed-up batch axis is off by about 1.
-_TOLERANCE = 1e-2
-_HALF_TOLERANCE = 0.3
 
 
 class GradientCollector:
@@ -41,10 +39,11 @@ class GradientCollector:
 
     Row i is the gradient of example i's own loss, as if it were alone in the batch, with respect to the targeted
     weights: their gradients one after the other in the order of `model.named_parameters()`, each exact or projected.
-    Beware of scaling: the loss of an example is the *mean* over its tokens unless `loss_reduction="sum"`.
+    Beware of scaling: the loss of an example is the *mean* over its tokens unless `loss_reduction="sum"`. A loss for
+    the routing of experts is of a batch, and is left out.
 
-    The model computes in eval mode, and it comes back as it was: training modes, `requires_grad`, `.grad`, hooks and
-    the random state of torch, also after an exception.
+    The model computes in eval mode, and it comes back as it was: training modes, `requires_grad`, `.grad`, hooks,
+    buffers and the random state of torch, also after an exception.
 
     Args:
         model: Any module whose forward takes the batch's entries and returns a loss or logits; wrapped ones (DDP,
@@ -54,6 +53,11 @@ class GradientCollector:
         loss_reduction: "mean" or "sum" over a row's tokens.
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         seed: Seed of the projections.
+
+    Attributes:
+        one_at_a_time: Whether rows are taken one at a time, which is right but slow.
+        why_one_at_a_time: The reason.
+        check_seconds: How long `check` took.
 
     Raises:
         TargetError: Nothing can be targeted.
@@ -68,7 +72,7 @@ class GradientCollector:
         model: nn.Module,
         *,
         target_modules: str | Sequence[str] = "auto",
-        projection: int | Literal["auto"] | None = "auto",
+        projection: Projection = "auto",
         loss_reduction: str = "mean",
         loss_function: LossFunction | None = None,
         seed: int = 0,
@@ -77,15 +81,30 @@ class GradientCollector:
         self.loss_reduction = loss_reduction
         self.loss_function = loss_function
         self.one_at_a_time = False
-        self._computes_in_half = False
-        self._targets = resolve_targets(self.model, target_modules)
-        self._terms: dict[nn.Module, list[tuple[Block, Term]]] = {}
-        self._names: dict[nn.Module, str] = {}
-        self.blocks = self._lay_out(self._targets, projection, seed)
+        self.why_one_at_a_time = ""
+        self.check_seconds = 0.0
+        self.layout = lay_out(self.model, target_modules, projection, seed)
         self.width = self.blocks[-1].columns.stop
+        self._computes_in_half = False
+        self._axes: Axes | None = None
         self._warned: set[str] = set()
-        if target_modules == "all" and (left := uncovered(self.model)):
-            self._warn_once(f"No rule covers the parameters {left}: the rows are gradients of all the others.")
+        if hidden := unseen(self.layout):
+            self.give_up_on(hidden)
+        if target_modules == "auto" and self.layout.share < 0.5:
+            self._warn_once(
+                f'target_modules="auto" covers {self.layout.share:.1%} of the trainable weights: the gradients say '
+                'little of the others. target_modules="all" takes every weight, at more cost.'
+            )
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The targeted parameters' places in a row, in the order of `model.named_parameters()`."""
+        return self.layout.blocks
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Names of targeted parameters whose gradients cannot be had in a batch; their columns are zero."""
+        return frozenset(self.layout.left_out)
 
     @property
     def device(self) -> torch.device:
@@ -99,9 +118,16 @@ class GradientCollector:
         return torch.float64 if is_double else torch.float32
 
     @property
+    def is_half(self) -> bool:
+        """Whether the model computes in half precision, as far as has been seen."""
+        return self._computes_in_half or any(
+            parameter.is_floating_point() and parameter.element_size() < 4 for parameter in self.model.parameters()
+        )
+
+    @property
     def num_target_weights(self) -> int:
         """How many weights the rows are gradients of, before projection."""
-        return sum(block.shape[0] * block.shape[1] for block in self.blocks)
+        return self.layout.weights()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The gradient rows of a batch, [B, D]; see `collect`."""
@@ -114,7 +140,7 @@ class GradientCollector:
         from then on: slow, right, and said once.
 
         Args:
-            batch: Tensors with a common first axis B, labels included, on any device.
+            batch: Tensors with a common first axis B, or lists with one entry a row; labels included, on any device.
 
         Returns:
             rows [B, D] and losses [B]; a row without any label is zero.
@@ -130,24 +156,21 @@ class GradientCollector:
                 return self._collect(batch, size)
             except NotSeparable as reason:
                 if size == 1:
-                    raise GradientError(
-                        f"The model's loss cannot be used: {reason}",
-                        where="model.forward",
-                        fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
-                    ) from reason
-                self._fall_back(str(reason))
-        return self._collect_one_by_one(batch, size)
+                    raise _unusable(reason) from reason
+                self.take_one_at_a_time(str(reason))
+        parts = [self._collect_row(rows_of(batch, slice(index, index + 1))) for index in range(size)]
+        return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
 
     def check(self, batch: Batch, alone: Mapping[int, Batch] | None = None) -> bool:
-        """Compares the first and the last row of a batch with plain autograd, each row alone and without hooks.
+        """Compares rows of a batch with plain autograd of the same rows alone, without hooks on layers.
 
-        Catches what no look at the model can: a layer with the batch on another axis, batch statistics, a loss that
-        mixes rows, padding that shows, a layer that a rule takes for another kind. Where rows are wrong in a batch and
-        right alone, they are taken one at a time from then on.
+        Gradients are compared block by block, and losses. Where rows are wrong in a batch and right alone, they are
+        taken one at a time from then on. Weights that no layer shows are left out with a warning, or taken by autograd
+        of rows alone where they were asked for by name or are the larger part.
 
         Args:
-            batch: As for `collect`; best with its longest row first and its shortest last.
-            alone: Rows of the batch as batches of their own, without padding; cut out of the batch when omitted.
+            batch: As for `collect`; best with rows of unequal length.
+            alone: Rows of the batch as batches of their own, without padding; all rows when omitted.
 
         Returns:
             Whether whole batches are trusted.
@@ -156,185 +179,125 @@ class GradientCollector:
             GradientError: Rows are wrong even alone.
             BatchAxisError: The loss compares rows, and is constant for one alone.
         """
-        size = batch_rows(batch)
-        if alone is None:
-            alone = {index: rows_of(batch, slice(index, index + 1)) for index in sorted({0, size - 1})}
-        truth = torch.cat([self._truth(each) for each in alone.values()])
-        self._check_not_contrastive(batch, truth)
+        started = time.perf_counter()
         try:
-            differing = self._differing(self.collect(batch)[0][list(alone)], truth)
-            reason = f"the gradients of {differing[:6]} differ when rows share a batch"
-        except ValueError as error:  # what models raise that take one row only
-            differing, reason = ["every weight"], str(error)
-        if not differing:
-            return not self.one_at_a_time
-        if wrong := self._differing(torch.cat([self._collect(each, 1)[0] for each in alone.values()]), truth):
-            raise GradientError(
-                f"The gradients of {wrong[:6]} are not what autograd gives",
-                where="target_modules",
-                fix="Leave these modules out: a layer that computes otherwise than its kind needs a rule of its own.",
-            )
-        self._fall_back(reason)
-        return False
+            return check_batch(self, batch, alone)
+        finally:
+            self.check_seconds += time.perf_counter() - started
 
-    def _check_not_contrastive(self, batch: Batch, truth: Tensor) -> None:
-        """A loss that compares the rows of a batch is constant for one row, whatever the row is."""
-        if truth.nan_to_num().any():
-            return
-        size = batch_rows(batch)
-        try:
-            compares = bool(self._collect(batch, size)[0].nan_to_num().any())
-        except NotSeparable:
-            compares = not self._collect_one_by_one(batch, size)[0].nan_to_num().any()
-        except ValueError:  # what models raise that take one row only
-            return
-        if compares:
-            raise BatchAxisError(
-                "Rows have a gradient together and none alone: the loss compares the rows of a batch (in-batch "
-                "negatives, contrastive), so no row has a loss of its own",
-                where="model.forward or loss_function",
-                fix="Choose rows with a loss of single rows: pass loss_function, or a model with another head.",
-            )
+    def compare(self, row: Batch, gradient: Tensor, loss: Tensor) -> str:
+        """What is wrong with a row that was taken in a batch, against the row alone; empty if nothing is.
 
-    def _truth(self, batch: Batch) -> Tensor:
-        """The gradient row of a batch of one by autograd, [1, D]; NaN where a weight cannot be differentiated."""
+        Args:
+            row: A batch of one.
+            gradient: [D], as taken.
+            loss: [], as taken.
+        """
+        return compare_row(self, row, gradient, loss)
+
+    def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The gradient row of a batch of one by autograd, [D] float64, and its loss [] float64."""
         if any(isinstance(parameter, DTensor) for parameter in self.model.parameters()):
             # Autograd ends at the parts of weights that FSDP gathers: rows alone by hooks still tell of mixed rows.
-            return self._collect(batch, 1)[0].to(torch.float64)
-        with as_scored(self.model):
-            gradients = gradients_alone(
-                self.model, list(self._targets.values()), _usable(batch), self._loss_settings()
-            )
-        parts = [
-            torch.full(block.widths, torch.nan).reshape(1, -1) if each is None else block.project(each).reshape(1, -1)
-            for block, each in zip(self.blocks, gradients, strict=True)
-        ]
-        return torch.cat([part.to(self.device, torch.float64) for part in parts], 1)
+            rows, losses = self._collect(batch, batch_rows(batch))
+            return rows.sum(0).double(), losses.sum().double()
+        with self._scored():
+            try:
+                row, loss = row_alone(self.model, self.layout.held, _usable(batch), self._loss_settings())
+            except (SageError, torch.OutOfMemoryError):
+                raise
+            except MODEL_ERRORS as error:
+                raise GradientError(
+                    f"{type(self.model).__name__} has no gradient of one row in eval mode: {first_line(error)}",
+                    where="model.forward",
+                    fix="Use a model that can be differentiated as it is evaluated, and batches that it takes.",
+                ) from error
+        return row, loss.double()
 
-    def _differing(self, rows: Tensor, truth: Tensor) -> list[str]:
-        """Names of the weights whose gradients are off by more than rounding, the most wrong first."""
-        # A row that is not finite is set aside later, and tells nothing here.
-        usable = truth.isfinite() & rows.isfinite()
-        length = torch.where(usable, truth, 0.0).norm(dim=1, keepdim=True)
-        error = torch.where(usable, (rows.double() - truth) / torch.where(length > 0, length, 1.0), 0.0)
-        if not (error.norm(dim=1) > self._tolerance()).any():
-            return []
-        share = {block.name: float(error[:, block.columns].norm()) for block in self.blocks}
-        return [name for name in sorted(share, key=lambda name: -share[name]) if share[name] > self._tolerance() / 10]
+    def take_one_at_a_time(self, reason: str) -> None:
+        """Takes rows one at a time from now on, and says why."""
+        self.one_at_a_time, self.why_one_at_a_time = True, reason
+        self._warn_once(f"Rows are scored one at a time, which is right but slow: {reason}.")
 
-    # --------------------------------------------------------------------- setup
-    def _lay_out(
-        self, targets: dict[str, nn.Parameter], projection: int | Literal["auto"] | None, seed: int
-    ) -> list[Block]:
-        """Gives every targeted parameter its columns, and every module that holds one its terms."""
-        held: list[tuple[str, list[tuple[nn.Module, Term]]]] = []
-        for name, parameter in targets.items():
-            places: list[tuple[nn.Module, Term]] = []
-            for module_name, module, own in owners(self.model, parameter):
-                rule = rule_for(module)
-                terms = rule(module) if rule is not None else {}
-                if own in terms:  # a module without a rule may only hold a weight for the layer that uses it
-                    self._names[module] = module_name
-                    places.append((module, terms[own]))
-            held.append((name, places))
-        shapes = [term_shape(places[0][1]) for _, places in held]
-        blocks, start = [], 0
-        widths = block_widths(shapes, projection)
-        for (name, places), shape, width in zip(held, shapes, widths, strict=True):
-            block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
-            start = block.columns.stop
-            blocks.append(block)
-            for module, term in places:
-                self._terms.setdefault(module, []).append((block, term))
-        return blocks
+    def give_up_on(self, names: Sequence[str]) -> None:
+        """Finds parameters' gradients otherwise than by hooks on layers, or leaves them out; says which."""
+        what = self.layout.give_up_on(names)
+        if self.layout.alone:
+            self.take_one_at_a_time(what)
+        else:
+            self._warn_once(what)
 
     # ------------------------------------------------------------------- collect
+    def _collect_row(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        try:
+            return self._collect(batch, 1)
+        except NotSeparable as reason:
+            raise _unusable(reason) from reason
+
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
-        called: set[nn.Module] = set()
-        written: set[str] = set()
         with torch.inference_mode(False):  # the rows are filled outside it
             rows = torch.empty(size, self.width, dtype=self.dtype, device=self.device)
-        with as_scored(self.model), self._hooked(rows, size, called, written):
-            losses = per_example_loss(self.model, _usable(batch), **self._loss_settings())
-            if losses.requires_grad:
-                losses.sum().backward()
-        if not losses.requires_grad or not called:
+        batch = _usable(batch)
+        taken_alone = self.layout.taken_alone
+        with self._scored():
+            axes = self._find_axes(batch) if size > 1 else None
+            hooks = LayerHooks(self.layout, rows, size, axes)
+            for block, _ in taken_alone:
+                rows[:, block.columns] = 0.0
+                hooks.written.add(block.name)
+            with hooks.attached(), gradients_into(rows[0], taken_alone) if taken_alone else nullcontext():
+                losses = per_example_loss(self.model, batch, **self._loss_settings())
+                if losses.requires_grad:
+                    losses.sum().backward()
+        self._computes_in_half |= hooks.in_half
+        if not losses.requires_grad or not (hooks.called or taken_alone):
             raise GradientError(
                 "No targeted layer has a part in the loss, so every gradient is zero",
-                where=f"target_modules, {[self._names[module] for module in list(self._terms)[:6]]}",
+                where=f"target_modules, {list(self.layout.names.values())[:6]}",
                 fix="Target layers that the forward pass calls; a fused or compiled layer calls no hook.",
             )
         for block in self.blocks:
-            if block.name not in written:
+            if block.name not in hooks.written:
                 rows[:, block.columns] = 0.0
-        reached = {block.name for module in called for block, _ in self._terms[module]}
-        if silent := [block.name for block in self.blocks if block.name not in reached]:
-            self._warn_once(f"No layer that was called holds {silent[:6]}: their gradients count as zero.")
+        self._say_what_is_silent(hooks)
         return rows, losses.detach()
 
-    def _collect_one_by_one(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
-        parts = [self._collect(rows_of(batch, slice(index, index + 1)), 1) for index in range(size)]
-        return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
+    def _find_axes(self, batch: Batch) -> Axes:
+        """What is known of the layers' axes, from the first batch on.
+
+        Raises:
+            NotSeparable: Rows cannot share a batch.
+        """
+        if self.layout.alone:
+            raise NotSeparable(f"autograd takes {sorted(self.layout.alone)[:6]} of rows alone")
+        if is_uneven_run(batch):
+            raise NotSeparable("the rows' images lie in one run of unequal parts")
+        if self._axes is None:
+            self._axes = find_axes(self.model, self.layout.modules, batch, self.device)
+        return self._axes
+
+    def _say_what_is_silent(self, hooks: LayerHooks) -> None:
+        held: dict[nn.Module, list[Block]] = {}
+        for found in (self.layout.terms, self.layout.reruns):
+            for module, parts in found.items():
+                held.setdefault(module, []).extend(block for block, _ in parts)
+        reached = {block.name for module in hooks.called for block in held.get(module, ())} | hooks.written
+        if silent := [
+            block.name for block in self.blocks if block.name not in reached and block.name not in self.left_out
+        ]:
+            without = {block.name for module in hooks.silent for block in held.get(module, ())}
+            why = "is called with gradients and" if without & set(silent) else "that was called"
+            self._warn_once(f"No layer {why} holds {silent[:6]}: their gradients count as zero.")
 
     @contextmanager
-    def _hooked(self, rows: Tensor, size: int, called: set[nn.Module], written: set[str]) -> Iterator[None]:
-        """Hooks on every targeted layer that fill `rows`; notes the layers `called` and the blocks `written`."""
-        anchor = torch.ones((), requires_grad=True)
-        leading = [size]
-
-        def on_forward(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled():
-                return None
-            called.add(module)
-            self._computes_in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
-            x = args[0] if args else next(iter(kwargs.values()))
-            if output.shape[0] == 1 and size > 1 and any(isinstance(term, Lookup) for _, term in self._terms[module]):
-                # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
-                output = output.expand(leading[0], *output.shape[1:])
-            leading[0] = max(leading[0], output.shape[0])  # several times the rows, where a model folds its input
-            if output.shape[0] % size:
-                raise NotSeparable(
-                    f"{self._names[module]} returns {list(output.shape)}, which no axis of {size} rows divides"
-                )
-            held = [(block, term, capture(term, block, x.detach(), size)) for block, term in self._terms[module]]
-            version = x._version
-
-            def on_gradient(grad: Tensor) -> None:
-                if x._version != version and any(_share_memory(kept, x) for _, _, kept in held):
-                    raise GradientError(
-                        f"The input of {self._names[module]} is changed in place after the layer has read it",
-                        where=self._names[module],
-                        fix="Leave this module out of target_modules, or make the operation after it out of place.",
-                    )
-                for block, term, kept in held:
-                    contribute(rows, term, block, kept, grad, size, fresh=block.name not in written)
-                    written.add(block.name)
-
-            if not output.requires_grad:
-                output = _GraphStart.apply(output, anchor)
-            output.register_hook(on_gradient)
-            return output
-
-        handles = [module.register_forward_hook(on_forward, with_kwargs=True, prepend=True) for module in self._terms]
-        try:
+    def _scored(self) -> Iterator[None]:
+        with as_scored(self.model):
+            if leave_routing_out(self.model):
+                self._warn_once("The loss for the routing of experts is of a batch and none of a row: it is left out.")
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _loss_settings(self) -> dict[str, Any]:
         return {"reduction": self.loss_reduction, "loss_function": self.loss_function, "device": self.device}
-
-    # ------------------------------------------------------------------- fallback
-    def _tolerance(self) -> float:
-        is_half = self._computes_in_half or any(
-            parameter.is_floating_point() and parameter.element_size() < 4 for parameter in self.model.parameters()
-        )
-        return _HALF_TOLERANCE if is_half else _TOLERANCE
-
-    def _fall_back(self, reason: str) -> None:
-        self.one_at_a_time = True
-        self._warn_once(f"Rows are scored one at a time, which is right but slow: {reason}.")
 
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
@@ -342,25 +305,18 @@ class GradientCollector:
             logger.warning(message)
 
 
-class _GraphStart(torch.autograd.Function):
-    """Identity whose output needs a gradient. A copy, since the model may go on to change it in place."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
-        return None, None
+def _unusable(reason: NotSeparable) -> GradientError:
+    return GradientError(
+        f"The model's loss cannot be used: {reason}",
+        where="model.forward",
+        fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
+    )
 
 
 def _usable(batch: Batch) -> dict[str, Any]:
     """The batch with tensors that autograd may save: those made under `torch.inference_mode` may not be."""
-    return {
-        key: value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-        for key, value in batch.items()
-    }
 
+    def usable(value: Tensor) -> Tensor:
+        return value.clone() if value.is_inference() else value
 
-def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
-    return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    return {key: recursively_apply(usable, value) for key, value in batch.items()}

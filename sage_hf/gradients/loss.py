@@ -1,9 +1,8 @@
 """Each example's own loss, out of a model's own labelled forward pass.
 
 Hugging Face losses are means over the tokens of the *batch*, from which no example's loss can be told. Here the loss
-functions that the forward calls are intercepted and asked for their unreduced form, folded to [B, .] and averaged (or
-summed) within each row, so that `outputs.loss` becomes the vector [B] of the losses that each example would have had
-alone.
+functions that the forward calls are asked for one value a row (`rowwise`), so that `outputs.loss` becomes the vector
+[B] of the losses that each example would have had alone. The plain loss of a causal language model has a faster way.
 
 Axes: B rows of the batch, T positions, V vocabulary.
 """
@@ -13,59 +12,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from ..errors import BatchAxisError, LabelError
+from ..errors import LabelError, SageError
+from .batch_axis import Batch, batch_rows, rows_of
 from .cross_entropy import token_cross_entropy
+from .rowwise import RowwiseLosses, row_reduce
 
-Batch = Mapping[str, Any]
 LossFunction = Callable[[Any, Batch], Tensor]
 
 IGNORE_INDEX = -100
-# Batch keys that only collators which glue rows together write, and the options that ask for them.
-_PACKING_KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "seq_idx", "cu_seqlens")
+# How far a loss may be from another way to compute it, as a share of it: rounding, in float32 and in half precision.
+LOSS_TOLERANCE = 1e-3
+HALF_LOSS_TOLERANCE = 5e-2
+# What a model raises that takes one row only, or whose loss is no vector.
+MODEL_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 
 
 class NotSeparable(Exception):
     """The model's loss of a batch cannot be told apart into its rows' losses; one row at a time can."""
-
-
-def batch_rows(batch: Batch) -> int:
-    """B, the first dimension that the batch's tensors share.
-
-    Raises:
-        BatchAxisError: They share none, or the batch was packed into one long row.
-    """
-    packed = [key for key in _PACKING_KEYS if key in batch]
-    if packed:
-        raise BatchAxisError(
-            f"The collator packed the rows into one sequence (it wrote {packed}), so a row has no gradient of its own",
-            where="data_collator",
-            fix="Score unpacked rows: set padding_free=False and packing=False, or use a padding collator.",
-        )
-    sizes = {key: value.shape[0] for key, value in batch.items() if isinstance(value, Tensor) and value.ndim > 0}
-    if len(set(sizes.values())) != 1:
-        raise BatchAxisError(
-            f"The batch's tensors do not share a first axis: {sizes}" if sizes else "The batch holds no tensor",
-            where="data_collator",
-            fix="Return tensors whose first axis is the row (no packing, no padding_free).",
-        )
-    return next(iter(sizes.values()))
-
-
-def rows_of(batch: Batch, part: slice) -> dict[str, Any]:
-    """Some rows of a batch as a batch of their own; what has no row axis stays as it is."""
-    size = batch_rows(batch)
-    return {
-        key: value[part] if isinstance(value, Tensor) and value.ndim and value.shape[0] == size else value
-        for key, value in batch.items()
-    }
 
 
 def per_example_loss(
@@ -79,41 +50,52 @@ def per_example_loss(
     """The loss of every row of a batch as if it were alone, [B], with its autograd graph.
 
     Args:
-        model: Takes the batch's entries as keyword arguments; returns a loss or logits, as attributes or keys.
-        batch: Tensors with a common first axis B, labels included.
+        model: Takes the batch's entries as keyword arguments; returns a loss or logits, as attributes, keys or a
+            tuple whose first entry is the loss.
+        batch: Tensors with a common first axis B, or lists with one entry a row; labels included.
         reduction: How the positions of a row are joined: "mean" (as the model does it) or "sum".
         loss_function: (outputs, batch) -> [B], instead of the model's own loss.
         device: Where the model is; the batch's own device when omitted.
 
     Raises:
         LabelError: No labels, so no loss.
-        NotSeparable: The model does not compute its loss with an elementwise-reducible torch function.
+        NotSeparable: The model's loss is of the whole batch, or is computed in a way that hides its rows.
     """
     rows = batch_rows(batch)
     device = device or next(value.device for value in batch.values() if isinstance(value, Tensor))
     if loss_function is not None:
-        batch = send_to_device(dict(batch), device, non_blocking=True)
-        losses = loss_function(model(**accepted(model, batch, labels=False)), batch)
-        if losses.shape != (rows,):
-            raise LabelError(
-                f"The loss function returned shape {list(losses.shape)} for {rows} rows",
-                where="loss_function",
-                fix="Return one loss a row, without averaging over the batch.",
-            )
-        return losses
-    if _is_causal_lm(model) and _is_token_labels(batch, rows):
+        return _given_loss(model, batch, rows, loss_function, device)
+    if _is_token_labels(batch, rows) and _is_plain_causal(model, batch, device):
         return _causal_lm_loss(model, batch, reduction, device)
-
     batch = send_to_device(dict(batch), device, non_blocking=True)
-    with _RowwiseLosses(rows, reduction) as intercepted:
+    if rows == 1 and reduction == "mean":
         outputs = model(**accepted(model, batch))
-    loss = output_field(outputs, "loss")
+        loss = output_field(outputs, "loss")
+        return _loss_from_logits(_logits(outputs), batch, reduction) if loss is None else loss.sum().reshape(1)
+    inputs = accepted(model, batch)
+    with RowwiseLosses(inputs, rows, reduction) as intercepted:
+        try:
+            outputs = model(**inputs)
+        except (SageError, torch.OutOfMemoryError):
+            raise
+        except MODEL_ERRORS as error:
+            if rows == 1:
+                raise
+            # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
+            # the model itself comes up again when its rows are taken one at a time.
+            raise NotSeparable(f"{type(model).__name__} says of several rows: {first_line(error)}") from error
+    loss = _rowwise_loss(outputs, intercepted)
     if loss is None:
-        loss = _loss_from_logits(_logits(outputs), batch, reduction)
-        return loss
-    if intercepted.inseparable or (rows > 1 and (loss.shape != (rows,) or not intercepted.count)):
+        loss = output_field(outputs, "loss")
+        if loss is None:
+            return _loss_from_logits(_logits(outputs), batch, reduction)
+    if rows == 1:
+        return loss.sum().reshape(1)
+    if intercepted.inseparable:
+        raise NotSeparable(f"in the loss of {type(model).__name__}, {intercepted.inseparable}")
+    if not intercepted.is_rowwise(loss):
         raise NotSeparable(f"the loss of {type(model).__name__} has shape {list(loss.shape)}")
-    return loss.reshape(rows) if loss.numel() == rows else loss.sum().reshape(1)
+    return loss.reshape(rows)
 
 
 def own_loss(
@@ -146,10 +128,11 @@ def separated(batch_loss: LossFunction, reduction: str = "mean") -> LossFunction
         rows = batch_rows(batch)
         if rows == 1 and reduction == "mean":
             return batch_loss(outputs, batch).reshape(1)
-        with _RowwiseLosses(rows, reduction) as intercepted:
+        with RowwiseLosses(batch, rows, reduction) as intercepted:
             loss = batch_loss(outputs, batch)
-        if intercepted.inseparable or loss.numel() != rows or not intercepted.count:
-            raise NotSeparable(f"the loss function gives shape {list(loss.shape)} for {rows} rows")
+        if rows > 1 and (intercepted.inseparable or not intercepted.is_rowwise(loss)):
+            why = intercepted.inseparable or f"it gives shape {list(loss.shape)} for {rows} rows"
+            raise NotSeparable(f"in the loss function, {why}")
         return loss.reshape(rows)
 
     return loss_function
@@ -167,76 +150,65 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
     return kept
 
 
-class _RowwiseLosses(TorchFunctionMode):
-    """Turns the loss functions called inside into one value a row."""
-
-    def __init__(self, rows: int, reduction: str) -> None:
-        super().__init__()
-        self.rows, self.reduction = rows, reduction
-        self.count = 0
-        self.inseparable = False
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func not in _ELEMENTWISE_LOSSES:
-            return func(*args, **kwargs)
-        bound = _ELEMENTWISE_LOSSES[func].bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = bound.arguments
-        if given["reduction"] == "none":
-            return func(*args, **kwargs)  # the model reduces it by a rule of its own
-        values = func(**{**given, "reduction": "none", "size_average": None, "reduce": None})
-        if values.numel() % self.rows or values.numel() == 0:
-            self.inseparable = True
-            return func(*args, **kwargs)
-        weights = _element_weights(func, given, values)
-        self.count += 1
-        return _row_reduce(values, weights, self.rows, self.reduction if given["reduction"] == "mean" else "sum")
+def first_line(error: Exception) -> str:
+    """What an error says, shortly."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-# The loss functions that the heads of transformers call, with their signatures.
-_ELEMENTWISE_LOSSES = {
-    func: inspect.signature(func)
-    for func in (
-        F.cross_entropy,
-        F.nll_loss,
-        F.mse_loss,
-        F.l1_loss,
-        F.smooth_l1_loss,
-        F.binary_cross_entropy_with_logits,
-    )
-}
+def _given_loss(
+    model: nn.Module, batch: Batch, rows: int, loss_function: LossFunction, device: torch.device
+) -> Tensor:
+    batch = send_to_device(dict(batch), device, non_blocking=True)
+    losses = loss_function(model(**accepted(model, batch, labels=False)), batch)
+    if losses.shape != (rows,) and not (rows == 1 and losses.ndim == 0):
+        raise LabelError(
+            f"The loss function returned shape {list(losses.shape)} for {rows} rows",
+            where="loss_function",
+            fix="Return one loss a row, without averaging over the batch.",
+        )
+    return losses.reshape(rows)
 
 
-def _element_weights(func: Callable[..., Any], given: Mapping[str, Any], values: Tensor) -> Tensor:
-    """What each value counts in the mean: 0 where ignored, the class weight where there are class weights."""
-    if func not in (F.cross_entropy, F.nll_loss) or given["target"].is_floating_point():
-        return torch.ones_like(values)
-    target, weight = given["target"], given["weight"]
-    counted = target != given["ignore_index"]
-    if weight is None:
-        return counted.to(values.dtype)
-    return torch.where(counted, weight[torch.where(counted, target, 0)], 0.0).to(values.dtype)
+# ----------------------------------------------------------- causal language models
+# Whether a model's loss is the plain shifted cross-entropy; found out once, by computing both.
+_PLAIN_CAUSAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _row_reduce(values: Tensor, weights: Tensor, rows: int, reduction: str) -> Tensor:
-    """[rows] sums or means of values [rows * T] (any shape with the row first); 0 for a row that counts nothing."""
-    # Class-weighted values come weighted already; ignored ones come as 0.
-    total = values.reshape(rows, -1).sum(1)
-    if reduction == "sum":
-        return total
-    weight = weights.reshape(rows, -1).sum(1)
-    return total / torch.where(weight > 0, weight, 1.0)
+def _is_plain_causal(model: nn.Module, batch: Batch, device: torch.device) -> bool:
+    """Whether the model's loss is the shifted cross-entropy over its tokens, and its head can skip positions.
+
+    `loss_function` does not tell: many decoders carry the same one and compute their loss otherwise (without a shift,
+    with another part). So two rows are computed both ways.
+    """
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return False
+    if getattr(model, "loss_function", None) is not ForCausalLMLoss:
+        return False
+    if model not in _PLAIN_CAUSAL:
+        told = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
+        if not told:
+            return False  # rows without a label tell nothing; the next batch may
+        _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, told[:2]), device)
+    return _PLAIN_CAUSAL[model]
 
 
-def _is_causal_lm(model: nn.Module) -> bool:
-    """Whether the model's loss is the plain shifted cross-entropy and its head can skip positions."""
-    forward = inspect.signature(model.forward).parameters
-    if getattr(getattr(model, "config", None), "output_router_logits", False):
-        return False  # the loss has a part for the routing of experts
-    return "logits_to_keep" in forward and getattr(model, "loss_function", None) is ForCausalLMLoss
+def _losses_agree(model: nn.Module, batch: Batch, device: torch.device) -> bool:
+    rows = batch_rows(batch)
+    with torch.no_grad():
+        fast = _causal_lm_loss(model, batch, "mean", device)
+        own = []
+        for index in range(rows):
+            row = send_to_device(rows_of(batch, slice(index, index + 1)), device)
+            loss = output_field(model(**accepted(model, row)), "loss")
+            if loss is None or loss.numel() != 1:
+                return False
+            own.append(loss.reshape(1))
+    wanted = torch.cat(own).to(fast)
+    if not bool((wanted.isfinite() & fast.isfinite()).all()):
+        return bool((wanted.isnan() == fast.isnan()).all())
+    is_half = any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters())
+    tolerance = HALF_LOSS_TOLERANCE if is_half else LOSS_TOLERANCE
+    return bool(((fast - wanted).abs() <= tolerance * wanted.abs()).all())
 
 
 def _is_token_labels(batch: Batch, rows: int) -> bool:
@@ -261,7 +233,8 @@ def _causal_lm_loss(model: nn.Module, batch: Batch, reduction: str, device: torc
     logits = _logits(model(**inputs, logits_to_keep=positions.to(device, non_blocking=True)))
     logits = logits.float() if logits.element_size() < 4 else logits
     values = token_cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE_INDEX)
-    return _row_reduce(values, (targets != IGNORE_INDEX).to(values.dtype), labels.shape[0], reduction)
+    weights = (targets != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
+    return row_reduce(values, weights, labels.shape[0])
 
 
 def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
@@ -280,13 +253,14 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
     rows, labels = labels.shape[0], labels.to(logits.device)
     if labels.is_floating_point() and labels.numel() == logits.numel():
         values = F.mse_loss(logits.reshape(labels.shape), labels.to(logits.dtype), reduction="none")
-        return _row_reduce(values, torch.ones_like(values), rows, reduction)
+        return row_reduce(values, torch.ones_like(values) if reduction == "mean" else None, rows)
     if not labels.is_floating_point():
         if logits.ndim == 3 and labels.shape == logits.shape[:2]:
             logits = logits.transpose(1, 2)
         if logits.shape[:1] + logits.shape[2:] == labels.shape:
             values = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
-            return _row_reduce(values, (labels != IGNORE_INDEX).to(values.dtype), rows, reduction)
+            weights = (labels != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
+            return row_reduce(values, weights, rows)
     raise LabelError(
         f"Labels of shape {list(labels.shape)} ({labels.dtype}) fit no loss for logits of shape {list(logits.shape)}",
         where="column 'labels'",
@@ -295,16 +269,26 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
 
 
 def output_field(outputs: Any, name: str) -> Any:
-    """A part of a model's output, by attribute, key or place; None where it has none."""
+    """A part of a model's output ("loss" or "logits"), by attribute, key or place; None where it has none.
+
+    In a tuple the loss comes first, as in transformers with `return_dict=False`; a single number is a loss.
+    """
     if isinstance(outputs, Mapping):
         return outputs.get(name)
     if isinstance(outputs, Tensor):
         return outputs if (name == "loss") == (outputs.ndim == 0) else None
-    if isinstance(outputs, tuple) and not hasattr(outputs, name):
-        is_loss = isinstance(outputs[0], Tensor) and outputs[0].ndim == 0
-        position = {"loss": 0, "logits": 1 if is_loss else 0}[name]
-        return outputs[position] if name == "logits" or is_loss else None
+    if isinstance(outputs, (tuple, list)) and not hasattr(outputs, name):
+        is_loss = bool(outputs) and isinstance(outputs[0], Tensor) and outputs[0].ndim == 0
+        if name == "loss":
+            return outputs[0] if is_loss else None
+        return outputs[is_loss] if len(outputs) > is_loss else None
     return getattr(outputs, name, None)
+
+
+def _rowwise_loss(outputs: Any, intercepted: RowwiseLosses) -> Tensor | None:
+    """The losses of the rows where a model returns them alone or first, and nothing calls them the loss."""
+    first = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
+    return first if intercepted.is_rowwise(first) else None
 
 
 def _logits(outputs: Any) -> Tensor:

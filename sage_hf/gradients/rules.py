@@ -1,7 +1,7 @@
 """How the gradient of each layer kind's weights follows from its input and the gradient at its output.
 
 Axes: B rows of the batch, T positions (tokens, patches, pixels) of a row, I layer inputs, O layer outputs, V
-vocabulary.
+vocabulary, E experts.
 
 A rule is a function from a module to its *terms*, one for each parameter that the kind owns. With a_t the input and
 b_t the output gradient at position t, a row's gradient is
@@ -9,13 +9,15 @@ b_t the output gradient at position t, a row's gradient is
     Outer     G = sum_t left_t right_t^T      (Linear, Conv1D, Conv1d, Conv2d; one side from a, the other from b)
     Lookup    G[i_t] += b_t                   (Embedding)
     Vector    G = sum_t f(a_t) * b_t          (biases, LayerNorm, RMSNorm)
+    Rerun     by autograd, the layer run again on each row  (every other layer)
 
 A term says which, so that the collector can project both factors of an `Outer` before their product. A new layer kind
-is one function here and one line in `RULES`.
+is one function here and one line in `RULES`, or `register_rule` from outside.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from ..errors import TargetError
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,18 @@ class Vector:
     axis: int = -1
 
 
-Term = Outer | Lookup | Vector
+@dataclass(frozen=True)
+class Rerun:
+    """A gradient of any layer: it is run again on each row alone, and autograd gives the row's gradient.
+
+    Attributes:
+        shape: (rows, columns) of the gradient as a matrix; its flattening is the parameter's.
+    """
+
+    shape: tuple[int, int]
+
+
+Term = Outer | Lookup | Vector | Rerun
 Rule = Callable[[nn.Module], dict[str, Term]]
 
 
@@ -172,7 +187,31 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.RMSNorm: rms_norm,
 }
 LINEAR_KINDS = (nn.Linear, Conv1D)
-MATRIX_KINDS = (*LINEAR_KINDS, nn.Conv1d, nn.Conv2d)
+CONVOLUTION_KINDS = (nn.modules.conv._ConvNd,)
+MATRIX_KINDS = (*LINEAR_KINDS, *CONVOLUTION_KINDS)
+
+
+def register_rule(kind: type[nn.Module], rule: Rule) -> None:
+    """Gives a layer kind a rule: how its weights' per-example gradients follow from what passes through it.
+
+    Layers without a rule are run again row by row, which is right and slower. The rule holds for the class itself and
+    for subclasses that do not change its forward.
+
+    Args:
+        kind: A module class that calls no other module.
+        rule: From a module of this class to {its parameter's name: `Outer`, `Lookup`, `Vector` or `Rerun`}. Parameters
+            that it leaves out are never targeted.
+
+    Raises:
+        TargetError: `kind` is no module class.
+
+    Example:
+        >>> from sage_hf.gradients.rules import Vector
+        >>> register_rule(Scale, lambda module: {"weight": Vector(module.weight.numel(), lambda x: x)})
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise TargetError(f"{kind!r} is no class of modules", where="kind", fix="Pass a subclass of torch.nn.Module.")
+    RULES[kind] = rule
 
 
 def kind_of(module: nn.Module) -> type[nn.Module] | None:
@@ -180,16 +219,41 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
     return next((kind for kind in type(module).__mro__ if kind in RULES), None)
 
 
-def rule_for(module: nn.Module) -> Rule | None:
-    """The rule of a module's kind; None when there is none.
+def rule_for(module: nn.Module) -> Rule:
+    """The rule of a module's kind.
 
     A subclass counts as its kind while it computes as its kind does: one with a forward of its own (a scaled
-    embedding, a weight-standardised convolution) has no rule. transformers defines an RMSNorm class of its own in
-    every model file; they are known by their names.
+    embedding, a weight-standardised convolution) is run again, as every layer without a rule. transformers defines an
+    RMSNorm class of its own in every model file; they are known by their names while they take one input.
     """
     kind = kind_of(module)
-    if kind is not None:
-        return RULES[kind] if type(module).forward is kind.forward else None
-    if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+    if kind is not None and type(module).forward is kind.forward:
+        return RULES[kind]
+    if kind is None and type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")) and _takes_one(module):
         return rms_norm
-    return None
+    return rerun
+
+
+def rerun(module: nn.Module) -> dict[str, Term]:
+    """Every parameter of the module itself, by running it again."""
+    return {name: Rerun(matrix_shape(module, p)) for name, p in module.named_parameters(recurse=False)}
+
+
+def matrix_shape(module: nn.Module, parameter: nn.Parameter) -> tuple[int, int]:
+    """A parameter as a matrix: a convolution's by its outputs, any other's by its last axis; a vector as (size, 1)."""
+    shape = parameter.shape
+    if len(shape) < 2:
+        return (parameter.numel(), 1)
+    if isinstance(module, CONVOLUTION_KINDS):
+        return (shape[0], shape[1:].numel())
+    return (shape[:-1].numel(), shape[-1])
+
+
+def is_experts(module: nn.Module) -> bool:
+    """Whether a module holds the weights of several experts in one parameter each, as transformers fuses them."""
+    return "Experts" in type(module).__name__ and any(p.ndim == 3 for p in module.parameters(recurse=False))
+
+
+def _takes_one(module: nn.Module) -> bool:
+    weights = list(module.named_parameters(recurse=False))
+    return len(inspect.signature(module.forward).parameters) == 1 and [name for name, _ in weights] == ["weight"]

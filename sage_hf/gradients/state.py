@@ -10,6 +10,8 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from .written import configs_of, unchanged
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DDP, `torch.compile` and PEFT wrappers: hooks on a compiled graph would see nothing.
@@ -26,42 +28,38 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def as_scored(model: nn.Module) -> Iterator[None]:
-    """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out."""
-    training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl]
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out.
+
+    So is what the forward pass writes: buffers, attributes of the modules, and configs (see `written`).
+    """
+    modules = list(model.modules())
+    own = [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
+    trainable = [parameter for parameter in own if parameter.requires_grad]
+    devices = {parameter.device for parameter in own if parameter.device.type == "cuda"}
     with (
         torch.random.fork_rng(devices=list(devices)),
         torch.inference_mode(False),
         torch.enable_grad(),
-        unchanged_config(model),
+        unchanged(modules),
     ):
         try:
-            for module in training:
-                module.training = False
+            for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
+                vars(module)["training"] = False
+                if module._compiled_call_impl:
+                    vars(module)["_compiled_call_impl"] = None
             for parameter in trainable:
                 parameter.requires_grad_(False)
-            for module, _ in compiled:
-                module._compiled_call_impl = None
             yield
         finally:
-            for module in training:
-                module.training = True
             for parameter in trainable:
                 parameter.requires_grad_(True)
-            for module, implementation in compiled:
-                module._compiled_call_impl = implementation
 
 
 @contextmanager
 def unchanged_config(model: nn.Module) -> Iterator[None]:
-    """Puts a model's config back: forward passes note the problem type there, Trainer switches the cache off."""
-    config = getattr(model, "config", None)
-    settings = dict(vars(config)) if config is not None else {}
-    try:
+    """Puts the configs of a model back, those inside them, too.
+
+    Forward passes note the problem type there, Trainer switches the cache off.
+    """
+    with unchanged([], configs_of(model.modules())):
         yield
-    finally:
-        if config is not None:
-            vars(config).clear()
-            vars(config).update(settings)

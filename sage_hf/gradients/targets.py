@@ -7,13 +7,16 @@ that is no keyword is a regular expression for the whole name.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from ..config import TARGET_KEYWORDS
 from ..errors import TargetError
-from .rules import LINEAR_KINDS, MATRIX_KINDS, kind_of, rule_for
+from .rules import LINEAR_KINDS, MATRIX_KINDS, is_experts
 
 # How many module names an error lists.
 _NAMED = 12
@@ -23,36 +26,98 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     """The targeted parameters by name, in the order of `model.named_parameters()`, each once.
 
     Parameters that do not train (`requires_grad=False`) are left out unless nothing in the model trains: of a model
-    with adapters the adapters are targeted, of one with a frozen body the rest.
+    with a frozen body the rest is targeted. Of a model with adapters the adapters are, also where they were loaded
+    for inference and nothing trains.
 
     Args:
         model: Any module.
-        target_modules: "auto": weights of Linear, Conv1D and convolution layers, without a vocabulary-sized output
-            layer. "all-linear": the same without convolutions. "head": the parameters of the output layer. "all":
-            every parameter that has a rule. A list of name endings or a regular expression: every parameter of the
-            matching modules, or the matching parameters.
+        target_modules: "auto": weights of linear layers, convolutions and fused experts, without a vocabulary-sized
+            output layer. "all-linear": those of linear layers. "head": the parameters of the output layer. "all":
+            every parameter. A list of name endings or a regular expression: every parameter of the matching modules,
+            or the matching parameters.
 
     Raises:
-        TargetError: Nothing matches, a name matches nothing, or a matching module has no rule.
+        TargetError: Nothing matches, or a name matches nothing.
     """
     if not any(True for _ in model.parameters()):
         raise TargetError("The model has no parameters", where="model", fix="Pass a model with weights.")
-    if isinstance(target_modules, str) and target_modules in TARGET_KEYWORDS:
-        chosen = _by_keyword(model, target_modules)
-    else:
-        chosen = _by_name(model, target_modules)
-    chosen -= _used_otherwise(model)
-    if trainable := {id(parameter) for parameter in model.parameters() if parameter.requires_grad}:
-        chosen &= trainable
-    targets = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in chosen}
+    by_keyword = is_keyword(target_modules)
+    chosen = _by_keyword(model, str(target_modules)) if by_keyword else _by_name(model, target_modules)
+    trainable = _trainable(model)
+    chosen &= trainable
+    if not chosen and target_modules == "auto":  # such as a model of bare parameters
+        chosen = trainable
+    targets = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) in chosen and parameter.is_floating_point()
+    }
     if not targets:
         raise TargetError(
-            f"target_modules={target_modules!r} targets no trainable weight that has a rule; the modules are "
-            f"{_describe(model)}",
+            f"target_modules={target_modules!r} targets no trainable weight; the modules are {_describe(model)}",
             where="target_modules",
-            fix="Name modules of the model, unfreeze their weights, or use 'all'.",
+            fix="Name modules of the model, or unfreeze their weights."
+            if target_modules == "all"
+            else 'Name modules of the model, unfreeze their weights, or use "all".',
         )
     return targets
+
+
+def is_keyword(target_modules: str | Sequence[str]) -> bool:
+    """Whether targets are told by a word ("auto") instead of by names."""
+    return isinstance(target_modules, str) and target_modules in TARGET_KEYWORDS
+
+
+def trainable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a training would change, by name: of a frozen model all, of adapters these."""
+    chosen = _trainable(model)
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and id(parameter) in chosen
+    }
+
+
+def _trainable(model: nn.Module) -> set[int]:
+    """Ids of the parameters that train; where none does, of the adapters that would, or of all."""
+    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    return trainable or _adapters(model) or {id(parameter) for parameter in model.parameters()}
+
+
+def _adapters(model: nn.Module) -> set[int]:
+    """Ids of the parameters of PEFT's adapters, and of the modules that are trained beside them."""
+    tuners: Any = sys.modules.get("peft.tuners.tuners_utils")  # without it no adapter is there
+    if tuners is None:
+        return set()
+    others: Any = sys.modules.get("peft.utils.other")
+    beside = (others.AuxiliaryTrainingWrapper,) if hasattr(others, "AuxiliaryTrainingWrapper") else ()
+    prompts = getattr(model, "prompt_encoder", None)
+    found = {id(p) for p in prompts.parameters()} if isinstance(prompts, nn.Module) else set()
+    for module in model.modules():
+        if isinstance(module, tuners.BaseTunerLayer):
+            active = set(module.active_adapters)
+            for name in module.adapter_layer_names:
+                held = getattr(module, name, None)
+                parts = held.items() if isinstance(held, (nn.ModuleDict, nn.ParameterDict)) else ()
+                for adapter, part in parts:
+                    if adapter in active:
+                        found |= {id(p) for p in (part.parameters() if isinstance(part, nn.Module) else [part])}
+        elif isinstance(module, beside):
+            held = getattr(module, "modules_to_save", None)
+            if held is not None:
+                found |= {id(p) for p in held.parameters()}
+    return found
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """A module's parameters that are not in its parts, by name; those that a parametrised weight is made of, too."""
+    if isinstance(module, (ParametrizationList, nn.ParameterDict, nn.ParameterList)):
+        return {}  # nobody calls these: others compute with what they hold
+    own = dict(module.named_parameters(recurse=False))
+    if is_parametrized(module):
+        lists: Any = module.parametrizations
+        own |= {f"parametrizations.{name}": p for name, p in lists.named_parameters()}
+    return own
 
 
 def owners(model: nn.Module, parameter: nn.Parameter) -> list[tuple[str, nn.Module, str]]:
@@ -60,52 +125,30 @@ def owners(model: nn.Module, parameter: nn.Parameter) -> list[tuple[str, nn.Modu
     return [
         (name, module, own)
         for name, module in model.named_modules()
-        for own, held in module.named_parameters(recurse=False)
+        for own, held in own_parameters(module).items()
         if held is parameter
     ]
 
 
-def uncovered(model: nn.Module) -> list[str]:
-    """Names of trainable parameters that no rule covers: bare parameters, fused experts, unknown layer kinds."""
-    covered = _of_modules(model.modules()) - _used_otherwise(model)
-    return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
-
-
-def _holds_weights(module: nn.Module) -> bool:
-    """Whether a module has parameters of its own, not only in its parts."""
-    return next(module.parameters(recurse=False), None) is not None
-
-
 def _of_modules(modules: Iterable[nn.Module]) -> set[int]:
-    """Ids of the parameters of these modules that a rule covers."""
-    found = set()
-    for module in modules:
-        if not _holds_weights(module):
-            continue
-        rule = rule_for(module)
-        terms = rule(module) if rule is not None else {}
-        found |= {id(p) for own, p in module.named_parameters(recurse=False) if own in terms}
-    return found
-
-
-def _used_otherwise(model: nn.Module) -> set[int]:
-    """ids of parameters that a layer without a rule computes with, such as the table of a scaled embedding.
-
-    Where one is tied to a layer that has a rule, its gradient would lack a part.
-    """
-    unruly = (module for module in model.modules() if kind_of(module) is not None and rule_for(module) is None)
-    return {id(parameter) for module in unruly for parameter in module.parameters(recurse=False)}
+    """Ids of the parameters of these modules."""
+    return {id(parameter) for module in modules for parameter in own_parameters(module).values()}
 
 
 def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
     if keyword == "all":
-        return _of_modules(model.modules())
+        return {id(parameter) for parameter in model.parameters()}
     if keyword == "head":
         return _of_modules(_head(model))
-    kinds = MATRIX_KINDS if keyword == "auto" else LINEAR_KINDS
     vocabulary = set(_vocabulary_head(model))
-    layers = [module for module in model.modules() if isinstance(module, kinds) and module not in vocabulary]
-    return {id(module.weight) for module in layers if rule_for(module) is not None}
+    found: set[int] = set()
+    for module in model.modules():
+        if module in vocabulary or not (isinstance(module, MATRIX_KINDS) or is_experts(module)):
+            continue
+        if keyword == "all-linear" and not (isinstance(module, LINEAR_KINDS) or is_experts(module)):
+            continue
+        found |= {id(p) for name, p in own_parameters(module).items() if p.ndim > 1 and not name.endswith("bias")}
+    return found
 
 
 def _vocabulary_head(model: nn.Module) -> list[nn.Module]:
@@ -156,17 +199,8 @@ def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
             ) from error
     chosen: set[int] = set()
     for pattern in patterns:
-        modules = {name: module for name, module in model.named_modules() if name and matches(pattern, name)}
-        owning = {name: m for name, m in modules.items() if _holds_weights(m)}
-        ruleless = [f"{name} ({type(module).__name__})" for name, module in owning.items() if rule_for(module) is None]
-        if ruleless and not is_regex:
-            raise TargetError(
-                f"No rule gives per-example gradients of {ruleless[:_NAMED]}",
-                where=f"target_modules, {pattern!r}",
-                fix="Target other modules; sage_hf.gradients.rules.RULES lists the kinds that work.",
-            )
-        parameters = {id(p) for name, p in model.named_parameters() if matches(pattern, name)}
-        found = _of_modules(owning.values()) | (parameters & _of_modules(model.modules()))
+        modules = [module for name, module in model.named_modules() if name and matches(pattern, name)]
+        found = _of_modules(modules) | {id(p) for name, p in model.named_parameters() if matches(pattern, name)}
         if not found:
             raise TargetError(
                 f"{pattern!r} matches no layer with weights; the modules are {_describe(model)}",
@@ -181,7 +215,7 @@ def _describe(model: nn.Module) -> str:
     held = [
         f"{name or 'the model itself'} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if _holds_weights(module)
+        if own_parameters(module)
     ]
     shown = ", ".join(held[:_NAMED])
     return shown + (f" and {len(held) - _NAMED} more" if len(held) > _NAMED else "")

@@ -22,6 +22,7 @@ def test_the_losses_are_those_of_each_row_alone(kind):
 def test_prompts_cost_no_logits():
     model, batch = llama().eval(), lm_batch(length=12)
     batch["labels"][:, :9] = -100
+    per_example_loss(model, batch)  # finds out that the model's loss is the plain one
     seen = []
     model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
     per_example_loss(model, batch)

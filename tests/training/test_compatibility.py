@@ -36,7 +36,7 @@ def assert_scored_by_the_training_loss(trainer):
     """Losses and gradients of the rows are those of Trainer's own `compute_loss` of each row alone, in eval mode."""
     selector = trainer._selector(trainer.get_train_dataloader())
     selection = selector.select(trainer.train_dataset)
-    model, targets = trainer.model.eval(), list(selector.collector._targets.values())
+    model, targets = trainer.model.eval(), [weight for _, weight in selector.collector.layout.held]
     together = selector.collector(dict(trainer.data_collator(list(trainer.train_dataset))))
     for number, row in enumerate(trainer.train_dataset):
         batch = trainer.data_collator([row])

@@ -1,0 +1,155 @@
+"""Where each targeted parameter's gradient goes in a row, and how it is found.
+
+Three ways: by the rule of the layers that hold the parameter; by running a layer again (`Rerun`); and, where hooks on
+layers see nothing of it (a bare parameter of the model, a weight that others use without calling its layer), by plain
+autograd of rows alone. The last is slow, so parameters that were not asked for by name are left out instead, with a
+warning, while they are the smaller part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from .blocks import Block, term_shape
+from .projection import block_widths
+from .rules import Rerun, Term, matrix_shape, rule_for
+from .targets import is_keyword, owners, resolve_targets, trainable_weights
+
+Projection = int | Literal["auto"] | None
+
+# Share of the targeted weights up to which those that no layer shows are left out rather than taken slowly.
+_LEFT_OUT_AT_MOST = 0.5
+
+
+@dataclass
+class Layout:
+    """The targeted parameters of a model.
+
+    Attributes:
+        held: Each parameter and its place in the row, in the order of `model.named_parameters()`.
+        terms: Of each layer with a rule, its parameters' places and terms.
+        reruns: Of each layer that is run again, its parameters and their places.
+        names: The layers' names.
+        asked_by_name: Whether the targets were named, not told by a word such as "auto".
+        alone: Names of parameters that plain autograd takes.
+        left_out: Names of parameters whose columns stay zero.
+        trainable: How many weights a training changes.
+    """
+
+    held: list[tuple[Block, nn.Parameter]]
+    asked_by_name: bool
+    trainable: int
+    terms: dict[nn.Module, list[tuple[Block, Term]]] = field(default_factory=dict)
+    reruns: dict[nn.Module, list[tuple[Block, nn.Parameter]]] = field(default_factory=dict)
+    names: dict[nn.Module, str] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The places."""
+        return [block for block, _ in self.held]
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The layers that are hooked."""
+        return list(dict.fromkeys([*self.terms, *self.reruns]))
+
+    @property
+    def taken_alone(self) -> list[tuple[Block, nn.Parameter]]:
+        """Those of `held` that plain autograd takes."""
+        return [(block, parameter) for block, parameter in self.held if block.name in self.alone]
+
+    def weights(self, names: Iterable[str] | None = None) -> int:
+        """How many numbers the parameters of these names have; of all that are not left out by default."""
+        chosen = {block.name for block in self.blocks} - self.left_out if names is None else set(names)
+        return sum(parameter.numel() for block, parameter in self.held if block.name in chosen)
+
+    @property
+    def share(self) -> float:
+        """Targeted weights as a share of those that a training changes."""
+        return self.weights() / max(1, self.trainable)
+
+    def rule_name(self, block: Block) -> str:
+        """How a parameter's gradient is found, in a word or two."""
+        if block.name in self.left_out:
+            return "left out"
+        if block.name in self.alone:
+            return "autograd, rows alone"
+        terms = [term for found in self.terms.values() for other, term in found if other is block]
+        return type(terms[0]).__name__.lower() if terms else "layer run again"
+
+    def give_up_on(self, names: Sequence[str]) -> str:
+        """Takes parameters out that hooks on layers do not see; says what becomes of them."""
+        gone = set(names)
+        for module, found in list(self.terms.items()):
+            self.terms[module] = [(block, term) for block, term in found if block.name not in gone]
+        for module, held in list(self.reruns.items()):
+            self.reruns[module] = [(block, parameter) for block, parameter in held if block.name not in gone]
+        self.terms = {module: found for module, found in self.terms.items() if found}
+        self.reruns = {module: held for module, held in self.reruns.items() if held}
+        hidden = gone | self.left_out
+        share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
+        named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
+        if self.asked_by_name or self.alone or share > _LEFT_OUT_AT_MOST:
+            self.alone |= hidden
+            self.left_out = set()
+            return f"no layer shows the gradients of {named}, so autograd takes them"
+        self.left_out |= gone
+        return (
+            f"{named} are left out of the gradients ({share:.1%} of the targeted weights): no layer shows how the "
+            "model uses them. Name them in target_modules to have them, one row at a time."
+        )
+
+
+def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: Projection, seed: int) -> Layout:
+    """Gives every targeted parameter its columns, and every layer that holds one its part.
+
+    Raises:
+        TargetError: Nothing can be targeted.
+    """
+    targets = resolve_targets(model, target_modules)
+    trainable = sum(parameter.numel() for parameter in trainable_weights(model).values())
+    layout = Layout([], not is_keyword(target_modules), trainable)
+    places: list[tuple[str, nn.Parameter, list[tuple[nn.Module, Term]]]] = []
+    for name, parameter in targets.items():
+        found: list[tuple[nn.Module, Term]] = []
+        held_by = owners(model, parameter)
+        for module_name, module, own in held_by:
+            if module is model or any(other.startswith(f"{module_name}.") for other, _, _ in held_by):
+                continue  # a model returns no layer's output; what holds a weight for a layer in it leaves it to that
+            terms = rule_for(module)(module)
+            if own not in terms:
+                terms = {own: Rerun(matrix_shape(module, parameter))} if _is_made_of(own) else {}
+            if own in terms:
+                layout.names[module] = module_name
+                found.append((module, terms[own]))
+        places.append((name, parameter, found))
+    shapes = [term_shape(found[0][1]) if found else matrix_shape(model, parameter) for _, parameter, found in places]
+    start = 0
+    for (name, parameter, found), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
+        block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
+        start = block.columns.stop
+        layout.held.append((block, parameter))
+        for module, term in found:
+            if isinstance(term, Rerun):
+                layout.reruns.setdefault(module, []).append((block, parameter))
+            else:
+                layout.terms.setdefault(module, []).append((block, term))
+    return layout
+
+
+def unseen(layout: Layout) -> list[str]:
+    """Names of parameters that no layer holds."""
+    seen = {block.name for found in layout.terms.values() for block, _ in found}
+    seen |= {block.name for held in layout.reruns.values() for block, _ in held}
+    return [block.name for block in layout.blocks if block.name not in seen | layout.alone | layout.left_out]
+
+
+def _is_made_of(own: str) -> bool:
+    """Whether a parameter is one that a parametrised weight (weight norm, say) is made of."""
+    return own.startswith("parametrizations.")
