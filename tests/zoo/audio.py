@@ -52,7 +52,9 @@ def classified(side="right"):
 
 
 def transcribed(side="right"):
-    labels = torch.randint(3, VOCABULARY, (ROWS, 3)).masked_fill(torch.arange(3) >= torch.tensor([[3], [2], [2], [1]]), -100)
+    labels = torch.randint(3, VOCABULARY, (ROWS, 3)).masked_fill(
+        torch.arange(3) >= torch.tensor([[3], [2], [2], [1]]), -100
+    )
     return {**batches.waves(), "labels": labels}
 
 
@@ -126,7 +128,12 @@ def families():
                 continue
             more = {} if labels is None else {"num_labels": labels}
             found.append(Family(name, head, partial(_config, name, **changes, **more), batch))
-    whisper = {"num_mel_bins": MELS, "max_source_positions": FRAMES // 2, "max_target_positions": 16, "classifier_proj_size": 8}
+    whisper = {
+        "num_mel_bins": MELS,
+        "max_source_positions": FRAMES // 2,
+        "max_target_positions": 16,
+        "classifier_proj_size": 8,
+    }
     bert = {
         "feature_projection_input_dim": MELS,
         "position_embeddings_type": "relative_key",
@@ -155,13 +162,46 @@ def families():
 
     return [
         *found,
-        Family("WhisperForConditionalGeneration", "speech", make("WhisperForConditionalGeneration", **whisper), whispered),
-        Family("WhisperForAudioClassification", "audio", make("WhisperForAudioClassification", **whisper, num_labels=CLASSES), whisper_class),
-        Family("Speech2TextForConditionalGeneration", "speech", make("Speech2TextForConditionalGeneration", **listen), listened),
-        Family("MoonshineForConditionalGeneration", "speech", make("MoonshineForConditionalGeneration", **shine), moonshine),
+        Family(
+            "WhisperForConditionalGeneration", "speech", make("WhisperForConditionalGeneration", **whisper), whispered
+        ),
+        Family(
+            "WhisperForAudioClassification",
+            "audio",
+            make("WhisperForAudioClassification", **whisper, num_labels=CLASSES),
+            whisper_class,
+        ),
+        Family(
+            "Speech2TextForConditionalGeneration",
+            "speech",
+            make("Speech2TextForConditionalGeneration", **listen),
+            listened,
+        ),
+        Family(
+            "MoonshineForConditionalGeneration",
+            "speech",
+            make("MoonshineForConditionalGeneration", **shine),
+            moonshine,
+        ),
         Family("SpeechT5ForSpeechToText", "speech", make("SpeechT5ForSpeechToText", **speech), transcribed),
-        Family("ASTForAudioClassification", "audio", make("ASTForAudioClassification", **ast, num_labels=CLASSES), patches_of_sound),
-        Family("Wav2Vec2BertForSequenceClassification", "audio", make("Wav2Vec2BertForSequenceClassification", **bert, num_labels=CLASSES), frame_classes),
+        Family(
+            "ASTForAudioClassification",
+            "audio",
+            make("ASTForAudioClassification", **ast, num_labels=CLASSES),
+            patches_of_sound,
+        ),
+        Family(
+            "Wav2Vec2BertForSequenceClassification",
+            "audio",
+            make("Wav2Vec2BertForSequenceClassification", **bert, num_labels=CLASSES),
+            frame_classes,
+        ),
         Family("Wav2Vec2BertForCTC", "ctc", make("Wav2Vec2BertForCTC", **bert), frame_letters),
-        Family("Wav2Vec2ForPreTraining", "pretraining", make("Wav2Vec2ForPreTraining", **WAVES | {"mask_time_prob": 0.5}), masked_time, cut=cut_masked_time),
+        Family(
+            "Wav2Vec2ForPreTraining",
+            "pretraining",
+            make("Wav2Vec2ForPreTraining", **WAVES | {"mask_time_prob": 0.5}),
+            masked_time,
+            cut=cut_masked_time,
+        ),
     ]

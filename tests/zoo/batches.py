@@ -58,7 +58,10 @@ def regression(side: str = "right") -> Batch:
 
 def token(side: str = "right") -> Batch:
     batch = tokens(side)
-    return {**batch, "labels": torch.randint(0, CLASSES, (ROWS, LENGTH)).masked_fill(batch["attention_mask"] == 0, -100)}
+    return {
+        **batch,
+        "labels": torch.randint(0, CLASSES, (ROWS, LENGTH)).masked_fill(batch["attention_mask"] == 0, -100),
+    }
 
 
 def question(side: str = "right") -> Batch:

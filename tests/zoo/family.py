@@ -84,6 +84,7 @@ class Family:
         cut: (batch, row) -> that row as a batch of one, where a slice of the first axis is not it.
         is_tokens: Whether the side of the padding means something.
         untrainable: Why autograd gives nothing in eval mode, so that a refusal is right.
+        remembers: Whether a forward pass leaves tables with a graph behind for the next one.
         in_training: Whether autograd of all weights needs training mode (there is no dropout in it).
         has_twins: Whether a batch of the same row twice is a truth, too: torch 2.13 differentiates a convolution
             before a batch norm wrongly for a single image whose gradient comes permuted (gradcheck tells).
@@ -98,6 +99,7 @@ class Family:
     cut: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
     is_tokens: bool = False
     untrainable: str = ""
+    remembers: bool = False
     in_training: bool = False
     has_twins: bool = False
     quiet: Callable[[], Any] | None = None

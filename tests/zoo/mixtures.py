@@ -137,5 +137,10 @@ def families():
         found.append(Family(name, "experts", config, batches.causal, "router", is_tokens=True, quiet=quiet))
     rwkv = {"context_length": 16, "attention_hidden_size": 16}
     found.append(one("RwkvForCausalLM", "state space", batches.causal, in_training=True, **rwkv))
-    found += of_table("sequence", {"MixtralForSequenceClassification": {}, "JambaForSequenceClassification": HYBRIDS["JambaForCausalLM"]}, batches.sequence, {"num_labels": batches.CLASSES})
+    found += of_table(
+        "sequence",
+        {"MixtralForSequenceClassification": {}, "JambaForSequenceClassification": HYBRIDS["JambaForCausalLM"]},
+        batches.sequence,
+        {"num_labels": batches.CLASSES},
+    )
     return found

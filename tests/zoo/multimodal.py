@@ -26,7 +26,10 @@ def _read(side="right", patches=4):
     }
     if side == "left":
         turn = [torch.cat([torch.nonzero(m == 0)[:, 0], torch.nonzero(m)[:, 0]]) for m in joined["attention_mask"]]
-        joined = {key: torch.stack([row[order] for row, order in zip(value, turn, strict=True)]) for key, value in joined.items()}
+        joined = {
+            key: torch.stack([row[order] for row, order in zip(value, turn, strict=True)])
+            for key, value in joined.items()
+        }
     return joined
 
 
@@ -48,7 +51,11 @@ def masked_beside(side="right"):
 
 
 def answered(side="right"):
-    return {**batches.tokens(side), "pixel_values": batches.pixels(8), "labels": batches.seq2seq()["labels"].clamp(min=0)}
+    return {
+        **batches.tokens(side),
+        "pixel_values": batches.pixels(8),
+        "labels": batches.seq2seq()["labels"].clamp(min=0),
+    }
 
 
 def graded(side="right"):
@@ -61,7 +68,11 @@ def drawn(side="right"):
 
 def several_images(side="right"):
     """Idefics3 kinds: [B, images, C, H, W]."""
-    return {**_read(side, 4), "pixel_values": torch.randn(ROWS, 1, 3, 16, 16), "pixel_attention_mask": torch.ones(ROWS, 1, 16, 16, dtype=torch.long)}
+    return {
+        **_read(side, 4),
+        "pixel_values": torch.randn(ROWS, 1, 3, 16, 16),
+        "pixel_attention_mask": torch.ones(ROWS, 1, 16, 16, dtype=torch.long),
+    }
 
 
 def contrasted(side="right"):
@@ -130,7 +141,9 @@ def _two(name, text, vision, text_more=None, vision_more=None, **more):
     """A config of a text part and a vision part."""
     kind = getattr(transformers, name)
     return kind(
-        text_config=tiny(text, **(text_more or {})), vision_config=tiny(vision, **{**EYES, **(vision_more or {})}), **more
+        text_config=tiny(text, **(text_more or {})),
+        vision_config=tiny(vision, **{**EYES, **(vision_more or {})}),
+        **more,
     )
 
 
@@ -139,42 +152,92 @@ def _llava(name, **more):
 
 
 def _paligemma():
-    return _two("PaliGemmaConfig", "GemmaConfig", "SiglipVisionConfig", image_token_index=IMAGE, projection_dim=16, hidden_size=16)
+    return _two(
+        "PaliGemmaConfig",
+        "GemmaConfig",
+        "SiglipVisionConfig",
+        image_token_index=IMAGE,
+        projection_dim=16,
+        hidden_size=16,
+    )
 
 
 def _gemma3():
-    return _two("Gemma3Config", "Gemma3TextConfig", "SiglipVisionConfig", image_token_index=IMAGE, mm_tokens_per_image=4, boi_token_index=3, eoi_token_index=4)
+    return _two(
+        "Gemma3Config",
+        "Gemma3TextConfig",
+        "SiglipVisionConfig",
+        image_token_index=IMAGE,
+        mm_tokens_per_image=4,
+        boi_token_index=3,
+        eoi_token_index=4,
+    )
 
 
 def _idefics3(name):
     vision = {"image_size": 16, "patch_size": 4}
-    return _two(f"{name}Config", "LlamaConfig", f"{name}VisionConfig", None, vision, image_token_id=IMAGE, scale_factor=2)
+    return _two(
+        f"{name}Config", "LlamaConfig", f"{name}VisionConfig", None, vision, image_token_id=IMAGE, scale_factor=2
+    )
 
 
 def _idefics2():
     from transformers.models.idefics2.configuration_idefics2 import Idefics2PerceiverConfig
 
-    perceiver = Idefics2PerceiverConfig(hidden_size=16, resampler_n_latents=4, resampler_depth=1, resampler_n_heads=2, resampler_head_dim=8, num_key_value_heads=1)
+    perceiver = Idefics2PerceiverConfig(
+        hidden_size=16,
+        resampler_n_latents=4,
+        resampler_depth=1,
+        resampler_n_heads=2,
+        resampler_head_dim=8,
+        num_key_value_heads=1,
+    )
     vision = {"image_size": 16, "patch_size": 4}
-    return _two("Idefics2Config", "MistralConfig", "Idefics2VisionConfig", None, vision, perceiver_config=perceiver, image_token_id=IMAGE)
+    return _two(
+        "Idefics2Config",
+        "MistralConfig",
+        "Idefics2VisionConfig",
+        None,
+        vision,
+        perceiver_config=perceiver,
+        image_token_id=IMAGE,
+    )
 
 
 def _internvl():
     vision = {"image_size": [16, 16], "patch_size": [4, 4]}
-    return _two("InternVLConfig", "Qwen2Config", "InternVLVisionConfig", None, vision, image_token_id=IMAGE, image_seq_length=4)
+    return _two(
+        "InternVLConfig", "Qwen2Config", "InternVLVisionConfig", None, vision, image_token_id=IMAGE, image_seq_length=4
+    )
 
 
 def _qwen_vl(kind):
     text = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}}
     vision = {
         "2": {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2},
-        "2_5_": {"depth": 2, "hidden_size": 16, "out_hidden_size": 16, "num_heads": 2, "fullatt_block_indexes": [1], "window_size": 8},
-        "3": {"depth": 2, "hidden_size": 16, "out_hidden_size": 16, "num_heads": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+        "2_5_": {
+            "depth": 2,
+            "hidden_size": 16,
+            "out_hidden_size": 16,
+            "num_heads": 2,
+            "fullatt_block_indexes": [1],
+            "window_size": 8,
+        },
+        "3": {
+            "depth": 2,
+            "hidden_size": 16,
+            "out_hidden_size": 16,
+            "num_heads": 2,
+            "deepstack_visual_indexes": [0],
+            "num_position_embeddings": 16,
+        },
     }[kind]
     name = f"Qwen{kind}VL"
     return getattr(transformers, f"{name}Config")(
         text_config=tiny(f"{name}TextConfig", **text).to_dict(),
-        vision_config=tiny(f"{name}VisionConfig", patch_size=4, temporal_patch_size=2, spatial_merge_size=2, **vision).to_dict(),
+        vision_config=tiny(
+            f"{name}VisionConfig", patch_size=4, temporal_patch_size=2, spatial_merge_size=2, **vision
+        ).to_dict(),
         image_token_id=IMAGE,
         video_token_id=IMAGE - 1,
         vision_start_token_id=IMAGE - 2,
@@ -184,7 +247,15 @@ def _qwen_vl(kind):
 
 def _blip():
     text = {"encoder_hidden_size": 16, "projection_dim": 8, "sep_token_id": 3}
-    return _two("BlipConfig", "BlipTextConfig", "BlipVisionConfig", text, {"projection_dim": 8}, projection_dim=8, image_text_hidden_size=8)
+    return _two(
+        "BlipConfig",
+        "BlipTextConfig",
+        "BlipVisionConfig",
+        text,
+        {"projection_dim": 8},
+        projection_dim=8,
+        image_text_hidden_size=8,
+    )
 
 
 def _blip2():
@@ -216,13 +287,18 @@ def _florence2():
         "projection_dim": 16,
     }
     return transformers.Florence2Config(
-        text_config=tiny("BartConfig").to_dict(), vision_config=tiny("Florence2VisionConfig", **eyes).to_dict(), image_token_id=IMAGE
+        text_config=tiny("BartConfig").to_dict(),
+        vision_config=tiny("Florence2VisionConfig", **eyes).to_dict(),
+        image_token_id=IMAGE,
     )
 
 
 def florence(side="right"):
     batch = _read(side, 5)
-    return {key: batch[key] for key in ("input_ids", "attention_mask")} | {"pixel_values": batches.pixels(16), "labels": batches.seq2seq()["labels"]}
+    return {key: batch[key] for key in ("input_ids", "attention_mask")} | {
+        "pixel_values": batches.pixels(16),
+        "labels": batches.seq2seq()["labels"],
+    }
 
 
 def _vision_encoder_decoder():
@@ -240,9 +316,25 @@ def _encoder_decoder():
 
 
 def families():
-    clip = partial(_two, "CLIPConfig", "CLIPTextConfig", "CLIPVisionConfig", {"projection_dim": 8}, {"projection_dim": 8}, projection_dim=8)
+    clip = partial(
+        _two,
+        "CLIPConfig",
+        "CLIPTextConfig",
+        "CLIPVisionConfig",
+        {"projection_dim": 8},
+        {"projection_dim": 8},
+        projection_dim=8,
+    )
     layout = {"max_2d_position_embeddings": 32, "num_labels": CLASSES}
-    layout3 = {**layout, "coordinate_size": 3, "shape_size": 2, "input_size": 8, "patch_size": 4, "rel_pos_bins": 8, "rel_2d_pos_bins": 8}
+    layout3 = {
+        **layout,
+        "coordinate_size": 3,
+        "shape_size": 2,
+        "input_size": 8,
+        "patch_size": 4,
+        "rel_pos_bins": 8,
+        "rel_2d_pos_bins": 8,
+    }
     vilt = {**EYES, "num_labels": CLASSES, "max_image_length": 8}
 
     def see(model, config, batch, **more):
@@ -250,7 +342,11 @@ def families():
 
     return [
         see("LlavaForConditionalGeneration", partial(_llava, "LlavaConfig"), captioned()),
-        see("VipLlavaForConditionalGeneration", partial(_llava, "VipLlavaConfig", vision_feature_layers=[-1, -2]), captioned()),
+        see(
+            "VipLlavaForConditionalGeneration",
+            partial(_llava, "VipLlavaConfig", vision_feature_layers=[-1, -2]),
+            captioned(),
+        ),
         see("PaliGemmaForConditionalGeneration", _paligemma, typed),
         see("Gemma3ForConditionalGeneration", _gemma3, typed),
         see("Idefics2ForConditionalGeneration", _idefics2, several_images),
@@ -269,11 +365,31 @@ def families():
         Family("EncoderDecoderModel", "seq2seq", _encoder_decoder, batches.seq2seq, is_tokens=True),
         see("ViltForQuestionAnswering", partial(tiny, "ViltConfig", **vilt), graded),
         see("ViltForMaskedLM", partial(tiny, "ViltConfig", **vilt), masked_beside),
-        see("LxmertForQuestionAnswering", partial(tiny, "LxmertConfig", l_layers=1, x_layers=1, r_layers=1, visual_feat_dim=8, num_qa_labels=CLASSES), regions),
-        see("VisualBertForQuestionAnswering", partial(tiny, "VisualBertConfig", visual_embedding_dim=8, num_labels=CLASSES), seen),
+        see(
+            "LxmertForQuestionAnswering",
+            partial(
+                tiny, "LxmertConfig", l_layers=1, x_layers=1, r_layers=1, visual_feat_dim=8, num_qa_labels=CLASSES
+            ),
+            regions,
+        ),
+        see(
+            "VisualBertForQuestionAnswering",
+            partial(tiny, "VisualBertConfig", visual_embedding_dim=8, num_labels=CLASSES),
+            seen,
+        ),
         see("LayoutLMForTokenClassification", partial(tiny, "LayoutLMConfig", **layout), laid_out(batches.token)),
-        see("LayoutLMForSequenceClassification", partial(tiny, "LayoutLMConfig", **layout), laid_out(batches.sequence)),
-        see("LayoutLMv3ForTokenClassification", partial(tiny, "LayoutLMv3Config", **layout3), laid_out(batches.token, image=True)),
-        see("LiltForTokenClassification", partial(tiny, "LiltConfig", channel_shrink_ratio=2, hidden_size=24, **layout), laid_out(batches.token)),
+        see(
+            "LayoutLMForSequenceClassification", partial(tiny, "LayoutLMConfig", **layout), laid_out(batches.sequence)
+        ),
+        see(
+            "LayoutLMv3ForTokenClassification",
+            partial(tiny, "LayoutLMv3Config", **layout3),
+            laid_out(batches.token, image=True),
+        ),
+        see(
+            "LiltForTokenClassification",
+            partial(tiny, "LiltConfig", channel_shrink_ratio=2, hidden_size=24, **layout),
+            laid_out(batches.token),
+        ),
         see("CLIPModel", clip, contrasted),
     ]

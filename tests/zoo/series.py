@@ -69,8 +69,20 @@ def freely(side="right"):
 
 
 def families():
-    patch = {"num_input_channels": CHANNELS, "context_length": TIME, "patch_length": 4, "patch_stride": 4, "ffn_dim": 16}
-    mixer = {"num_input_channels": CHANNELS, "context_length": TIME, "patch_length": 4, "patch_stride": 4, "d_model": 8}
+    patch = {
+        "num_input_channels": CHANNELS,
+        "context_length": TIME,
+        "patch_length": 4,
+        "patch_stride": 4,
+        "ffn_dim": 16,
+    }
+    mixer = {
+        "num_input_channels": CHANNELS,
+        "context_length": TIME,
+        "patch_length": 4,
+        "patch_stride": 4,
+        "d_model": 8,
+    }
     lags = {"prediction_length": 4, "context_length": TIME, "lags_sequence": [1, 2], "num_time_features": 1}
     probabilistic = {"loss": "nll", "distribution_output": "student_t"}
     free = {"patch_length": 4, "context_length": 16, "horizon_length": 8}

@@ -239,9 +239,7 @@ def of_table(head, table, batch, common):
 def one(name, head, batch, variant="", untrainable="", in_training=False, **changes):
     """A family of tokens; `changes` are what its config needs beside tiny sizes."""
     config = partial(tiny, getattr(transformers, name).config_class, **changes)
-    return Family(
-        name, head, config, batch, variant, is_tokens=True, untrainable=untrainable, in_training=in_training
-    )
+    return Family(name, head, config, batch, variant, is_tokens=True, untrainable=untrainable, in_training=in_training)
 
 
 def ended(side="right"):
@@ -285,7 +283,9 @@ def families():
     bert, long = "BertForSequenceClassification", dict(SHORT_ATTENTION)
     only_in_training = "the forward pass asserts training mode (random chunks)"
     return found + [
-        one(bert, "sequence", batches.multi_label, "multi_label", problem_type="multi_label_classification", **classes),
+        one(
+            bert, "sequence", batches.multi_label, "multi_label", problem_type="multi_label_classification", **classes
+        ),
         one(bert, "sequence", batches.regression, "regression", num_labels=1),
         one("LlamaForSequenceClassification", "sequence", batches.regression, "regression", num_labels=1),
         one("BartForSequenceClassification", "sequence", ended, **classes),
@@ -300,7 +300,16 @@ def families():
         one("BertForPreTraining", "pretraining", sentences("next_sentence_label")),
         one("AlbertForPreTraining", "pretraining", sentences("sentence_order_label")),
         one("MegatronBertForPreTraining", "pretraining", sentences("next_sentence_label")),
-        one("MobileBertForPreTraining", "pretraining", sentences("next_sentence_label"), **MASKED["MobileBertForMaskedLM"]),
+        one(
+            "MobileBertForPreTraining",
+            "pretraining",
+            sentences("next_sentence_label"),
+            **MASKED["MobileBertForMaskedLM"],
+        ),
         one("BigBirdForPreTraining", "pretraining", sentences("next_sentence_label"), attention_type="original_full"),
-        one("BertForNextSentencePrediction", "sequence", lambda side="right": {**batches.tokens(side), "labels": torch.tensor([0, 1, 1, 0])}),
+        one(
+            "BertForNextSentencePrediction",
+            "sequence",
+            lambda side="right": {**batches.tokens(side), "labels": torch.tensor([0, 1, 1, 0])},
+        ),
     ]

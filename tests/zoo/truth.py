@@ -46,16 +46,20 @@ def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1) -> Tr
     """Autograd of each row by itself, as `copies` equal rows."""
     gradients, losses = [], []
     for row in range(ROWS):
-        fresh = copy.deepcopy(model).train(family.in_training)  # some models keep tables of what they have met
+        alone_model = copy.deepcopy(model) if family.remembers else model
+        alone_model.train(family.in_training).zero_grad()
         alone = cut(family, batch, row)
         if copies > 1:
             alone = {key: value.repeat_interleave(copies, 0) for key, value in alone.items()}
         torch.manual_seed(SEED)
-        outputs = fresh(**alone)
+        outputs = alone_model(**alone)
         loss = (outputs[0] if isinstance(outputs, tuple) else outputs.loss).sum()
         loss.backward()
         gradients.append(
-            {n: torch.zeros_like(p) if p.grad is None else p.grad.detach() for n, p in fresh.named_parameters()}
+            {
+                name: torch.zeros_like(each) if each.grad is None else each.grad
+                for name, each in alone_model.named_parameters()
+            }
         )
         losses.append(loss.detach().double())
     return Truth(gradients, torch.stack(losses))

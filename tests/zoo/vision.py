@@ -11,7 +11,15 @@ from .family import Family, tiny
 
 PATCHES = {"image_size": 8, "patch_size": 4}
 FOUR = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
-SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "num_layers": 4, "window_size": 2}
+SWIN = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 8,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 2, 2],
+    "num_layers": 4,
+    "window_size": 2,
+}
 PYRAMID = {**FOUR, "num_attention_heads": [1, 1, 2, 2]}
 
 # Model class: (size of the images, what the config needs).
@@ -23,7 +31,10 @@ IMAGE = {
     "ConvNextForImageClassification": (32, FOUR),
     "ConvNextV2ForImageClassification": (32, FOUR),
     "ResNetForImageClassification": (32, {**FOUR, "embedding_size": 8}),
-    "BeitForImageClassification": (8, {**PATCHES, "use_relative_position_bias": True, "use_absolute_position_embeddings": True}),
+    "BeitForImageClassification": (
+        8,
+        {**PATCHES, "use_relative_position_bias": True, "use_absolute_position_embeddings": True},
+    ),
     "Data2VecVisionForImageClassification": (8, {**PATCHES, "use_shared_relative_position_bias": True}),
     "Dinov2ForImageClassification": (8, PATCHES),
     "Dinov2WithRegistersForImageClassification": (8, PATCHES),
@@ -47,13 +58,25 @@ IMAGE = {
     ),
     "LevitForImageClassification": (
         32,
-        {"image_size": 32, "patch_size": 16, "hidden_sizes": [16, 16, 16], "num_attention_heads": [1, 2, 2], "depths": [1, 1, 1], "key_dim": [4, 4, 4]},
+        {
+            "image_size": 32,
+            "patch_size": 16,
+            "hidden_sizes": [16, 16, 16],
+            "num_attention_heads": [1, 2, 2],
+            "depths": [1, 1, 1],
+            "key_dim": [4, 4, 4],
+        },
     ),
     "BitForImageClassification": (32, {**FOUR, "embedding_size": 8, "num_groups": 2}),
     "SegformerForImageClassification": (32, PYRAMID),
     "MobileViTForImageClassification": (
         32,
-        {"image_size": 32, "hidden_sizes": [8, 8, 8], "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 8], "num_attention_heads": 2},
+        {
+            "image_size": 32,
+            "hidden_sizes": [8, 8, 8],
+            "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 8],
+            "num_attention_heads": 2,
+        },
     ),
     "MobileViTV2ForImageClassification": (64, {"image_size": 64, "width_multiplier": 0.25}),
     "PoolFormerForImageClassification": (32, FOUR),
@@ -61,10 +84,21 @@ IMAGE = {
     "PvtV2ForImageClassification": (32, {**PYRAMID, "image_size": 32}),
     "RegNetForImageClassification": (32, {**FOUR, "embedding_size": 8, "groups_width": 8}),
     "CvtForImageClassification": (32, {"embed_dim": [8, 8, 16], "num_heads": [1, 1, 2], "depth": [1, 2, 3]}),
-    "SwiftFormerForImageClassification": (32, {"image_size": 32, "embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}),
+    "SwiftFormerForImageClassification": (
+        32,
+        {"image_size": 32, "embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1]},
+    ),
     "HieraForImageClassification": (
         32,
-        {"image_size": [32, 32], "embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 2], "num_query_pool": 2, "masked_unit_size": [4, 4], "masked_unit_attention": [True, False, False]},
+        {
+            "image_size": [32, 32],
+            "embed_dim": 8,
+            "depths": [1, 1, 1],
+            "num_heads": [1, 1, 2],
+            "num_query_pool": 2,
+            "masked_unit_size": [4, 4],
+            "masked_unit_attention": [True, False, False],
+        },
     ),
     "FocalNetForImageClassification": (32, {"image_size": 32, "embed_dim": 8, **FOUR}),
     "HGNetV2ForImageClassification": (
@@ -127,7 +161,9 @@ def image_families():
             batch = _clusters
         if name == "Siglip2ForImageClassification":
             batch = _flat_patches
-        found.append(Family(name, "image", partial(_image_config, name, changes), batch, has_twins=name.startswith("Cvt")))
+        config = partial(_image_config, name, changes)
+        odd = {"has_twins": name.startswith("Cvt"), "remembers": name.startswith("Levit")}
+        found.append(Family(name, "image", config, batch, **odd))
     return found
 
 
@@ -148,8 +184,16 @@ def _flat_patches(side="right"):
 
 
 def segmentation_families():
-    upernet = partial(_config, "UperNetForSemanticSegmentation", hidden_size=16, auxiliary_channels=8, num_labels=CLASSES)
-    beit = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], "num_labels": CLASSES}
+    upernet = partial(
+        _config, "UperNetForSemanticSegmentation", hidden_size=16, auxiliary_channels=8, num_labels=CLASSES
+    )
+    beit = {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_hidden_layers": 4,
+        "out_indices": [1, 2, 3, 4],
+        "num_labels": CLASSES,
+    }
     dpt = {
         "image_size": 32,
         "patch_size": 8,
@@ -167,7 +211,9 @@ def segmentation_families():
         "BeitForSemanticSegmentation": partial(_config, "BeitForSemanticSegmentation", **beit),
         "Data2VecVisionForSemanticSegmentation": partial(_config, "Data2VecVisionForSemanticSegmentation", **beit),
         "DPTForSemanticSegmentation": partial(_config, "DPTForSemanticSegmentation", **dpt),
-        "MobileViTForSemanticSegmentation": partial(_config, "MobileViTForSemanticSegmentation", **mobile, num_labels=CLASSES),
+        "MobileViTForSemanticSegmentation": partial(
+            _config, "MobileViTForSemanticSegmentation", **mobile, num_labels=CLASSES
+        ),
         "MobileNetV2ForSemanticSegmentation": partial(
             _config, "MobileNetV2ForSemanticSegmentation", depth_multiplier=0.25, num_labels=CLASSES
         ),
@@ -178,7 +224,11 @@ def segmentation_families():
     def maskformer():
         decoder = tiny("DetrConfig", **DETR, num_labels=CLASSES)
         return transformers.MaskFormerConfig(
-            backbone_config=_swin(), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, num_labels=CLASSES
+            backbone_config=_swin(),
+            decoder_config=decoder,
+            fpn_feature_size=32,
+            mask_feature_size=32,
+            num_labels=CLASSES,
         )
 
     def mask2former():
@@ -198,7 +248,16 @@ def segmentation_families():
         )
 
     def eomt():
-        return tiny("EomtConfig", image_size=32, patch_size=8, num_queries=5, num_blocks=1, num_upscale_blocks=1, train_num_points=16, num_labels=CLASSES)
+        return tiny(
+            "EomtConfig",
+            image_size=32,
+            patch_size=8,
+            num_queries=5,
+            num_blocks=1,
+            num_upscale_blocks=1,
+            train_num_points=16,
+            num_labels=CLASSES,
+        )
 
     return found + [
         Family("MaskFormerForInstanceSegmentation", "segmentation", maskformer, batches.instances(32)),
@@ -210,14 +269,31 @@ def segmentation_families():
 def detection_families():
     labels = {"num_labels": CLASSES}
     detectors = {
-        "YolosForObjectDetection": lambda: tiny("YolosConfig", image_size=[32, 32], patch_size=8, num_detection_tokens=5, **labels),
-        "DetrForObjectDetection": lambda: tiny("DetrConfig", backbone_config=_resnet(), **DETR, **labels),
-        "ConditionalDetrForObjectDetection": lambda: tiny("ConditionalDetrConfig", backbone_config=_resnet(), **DETR, **labels),
-        "DeformableDetrForObjectDetection": lambda: tiny(
-            "DeformableDetrConfig", backbone_config=_resnet(), num_feature_levels=4, disable_custom_kernels=True, **{**DETR, "d_model": 32, "decoder_layers": 2}, **labels
+        "YolosForObjectDetection": lambda: tiny(
+            "YolosConfig", image_size=[32, 32], patch_size=8, num_detection_tokens=5, **labels
         ),
-        "DabDetrForObjectDetection": lambda: tiny("DabDetrConfig", backbone_config=_resnet(), hidden_size=16, **{k: v for k, v in DETR.items() if k != "d_model"}, **labels),
-        "TableTransformerForObjectDetection": lambda: tiny("TableTransformerConfig", backbone_config=_resnet(), **DETR, **labels),
+        "DetrForObjectDetection": lambda: tiny("DetrConfig", backbone_config=_resnet(), **DETR, **labels),
+        "ConditionalDetrForObjectDetection": lambda: tiny(
+            "ConditionalDetrConfig", backbone_config=_resnet(), **DETR, **labels
+        ),
+        "DeformableDetrForObjectDetection": lambda: tiny(
+            "DeformableDetrConfig",
+            backbone_config=_resnet(),
+            num_feature_levels=4,
+            disable_custom_kernels=True,
+            **{**DETR, "d_model": 32, "decoder_layers": 2},
+            **labels,
+        ),
+        "DabDetrForObjectDetection": lambda: tiny(
+            "DabDetrConfig",
+            backbone_config=_resnet(),
+            hidden_size=16,
+            **{k: v for k, v in DETR.items() if k != "d_model"},
+            **labels,
+        ),
+        "TableTransformerForObjectDetection": lambda: tiny(
+            "TableTransformerConfig", backbone_config=_resnet(), **DETR, **labels
+        ),
         "RTDetrForObjectDetection": lambda: tiny(
             "RTDetrConfig",
             backbone_config=tiny("RTDetrResNetConfig", **FOUR, embedding_size=8, out_features=STAGES[1:]),
@@ -234,9 +310,19 @@ def detection_families():
             **labels,
         ),
     }
-    found = [Family(name, "detection", config, batches.detection(64 if "Deformable" in name else 32)) for name, config in detectors.items()]
+    found = [
+        Family(name, "detection", config, batches.detection(64 if "Deformable" in name else 32))
+        for name, config in detectors.items()
+    ]
     masks = batches.detection(32, masks=lambda count: (torch.rand(count, 32, 32) > 0.5).float())
-    panoptic = lambda: tiny("DetrConfig", backbone_config=_resnet(), **{**DETR, "d_model": 32}, encoder_attention_heads=8, decoder_attention_heads=8, **labels)  # noqa: E731
+    panoptic = lambda: tiny(
+        "DetrConfig",
+        backbone_config=_resnet(),
+        **{**DETR, "d_model": 32},
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        **labels,
+    )  # noqa: E731
     return [*found, Family("DetrForSegmentation", "segmentation", panoptic, masks)]
 
 
@@ -244,7 +330,14 @@ def depth_families():
     def depth(side="right"):
         return {"pixel_values": batches.pixels(32), "labels": torch.rand(ROWS, 32, 32) + 0.1}
 
-    return [Family("GLPNForDepthEstimation", "depth", partial(_config, "GLPNForDepthEstimation", **PYRAMID, decoder_hidden_size=8), depth)]
+    return [
+        Family(
+            "GLPNForDepthEstimation",
+            "depth",
+            partial(_config, "GLPNForDepthEstimation", **PYRAMID, decoder_hidden_size=8),
+            depth,
+        )
+    ]
 
 
 def pretraining_families():
@@ -285,9 +378,24 @@ def pretraining_families():
     )
     return [
         Family("ViTMAEForPreTraining", "pretraining", mae, reconstruct),
-        Family("ViTForMaskedImageModeling", "pretraining", partial(_config, "ViTForMaskedImageModeling", **PATCHES, encoder_stride=4), masked_patches(8, 4)),
-        Family("SwinForMaskedImageModeling", "pretraining", partial(_config, "SwinForMaskedImageModeling", **SWIN, encoder_stride=16), masked_patches(32, 256)),
-        Family("DeiTForMaskedImageModeling", "pretraining", partial(_config, "DeiTForMaskedImageModeling", **PATCHES, encoder_stride=4), masked_patches(8, 4)),
+        Family(
+            "ViTForMaskedImageModeling",
+            "pretraining",
+            partial(_config, "ViTForMaskedImageModeling", **PATCHES, encoder_stride=4),
+            masked_patches(8, 4),
+        ),
+        Family(
+            "SwinForMaskedImageModeling",
+            "pretraining",
+            partial(_config, "SwinForMaskedImageModeling", **SWIN, encoder_stride=16),
+            masked_patches(32, 256),
+        ),
+        Family(
+            "DeiTForMaskedImageModeling",
+            "pretraining",
+            partial(_config, "DeiTForMaskedImageModeling", **PATCHES, encoder_stride=4),
+            masked_patches(8, 4),
+        ),
         Family(
             "BeitForMaskedImageModeling",
             "pretraining",
@@ -298,12 +406,47 @@ def pretraining_families():
         Family(
             "VideoMAEForPreTraining",
             "pretraining",
-            partial(_config, "VideoMAEForPreTraining", **PATCHES, num_frames=2, tubelet_size=1, decoder_num_attention_heads=2, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_intermediate_size=16, norm_pix_loss=False),
+            partial(
+                _config,
+                "VideoMAEForPreTraining",
+                **PATCHES,
+                num_frames=2,
+                tubelet_size=1,
+                decoder_num_attention_heads=2,
+                decoder_hidden_size=16,
+                decoder_num_hidden_layers=1,
+                decoder_intermediate_size=16,
+                norm_pix_loss=False,
+            ),
             _video_mask,
         ),
-        Family("VideoMAEForVideoClassification", "image", partial(_config, "VideoMAEForVideoClassification", **PATCHES, num_frames=2, tubelet_size=1, num_labels=CLASSES), _video),
-        Family("TimesformerForVideoClassification", "image", partial(_config, "TimesformerForVideoClassification", **PATCHES, num_frames=2, num_labels=CLASSES), _video),
-        Family("VivitForVideoClassification", "image", partial(_config, "VivitForVideoClassification", image_size=8, num_frames=2, tubelet_size=[1, 4, 4], num_labels=CLASSES), _video),
+        Family(
+            "VideoMAEForVideoClassification",
+            "image",
+            partial(
+                _config, "VideoMAEForVideoClassification", **PATCHES, num_frames=2, tubelet_size=1, num_labels=CLASSES
+            ),
+            _video,
+        ),
+        Family(
+            "TimesformerForVideoClassification",
+            "image",
+            partial(_config, "TimesformerForVideoClassification", **PATCHES, num_frames=2, num_labels=CLASSES),
+            _video,
+        ),
+        Family(
+            "VivitForVideoClassification",
+            "image",
+            partial(
+                _config,
+                "VivitForVideoClassification",
+                image_size=8,
+                num_frames=2,
+                tubelet_size=[1, 4, 4],
+                num_labels=CLASSES,
+            ),
+            _video,
+        ),
     ]
 
 
@@ -318,4 +461,10 @@ def _video_mask(side="right"):
 
 
 def families():
-    return [*image_families(), *segmentation_families(), *detection_families(), *depth_families(), *pretraining_families()]
+    return [
+        *image_families(),
+        *segmentation_families(),
+        *detection_families(),
+        *depth_families(),
+        *pretraining_families(),
+    ]
