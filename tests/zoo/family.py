@@ -133,6 +133,11 @@ def tiny(config_class: type | str, **changes: Any) -> Any:
     return config_class(**sizes, **changes)
 
 
+def config_of(model: str, **changes: Any) -> Any:
+    """The tiny config of a model class."""
+    return tiny(getattr(transformers, model).config_class, **changes)
+
+
 def build(family: Family, setting: Setting, quiet: bool = False) -> nn.Module:
     """The family's model in eval mode, with weights far from their start: no norm is one, no bias is zero."""
     torch.manual_seed(0)
