@@ -127,7 +127,7 @@ def select(
     aims = load_targets(target, target_shares, inputs)
     if push_to_hub is not None and state.is_main_process:
         check_push(push_to_hub, describe_origin(rows), overwrite=overwrite)
-    loaded = inputs.load_model(rows, state.device, console)
+    loaded = inputs.load_model(rows, state.device, config.seed, console)
     inputs.warm_up(loaded, rows, config, console)
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
     place = output.absolute()
@@ -138,7 +138,7 @@ def select(
     about |= {"cache_dir": cache_dir, "checkpoint_dir": unfinished}
     selection: Selection | StreamSelection
     if isinstance(rows, Dataset):
-        models = [*inputs.load_earlier(checkpoints, rows, state.device), loaded.model]
+        models = [*inputs.load_earlier(checkpoints, rows, state.device, config.seed), loaded.model]
         selection = select_over(models, rows, **aims, **about)
     else:
         selection = SageSelector(loaded.model, **about).select(rows)
@@ -202,7 +202,7 @@ def suspects(
     console = Console(stderr=True, quiet=not state.is_main_process)
     rows = load_rows(inputs.dataset, inputs.split, inputs.dataset_name, False, inputs.revision)
     assert isinstance(rows, Dataset)
-    loaded = inputs.load_model(rows, state.device, console)
+    loaded = inputs.load_model(rows, state.device, config.seed, console)
     inputs.warm_up(loaded, rows, config, console)
     found = find_suspects(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     if state.is_main_process:

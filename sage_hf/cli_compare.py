@@ -9,23 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from datasets.fingerprint import Hasher
 from rich.console import Console
-from torch import nn
 from typer.core import TyperCommand
 
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
-from .files import whole_file
 from .options import INPUT, Inputs, friendly, plain, with_options
-from .processes import Processes, launched
-from .rng import isolated_rng
+from .processes import launched
 from .strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .loading import Loaded
 
 _TRAINING = "Every training"
 _COMPARED = "What is compared"
@@ -136,14 +131,13 @@ def compare(
     state = launched()
     console = Console(stderr=True, quiet=not state.is_main_process)
     train, test = _load_both(inputs, test_split, test_size, config.seed)
-    with isolated_rng(config.seed):  # a head that the checkpoint lacks is the same in every run
-        loaded = inputs.load_model(train, state.device, console)
-    _warm_up_once(inputs, loaded, train, config, output, console)
+    loaded = inputs.load_model(train, state.device, config.seed, console)
+    inputs.warm_up(loaded, train, config, console)
     comparison = run(
         loaded.model,
         train,
         test,
-        build_model=lambda seed: _load_again(inputs, train, str(next(loaded.model.parameters()).device)),
+        build_model=lambda seed: inputs.load_again(train, str(next(loaded.model.parameters()).device), seed).model,
         fractions=shares,
         strategies=[part for part in strategies.split(",") if part],
         seeds=seeds,
@@ -190,39 +184,6 @@ def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, 
         raise DatasetError("One row cannot be parted", where="--test-size", fix="Give more rows, or a --test-split.")
     parts = rows.train_test_split(test_size=test_size, seed=seed)
     return parts["train"], parts["test"]
-
-
-def _warm_up_once(
-    inputs: Inputs, loaded: Loaded, rows: Dataset, config: SageConfig, output: Path, console: Console
-) -> None:
-    """The warm-up, or its end as a run before left it: on a GPU, another would end with other weights and scores."""
-    from safetensors.torch import load_model, save_model
-
-    from .fingerprint import dataset_digest, model_fingerprint
-
-    if not inputs.warms_up:
-        inputs.warm_up(loaded, rows, config, console)  # has a word on new heads
-        return
-    about = (inputs.warmup_steps, inputs.warmup_fraction, inputs.warmup_learning_rate, config.to_dict())
-    key = Hasher.hash((about, model_fingerprint(loaded.model), dataset_digest(rows), launched().num_processes))
-    path = output / f".warmed-up-{key}.safetensors"
-    everyone = Processes(nn.Identity())
-    if everyone.most(int(path.exists())):
-        load_model(loaded.model, path, device=str(next(loaded.model.parameters()).device))
-        console.print("Warm-up: as a run before left it.")
-        return
-    inputs.warm_up(loaded, rows, config, console)
-    if launched().is_main_process:
-        with whole_file(path, "Choose a folder that can be written to.") as part:
-            save_model(loaded.model, str(part))
-    everyone.wait()
-
-
-def _load_again(inputs: Inputs, rows: Dataset, device: str) -> nn.Module:
-    """The checkpoint as it was, without the warm-up; a head that it lacks is drawn by the seed that is set."""
-    from .loading import load_model
-
-    return load_model(inputs.model, rows, inputs.task, device, inputs.dtype, inputs.model_revision).model
 
 
 def _number(text: str) -> float:

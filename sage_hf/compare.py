@@ -10,7 +10,6 @@ A finished training is never made twice: what a killed run leaves in its folder 
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import shutil
@@ -38,7 +37,7 @@ from .data import check_dataset
 from .encoding import Collator
 from .errors import BudgetError, ConfigError, DatasetError, LabelError
 from .files import whole_file
-from .fingerprint import dataset_digest, model_fingerprint
+from .fingerprint import dataset_digest, model_fingerprint, settled
 from .gathering import shared_choice
 from .gradients.state import unwrap
 from .metrics import Accuracy, Metric, is_lower_better
@@ -289,12 +288,8 @@ def _print_of(thing: Any) -> str | None:
     """Tells a tokenizer, processor or collator from another; only by its type where it cannot be pickled."""
     if thing is None:
         return None
-    if hasattr(thing, "backend_tokenizer"):  # what it was called with last stays in it
-        thing = copy.deepcopy(thing)
-        thing.backend_tokenizer.no_padding()
-        thing.backend_tokenizer.no_truncation()
     try:
-        return Hasher.hash(thing)
+        return Hasher.hash(settled(thing))
     except Exception:  # whatever a pickle of something unknown raises
         return f"{type(thing).__module__}.{type(thing).__qualname__}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
@@ -31,4 +31,5 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{error}", where=str(path), fix=fix) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the parent may be no folder
+            part.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ was made, and differs for the same rows after another way to them; its digest te
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,4 +66,16 @@ def run_fingerprint(
     """
     versions = (torch.__version__, transformers.__version__, device.type)
     identity = (model_fingerprint(model), dataset._fingerprint, dataset_digest(dataset))
-    return Hasher.hash((versions, dict(settings), identity, outside))
+    return Hasher.hash((versions, dict(settings), identity, [settled(thing) for thing in outside]))
+
+
+def settled(thing: Any) -> Any:
+    """A tokenizer, or a processor that has one, without what it was called with last, which stays in it."""
+    tokenizer = getattr(thing, "tokenizer", thing)
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        return thing
+    thing = copy.deepcopy(thing)
+    backend = getattr(thing, "tokenizer", thing).backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return thing

@@ -26,6 +26,7 @@ from transformers import (
 
 from .encoding import LABEL_COLUMNS
 from .errors import ConfigError, DatasetError, SageError
+from .rng import isolated_rng
 from .stream import first_row
 
 _FILE_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -131,8 +132,12 @@ def load_model(
     device: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    seed: int = 0,
 ) -> Loaded:
     """A model with the head that the task needs, and its processor.
+
+    Weights that the checkpoint lacks, such as those of a new head, are drawn from the seed: the same in every process
+    and every run. The random states are as before.
 
     Args:
         path: Folder or Hub id of a checkpoint.
@@ -141,6 +146,7 @@ def load_model(
         device: As torch names it.
         dtype: As torch names it, or "auto" for the checkpoint's.
         revision: A branch, tag or commit of a checkpoint on the Hub.
+        seed: Of weights that the checkpoint lacks.
 
     Raises:
         ConfigError: The model cannot be loaded, or no task is known.
@@ -165,7 +171,8 @@ def load_model(
             head = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
             head["num_labels"] = len(names)
         given = {"dtype": dtype, **pinned, **head}
-        model, info = TASKS[task].from_pretrained(path, output_loading_info=True, **given)
+        with isolated_rng(seed):
+            model, info = TASKS[task].from_pretrained(path, output_loading_info=True, **given)
     except SageError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -104,28 +104,35 @@ class Inputs:
                 "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
             )
 
-    def load_model(self, rows: Any, device: torch.device, console: Console) -> Loaded:
+    def load_model(self, rows: Any, device: torch.device, seed: int, console: Console) -> Loaded:
         """The model, and what encodes the rows.
 
         Args:
             rows: The dataset or stream.
             device: Where the model goes, if the user named no other.
+            seed: Of weights that the checkpoint lacks.
             console: Is told.
         """
-        from .loading import load_model
-
-        loaded = load_model(self.model, rows, self.task, self.device or str(device), self.dtype, self.model_revision)
+        loaded = self.load_again(rows, self.device or str(device), seed)
         count = f"{len(rows):,} rows" if hasattr(rows, "__len__") else "A stream"
         console.print(f"{count} of {plain(self.dataset)}, {type(loaded.model).__name__} for {loaded.task}.")
         return loaded
 
-    def load_earlier(self, checkpoints: str | None, rows: Any, device: torch.device) -> list[Callable[[], nn.Module]]:
+    def load_again(self, rows: Any, device: str, seed: int) -> Loaded:
+        """The same on a device, without a word."""
+        from .loading import load_model
+
+        return load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
+
+    def load_earlier(
+        self, checkpoints: str | None, rows: Any, device: torch.device, seed: int
+    ) -> list[Callable[[], nn.Module]]:
         """What loads each of several checkpoints, named with commas, when its turn comes."""
         from .loading import load_model
 
-        place = self.device or str(device)
+        about: dict[str, Any] = {"task": self.task, "device": self.device or str(device), "dtype": self.dtype}
         return [
-            functools.partial(lambda path: load_model(path, rows, self.task, place, self.dtype).model, path)
+            functools.partial(lambda path: load_model(path, rows, **about, seed=seed).model, path)
             for path in (checkpoints or "").split(",")
             if path
         ]
@@ -139,7 +146,7 @@ class Inputs:
             config: The settings.
             console: Is told.
         """
-        from .warmup import warm_up
+        from .warmup import WARM_UPS, warm_up
 
         if self.warms_up:
             done = warm_up(
@@ -150,8 +157,12 @@ class Inputs:
                 learning_rate=self.warmup_learning_rate,
                 processing_class=loaded.processing_class,
                 config=config,
+                cache_dir=WARM_UPS,
             )
-            console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}.")
+            kept = ", as an earlier run left it" if done.is_kept else ""
+            console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}{kept}.")
+            if done.file is not None and not done.is_kept:
+                console.print(f"Kept for the next run: {plain(str(done.file))}.")
         elif loaded.new_weights:
             console.print(
                 f"[bold yellow]The checkpoint lacks {len(loaded.new_weights)} weights[/] "

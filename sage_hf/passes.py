@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate.utils import tqdm
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from .data import Batches, RowSource
@@ -241,7 +242,9 @@ class GradientPasses:
             try:
                 self.taken += 1
                 return self.take(batch)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
+                    raise
                 if size == 1 or self.processes.together:
                     raise GradientError(
                         f"The device's memory is not enough for the gradients of {size} rows"

@@ -92,6 +92,17 @@ class Processes:
         text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
         return json.loads(self.array_from_main(text.copy()).tobytes())
 
+    def tensors_from_main(self, tensors: Sequence[Tensor]) -> None:
+        """Gives tensors, in place, the main process's values, to the bit; every process must have the same of them."""
+        if self.count == 1:
+            return
+        with torch.no_grad():
+            for tensor in (each for each in tensors if each.numel()):
+                sent = tensor.detach().to(self._device, copy=True).contiguous()
+                dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
+                if self.rank != 0:
+                    tensor.copy_(sent)
+
     def most(self, number: int) -> int:
         """The largest of the processes' numbers."""
         if self.count == 1:

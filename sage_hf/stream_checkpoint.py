@@ -25,7 +25,7 @@ from .config import GRADIENT_SETTINGS, SageConfig
 from .encoding import Row
 from .errors import OutputError
 from .files import whole_file
-from .fingerprint import model_fingerprint
+from .fingerprint import model_fingerprint, settled
 from .gradients import GradientCollector
 from .shards import MergeTree, Partial
 
@@ -50,7 +50,9 @@ def find_stream_checkpoint(
         return None
     settings = {name: getattr(config, name) for name in (*GRADIENT_SETTINGS, "sketch_size", "group_by")}
     versions = (FORMAT_VERSION, torch.__version__, transformers.__version__, collector.device.type)
-    return root / Hasher.hash((versions, settings, model_fingerprint(collector.model), first, list(outside)))
+    return root / Hasher.hash(
+        (versions, settings, model_fingerprint(collector.model), first, [settled(thing) for thing in outside])
+    )
 
 
 class StreamCheckpoint:

@@ -80,8 +80,11 @@ class Timeline:
         return max(each.first_step for each in self.segments[: number + 1] if each.selects)
 
     def locate(self, global_step: int) -> tuple[int, int]:
-        """(segment, optimizer steps done in it) after so many optimizer steps; past the last one at the end."""
-        for segment in self.segments if global_step < self.max_steps else ():
+        """(segment, optimizer steps done in it) after so many optimizer steps; past the last one at its end.
+
+        After a training that ended inside a segment, this is that segment: Trainer goes into it again.
+        """
+        for segment in self.segments:
             if global_step < segment.first_step + segment.steps:
                 return segment.number, global_step - segment.first_step
         return len(self.segments), 0
@@ -103,7 +106,8 @@ def plan(
     Args:
         everything: A pass over all rows.
         subset: A pass over the subset.
-        warmup_epochs: Epochs over all rows; a fraction of one is rounded up to whole optimizer steps.
+        warmup_epochs: Epochs over all rows; a fraction of one is rounded up to whole optimizer steps. Where the subset
+            is all rows, it ends with an epoch, so that the order of the rows is that of a training without selection.
         refresh_epochs: Passes over a subset before the next is chosen; 0 chooses once.
         epochs: Epochs in all, warm-up included; a fraction is rounded up to whole optimizer steps.
         max_steps: Optimizer steps in all; overrides `epochs` when positive.
@@ -113,6 +117,10 @@ def plan(
     Raises:
         ConfigError: The warm-up leaves no step for the subset.
     """
+    if subset.rows == everything.rows:
+        most = max_steps if max_steps > 0 else _steps(epochs * everything.updates)
+        is_room = math.ceil(warmup_epochs) * everything.updates < most
+        warmup_epochs = math.ceil(warmup_epochs) if is_room else math.floor(warmup_epochs)
     whole = math.floor(warmup_epochs)
     part = _steps((warmup_epochs - whole) * everything.updates)
     segments = [

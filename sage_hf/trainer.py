@@ -10,16 +10,17 @@ into the checkpoint (`_save_checkpoint`).
 from __future__ import annotations
 
 import logging
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .budget import resolve_budget
@@ -28,7 +29,7 @@ from .errors import ConfigError, GradientError
 from .gradients.loss import LossFunction
 from .gradients.state import unwrap
 from .hub_checks import check_push
-from .model_card import add_selection, describe_training
+from .pacer import Pacer
 from .provenance import describe_origin
 from .rng import default_seed
 from .selection import Selection
@@ -36,11 +37,12 @@ from .timeline import PassSize, Segment, Timeline, plan
 from .training_args import SageArguments
 from .training_data import TrainingSelector, check_trainable
 from .training_loss import from_compute_loss_func, smoothed
+from .training_publishing import PublishesSelection
 
 logger = logging.getLogger(__name__)
 
 
-class SageMixin:
+class SageMixin(PublishesSelection):
     """Selection inside a training; goes in front of `Trainer` or any subclass of it.
 
     The first `sage_warmup_epochs` go over all rows. Then the rows are scored by the model as trained so far, the best
@@ -73,14 +75,14 @@ class SageMixin:
     train_dataset: Any
     compute_loss_func: Any
     label_smoother: Any
+    _train_batch_size: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.selections: list[Selection] = []
         self._timeline: Timeline | None = None
         self._selected_for: int | None = None
         self._loader: DataLoader | None = None
-        self._pacer = _Pacer()
-        self._dataset_repo: str | None = None
+        self._pacer = Pacer()
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, SageArguments):
             logger.warning(
@@ -89,7 +91,6 @@ class SageMixin:
             )
         if self._is_on:
             self._check_settings()
-            self.callback_handler.callbacks.insert(0, self._pacer)
 
     @property
     def selection(self) -> Selection | None:
@@ -119,8 +120,11 @@ class SageMixin:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
         values = super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
         self._timeline = self._pacer.segment = None
+        # Settings may be others than when the Trainer was made: set since, or by a search for hyperparameters.
+        self._pacer.join(self.callback_handler, self._is_on)
         if not self._is_on:
             return values
+        self.args.check_sage()
         self._check_settings()
         self._selector(dataloader).check(self.train_dataset)
         _, updates, examples, _, step_rows, batches, _ = values
@@ -177,7 +181,7 @@ class SageMixin:
             segment = self._pacer.segment = self._timeline.segments[epoch]
             if not segment.is_warmup:
                 if segment.selects and self._selected_for != epoch:
-                    self._select(train_dataloader)
+                    self._select_or_keep(train_dataloader)
                 if self._loader is None:
                     self._loader = self._subset_loader()
                 loader = self._loader
@@ -217,51 +221,55 @@ class SageMixin:
         if self._is_on and not is_sharded:
             load_renamed(self.model, Path(checkpoint))
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer's model card, and how the rows were chosen, with a picture; arguments as Trainer's."""
-        super().create_model_card(*args, **kwargs)  # type: ignore[misc]
-        if self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
-            training = describe_training(self, kwargs, self._dataset_repo)
-            add_selection(Path(self.args.output_dir), self.selection, self.train_dataset, training)
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """Pushes the kept rows to `sage_hub_dataset_id`, then the model with a link to them; arguments as Trainer's.
+    # ---------------------------------------------------------------- selection
+    def _select_or_keep(self, dataloader: DataLoader) -> None:
+        """Chooses a new subset; a model that has diverged can choose none, and goes on with what it has, as Trainer.
 
         Raises:
-            HubError: The rows could not be pushed; then the model is not, either.
+            GradientError: It has diverged before the first choice, and the budget is not all rows.
         """
-        repo = self.args.sage_hub_dataset_id if self.selection is not None else None
-        if repo is not None and self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
-            private, token = kwargs.get("private"), kwargs.get("token")
-            done = self.selection.push_to_hub(
-                repo,
-                other_splits={},  # as the training saw the rows, other splits may have other columns
-                private=self.args.hub_private_repo if private is None else private,
-                token=token or self.args.hub_token,
+        try:
+            self._select(dataloader)
+        except GradientError as error:
+            assert self._timeline is not None
+            if all(bool(weight.isfinite().all()) for weight in self.model.parameters()):
+                raise
+            is_all = self._timeline.segments[-1].size.rows == len(self.train_dataset)
+            if self.selection is None and not is_all:
+                raise GradientError(
+                    f"The model has weights that are not finite after {self.state.global_step} steps, so that no row "
+                    "can be scored, and there is no earlier subset",
+                    where="learning_rate, sage_warmup_epochs",
+                    fix="Lower the learning rate, clip gradients, or look at the losses of the warm-up.",
+                ) from error
+            logger.warning(
+                "The model has weights that are not finite after %d steps, and no row can be scored: training goes on "
+                "with %s.",
+                self.state.global_step,
+                "all rows" if self.selection is None else "the last subset",
             )
-            self._dataset_repo = done.repo_url.repo_id if done is not None else repo
-        return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
+            if self.selection is not None:  # a resumed training is to find it as the choice of this time
+                self.selection.stats[CHOSEN_AT] = self.state.global_step
 
-    # ---------------------------------------------------------------- selection
     def _select(self, dataloader: DataLoader) -> None:
         """Chooses a new subset, and logs it."""
-        started = time.perf_counter()
+        selector = self._selector(dataloader)
         try:
-            selection = self._selector(dataloader).select(self.train_dataset)
-        except torch.OutOfMemoryError as error:
+            selection = selector.select(self.train_dataset)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
+                raise
             raise GradientError(
-                f"The device's memory is not enough to score {self.args.sage_config().batch_size} rows at once",
+                f"The device's memory is not enough to score {selector.config.batch_size} rows at once",
                 where="sage_scoring_batch_size",
                 fix="Lower it, or use a smaller sage_sketch_size or sage_projection.",
             ) from error
         if self.args.world_size > 1:
             # Devices may round differently; rows that differ between processes would be seen twice, or never.
             selection.indices = self._from_main(selection.indices)
-        seconds = time.perf_counter() - started
         selection.stats[CHOSEN_AT] = self.state.global_step
         selection.stats["trained_epochs"] = float(self.state.epoch or 0)
         logs = {
-            "sage_seconds": round(seconds, 4),
             "sage_rows_kept": len(selection),
             "sage_rows_set_aside": selection.stats["set_aside"],
             "sage_energy": selection.stats["energy"],
@@ -272,14 +280,18 @@ class SageMixin:
             logs["sage_overlap"] = len(overlap) / len(selection)
         self.selections.append(selection)
         self._drop_loader()
-        self.log(logs)  # type: ignore[attr-defined]
+        # Past a subclass's log, which may take it for a step's: trl's averages its metrics so far, and clears them.
+        Trainer.log(self, logs)
 
     def _selector(self, dataloader: DataLoader) -> TrainingSelector:
+        config = self.args.sage_config()
+        if self.args.auto_find_batch_size:  # what fits is known better now
+            config = replace(config, batch_size=min(config.batch_size, self._train_batch_size))
         return TrainingSelector(
             self.model,
             dataloader,
             loss_function=self.get_sage_loss_function(),
-            config=self.args.sage_config(),
+            config=config,
             progress=not self.args.disable_tqdm,
         )
 
@@ -294,9 +306,9 @@ class SageMixin:
     # ------------------------------------------------------------------ loaders
     def _subset_loader(self) -> DataLoader:
         """A dataloader over the subset, as Trainer would make it."""
-        assert self.selection is not None and self._timeline is not None
+        assert self._timeline is not None
         size = self._timeline.segments[-1].size
-        indices = self.selection.indices
+        indices = self.selection.indices if self.selection is not None else np.arange(size.rows)
         if len(indices) < size.rows:
             logger.warning(
                 "Only %d of %d rows could be scored: the kept rows repeat up to %d, so that the schedule stays right.",
@@ -391,20 +403,3 @@ class SageTrainer(SageMixin, Trainer):
         >>> trainer.train()
         >>> trainer.selection.dataset                # the rows it trained on last, with a column sage_score
     """
-
-
-class _Pacer(TrainerCallback):
-    """Ends a warm-up inside an epoch, and counts epochs from there."""
-
-    def __init__(self) -> None:
-        self.segment: Segment | None = None
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        segment = self.segment
-        if segment is not None and state.epoch is not None:
-            state.epoch += segment.start - segment.number
-            if segment.is_cut and state.global_step >= segment.first_step + segment.steps:
-                control.should_epoch_stop = True
-        return control

@@ -84,6 +84,24 @@ class SageArguments:
     sage_seed: int = _knob("seed")
 
     def __post_init__(self) -> None:
+        self.check_sage()
+        super().__post_init__()  # type: ignore[misc]  # of the training arguments behind this class
+        given: Any = self
+        if self.sage_is_on and given.max_steps <= 0 and self.sage_warmup_epochs >= given.num_train_epochs:
+            raise ConfigError(
+                f"The warm-up of {self.sage_warmup_epochs:g} epochs is not shorter than the training of "
+                f"{given.num_train_epochs:g}",
+                where="sage_warmup_epochs",
+                fix="Lower sage_warmup_epochs (a fraction of an epoch is allowed), or raise num_train_epochs.",
+            )
+
+    def check_sage(self) -> None:
+        """Checks the knobs, which may have been set since the arguments were made.
+
+        Raises:
+            ConfigError: One has a value that cannot work.
+            BudgetError: The budget is out of range, or given twice.
+        """
         self.sage_config()  # checks the values
         check_strategy(self.sage_strategy, STRATEGIES)
         refresh, warmup = self.sage_refresh_epochs, self.sage_warmup_epochs
@@ -98,14 +116,6 @@ class SageArguments:
                 f"sage_warmup_epochs is {warmup!r}",
                 where="sage_warmup_epochs",
                 fix="Give a number of epochs, 0 or more; a fraction is allowed.",
-            )
-        super().__post_init__()  # type: ignore[misc]  # of the training arguments behind this class
-        given: Any = self
-        if self.sage_is_on and given.max_steps <= 0 and warmup >= given.num_train_epochs:
-            raise ConfigError(
-                f"The warm-up of {warmup:g} epochs is not shorter than the training of {given.num_train_epochs:g}",
-                where="sage_warmup_epochs",
-                fix="Lower sage_warmup_epochs (a fraction of an epoch is allowed), or raise num_train_epochs.",
             )
 
     @property

@@ -79,6 +79,15 @@ class TrainingSelector(SageSelector):
         progress: bool,
     ) -> None:
         super().__init__(model, loss_function=loss_function, config=config, progress=progress)
+        missing = [name for name in ("dataset", "collate_fn") if getattr(dataloader, name, None) is None]
+        if missing:
+            raise DatasetError(
+                f"Rows are scored through the training dataloader's {' and '.join(missing)}, which the "
+                f"{type(dataloader).__name__} has not",
+                where="get_train_dataloader",
+                fix="Return a torch DataLoader over train_dataset with a collate_fn, or choose rows before: "
+                "SageSelector(...).select(dataset).dataset.",
+            )
         self._rows: Any = dataloader.dataset
         self._collator: Any = dataloader.collate_fn
 

@@ -21,3 +21,9 @@ logging.set_verbosity_error()
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_warm_ups(monkeypatch, tmp_path):
+    """Warm-ups of a test are not those of another, nor the user's."""
+    monkeypatch.setattr("sage_hf.warmup.WARM_UPS", tmp_path / "warm-ups")

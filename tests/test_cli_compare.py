@@ -76,10 +76,10 @@ def test_a_new_head_differs_by_seed_and_the_warm_up_is_the_scorers_alone(folder,
     assert result.exit_code == 0, result.output
     assert "Warm-up: 2 steps" in result.output
     arguments += ["--fractions", "0.2", "--strategies", "random", "--warmup-steps", "2"]
-    monkeypatch.setattr("sage_hf.warmup.warm_up", None)
+    monkeypatch.setattr("sage_hf.warmup.take_steps", None)
     again = run(*arguments)
     assert again.exit_code == 0, again.output
-    assert "as a run before left it" in again.output
+    assert "as an earlier run left it" in again.output
     assert len(set(built)) == len({print_ for _, print_ in built}) == 2
     assert [cell.rows for cell in Comparison.load(tmp_path / "out").cells] == [60, 12, 60, 12]
 

@@ -52,6 +52,17 @@ def test_half_an_epoch_of_warm_up_leaves_the_rest_to_the_subset():
     assert course.max_steps == 3 + math.ceil(0.5 * 3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "selected_at"),
+    [({"warmup": 0.5, "epochs": 2.0}, 6), ({"warmup": 0.5, "epochs": 1.0}, 0), ({"warmup": 1.5, "max_steps": 8}, 6)],
+    ids=["at the epoch's end", "or, where that is the end of all, at its start", "max_steps"],
+)
+def test_where_all_rows_are_kept_the_warm_up_cuts_no_epoch(changes, selected_at):
+    course = timeline(kept=48, **changes)
+    assert not any(segment.is_cut for segment in course.segments)
+    assert [segment.first_step for segment in course.segments if segment.selects] == [selected_at]
+
+
 def test_without_warm_up_the_first_pass_is_over_the_subset():
     course = timeline(warmup=0.0)
     assert not any(segment.is_warmup for segment in course.segments)
@@ -105,7 +116,13 @@ def test_every_step_lies_in_exactly_one_segment(rows, share, warmup, more, refre
         number, inside = course.locate(step)
         assert segments[number].first_step + inside == step
         assert 0 <= inside < segments[number].steps
-    assert course.locate(course.max_steps) == (len(segments), 0)
+    number, inside = course.locate(course.max_steps)
+    if number == len(segments):
+        assert course.max_steps == segments[-1].first_step + segments[-1].steps
+        assert inside == 0
+    else:  # inside the last one, as Trainer has it
+        assert number == len(segments) - 1
+        assert segments[-1].first_step + inside == course.max_steps
 
 
 @given(rows=st.integers(1, 200), epochs=st.floats(1.01, 5.0), accumulation=st.integers(1, 5))

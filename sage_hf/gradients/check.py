@@ -72,8 +72,8 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
     truth = truth_of(collector, list(alone.values()))
     if _is_drawn(collector, alone[rows[0]], truth):
         collector.take_one_at_a_time("the model draws at random while it computes, for every batch anew")
-        return False
-    _check_not_contrastive(collector, batch, truth)
+    else:
+        _check_not_contrastive(collector, batch, truth)
     wrong, reason = _in_batch(collector, _uneven(batch), rows, truth)
     if wrong or reason:
         single = [collector.collect(each) for each in alone.values()]

@@ -28,6 +28,7 @@ from .check import check_batch, compare_row
 from .hooks import LayerHooks
 from .layout import Projection, lay_out, unseen
 from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, per_example_loss
+from .rerun import CannotRerun
 from .routing import leave_routing_out
 from .state import as_scored, unwrap
 
@@ -155,9 +156,8 @@ class GradientCollector:
             try:
                 return self._collect(batch, size)
             except NotSeparable as reason:
-                if size == 1:
-                    raise _unusable(reason) from reason
-                self.take_one_at_a_time(str(reason))
+                if size > 1:
+                    self.take_one_at_a_time(str(reason))
         parts = [self._collect_row(rows_of(batch, slice(index, index + 1))) for index in range(size)]
         return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
 
@@ -231,6 +231,9 @@ class GradientCollector:
     def _collect_row(self, batch: Batch) -> tuple[Tensor, Tensor]:
         try:
             return self._collect(batch, 1)
+        except CannotRerun as reason:
+            self.give_up_on(reason.names)
+            return self._collect_row(batch)
         except NotSeparable as reason:
             raise _unusable(reason) from reason
 

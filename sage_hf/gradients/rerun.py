@@ -22,11 +22,25 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from ..errors import SageError
 from .blocks import Block, wide
-from .loss import NotSeparable
+from .loss import MODEL_ERRORS, NotSeparable, first_line
 from .rules import is_experts
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class CannotRerun(NotSeparable):
+    """A layer does not run again; of one row, nothing but autograd of the whole model gives its gradients.
+
+    Args:
+        what: Why.
+        names: Of the layer's targeted parameters.
+    """
+
+    def __init__(self, what: str, names: Sequence[str]) -> None:
+        super().__init__(what)
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,16 @@ class LayerCall:
         axis = self.out_axes[leaf] if leaf < len(self.out_axes) else None
         if axis is None and self.size > 1:
             raise NotSeparable(f"what a {type(self.module).__name__} returns has no axis of rows")
-        for index in range(self.size):
-            self._add_row(rows[index], index, leaf, self._part(grad, index, axis))
+        try:
+            for index in range(self.size):
+                self._add_row(rows[index], index, leaf, self._part(grad, index, axis))
+        except (SageError, torch.OutOfMemoryError):
+            raise
+        except MODEL_ERRORS as error:
+            names = [block.name for block, _ in self.blocks]
+            raise CannotRerun(
+                f"a {type(self.module).__name__} does not run again: {first_line(error)}", names
+            ) from error
 
     def _add_row(self, row: Tensor, index: int, leaf: int, grad: Tensor) -> None:
         place = {id(parameter): block for block, parameter in self.blocks}

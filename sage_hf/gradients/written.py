@@ -26,6 +26,14 @@ from ..errors import GradientError
 # What torch keeps in every module: flags, hooks, and the tables of parameters, buffers and submodules.
 _OF_TORCH = frozenset(vars(nn.Module()))
 _CONTAINERS = (dict, list, set, deque)
+# Tables of hooks that a forward pass may add to: transformers does at a model's first, and notes it in an attribute.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 # Whole numbers above this many bytes are the packed weights of a quantised model, or a large mask: a copy could take
 # the memory of the model once more.
 _PACKED_BYTES = 2**20
@@ -54,8 +62,8 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
     """On exit, also after an exception, modules and configs hold what they hold now.
 
     Put back are buffers (the object and its content), plain attributes, the content of attributes that are tensors,
-    dicts, lists, sets or deques (not what is inside their entries), and the settings of configs. Parameters,
-    submodules and hooks are left alone.
+    dicts, lists, sets or deques (not what is inside their entries), hooks, and the settings of configs. Parameters and
+    submodules are left alone.
 
     Args:
         modules: Those of a model.
@@ -67,9 +75,11 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
     namespaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
     containers: list[tuple[Any, Any]] = []
     tensors: list[Tensor] = []
+    hooks: list[tuple[dict[int, Any], tuple[int, ...]]] = []
     for module in modules:
         own = vars(module)
         namespaces.append((own, own.copy()))
+        hooks.extend((own[name], tuple(own[name])) for name in _HOOKS)
         for name in own.keys() - _OF_TORCH:
             value = own[name]
             if isinstance(value, _CONTAINERS):
@@ -92,6 +102,10 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
             if len(now) != len(then) or not all(map(is_, now.values(), then.values())):
                 now.clear()
                 now.update(then)
+        for table, keys in hooks:
+            if len(table) != len(keys):
+                for key in [key for key in table if key not in keys]:
+                    del table[key]
         for container, content in containers:
             _refill(container, content)
         for tensor, copy in sorted(kept, key=lambda pair: pair[1].content is None):  # those that raise come last

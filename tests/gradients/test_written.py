@@ -133,3 +133,15 @@ def test_configs_inside_the_config_are_put_back():
     assert "factor" not in model.config.text_config.rope_parameters
     assert not hasattr(model.config, "new")
     assert inner.problem_type is None
+
+
+def test_hooks_that_the_first_forward_pass_adds_are_gone_so_that_the_next_does_not_add_them_twice():
+    model, batch = llama(), lm_batch()
+    before = [len(module._forward_hooks) for module in model.modules()]
+    with as_scored(model):
+        states = len(model(**batch, output_hidden_states=True).hidden_states)
+        assert [len(module._forward_hooks) for module in model.modules()] != before
+    assert [len(module._forward_hooks) for module in model.modules()] == before
+    with as_scored(model):
+        assert len(model(**batch, output_hidden_states=True).hidden_states) == states
+    assert len(model(**batch, output_hidden_states=True).hidden_states) == states

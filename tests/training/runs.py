@@ -65,4 +65,4 @@ def losses(trainer):
 
 
 def selection_logs(trainer):
-    return [entry for entry in trainer.state.log_history if "sage_seconds" in entry]
+    return [entry for entry in trainer.state.log_history if "sage_rows_kept" in entry]
