@@ -48,11 +48,12 @@ def test_every_family_comes_to_what_is_expected(name):
 @pytest.mark.parametrize(("name", "setting", "target"), others(), ids=lambda part: getattr(part, "name", part))
 def test_families_in_other_settings(name, setting, target):
     try:
-        verdict = verdict_of(name, setting, target)
+        truth_in(name, setting)
     except RuntimeError as error:
-        if setting.dtype is torch.float32 or "dtype" not in str(error):
+        if setting.dtype is torch.float32:
             raise
         pytest.skip(f"the model itself does not compute in half precision: {error}")
+    verdict = verdict_of(name, setting, target)
     allowed = {expected(name, target)} | ({"one at a time"} if setting.dtype is torch.bfloat16 else set())
     assert verdict.word in allowed, verdict.reason
 
@@ -61,7 +62,8 @@ def test_a_small_block_that_is_wrong_is_seen():
     name = "BertForSequenceClassification"
     batch, (truth,) = truth_in(name, PLAIN)
     blocks = truth.gradients[1]
-    smallest = min((key for key in blocks if blocks[key].norm() > 0), key=lambda key: blocks[key].norm())
+    least = 2e-3 * torch.stack([block.norm() for block in blocks.values()]).norm()
+    smallest = min((key for key in blocks if blocks[key].norm() > least), key=lambda key: blocks[key].norm())
     wrong = [dict(row) for row in truth.gradients]
     wrong[1][smallest] = torch.zeros_like(blocks[smallest])
     other = dataclasses.replace(truth, gradients=wrong)
