@@ -88,8 +88,8 @@ def _short(reason: str) -> str:
     return told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]} ..."
 
 
-def report(lines: list[dict[str, Any]]) -> str:
-    """The table of all families as Markdown."""
+def report(lines: list[dict[str, Any]], version: str) -> str:
+    """The table of all families as Markdown; `version` is that of transformers."""
     counts = {target: Counter(line[target] for line in lines) for target in TARGETS}
     other = Counter(word for line in lines for word, _ in line["differs"].values())
     cells = sum(line["settings"] * len(TARGETS) for line in lines)
@@ -97,7 +97,7 @@ def report(lines: list[dict[str, Any]]) -> str:
         "# Model classes held to batch-of-1",
         "",
         f"{len(lines)} families ({len({line['family'].split('-')[0] for line in lines})} model classes) of "
-        f"transformers {transformers.__version__}, tiny configs, 4 rows of uneven length, every weight of every row "
+        f"transformers {version}, tiny configs, 4 rows of uneven length, every weight of every row "
         f"against autograd of the row alone; {cells} runs over targets, attention, padding and precision. "
         "Written by `make models`.",
         "",
@@ -137,10 +137,10 @@ def main(wanted: list[str]) -> None:
             )
     if wanted:
         return
-    RESULTS.mkdir(exist_ok=True)
     written = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
-    (RESULTS / "models.json").write_text(f"[\n{written}\n]\n", encoding="utf-8")
-    (RESULTS / "models.md").write_text(report(lines), encoding="utf-8")
+    text = f'{{"transformers": "{transformers.__version__}", "families": [\n{written}\n]}}\n'
+    (RESULTS / "models.json").write_text(text, encoding="utf-8")
+    (RESULTS / "models.md").write_text(report(lines, transformers.__version__), encoding="utf-8")
 
 
 if __name__ == "__main__":
