@@ -15,6 +15,5 @@ SETTINGS = (
     Setting(side="left", positions=True),
     Setting(side="left", attention="eager"),
     Setting(dtype=torch.bfloat16),
-    Setting(dtype=torch.bfloat16, attention="eager"),
 )
 TARGETS = ("auto", "all")

@@ -157,14 +157,15 @@ def make_batch(family: Family, setting: Setting) -> dict[str, Any]:
     batch = family.batch(setting.side)
     if setting.positions:
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return {key: _as_dtype(value, setting.dtype) for key, value in batch.items()}
+    return as_dtype(batch, setting.dtype)
 
 
-def _as_dtype(value: Any, dtype: torch.dtype) -> Any:
+def as_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A batch, or an entry of one, with its decimal numbers in another precision."""
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, list):
-        return [_as_dtype(each, dtype) for each in value]
+        return [as_dtype(each, dtype) for each in value]
     if isinstance(value, dict):
-        return {key: _as_dtype(each, dtype) for key, each in value.items()}
+        return {key: as_dtype(each, dtype) for key, each in value.items()}
     return value

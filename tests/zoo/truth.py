@@ -1,22 +1,28 @@
 """The slow, obviously right rows: autograd of each row alone, of all weights."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from .family import ROWS, Family, Setting, build
+from .family import ROWS, Family, Setting, as_dtype, build
 
 SEED = 3  # for models that draw points or masks: every row alone draws the same
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Gradients of every row alone, by parameter name, and its losses [B]."""
+    """Gradients of every row alone, by parameter name, and its losses [B].
+
+    Attributes:
+        noise: How far the gradients are from those of the same weights in float32: by parameter name, of every row;
+            empty for float32. Half precision loses a router's gradient, a difference of near equals, by a half.
+    """
 
     gradients: list[dict[str, Tensor]]
     losses: Tensor
+    noise: list[dict[str, float]] = field(default_factory=list)
 
 
 def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
@@ -25,6 +31,13 @@ def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
         return []
     model = build(family, setting)
     truths = [_truth(family, model, batch)]
+    if setting.dtype is torch.bfloat16:
+        precise = _truth(family, build(family, setting).float(), as_dtype(batch, torch.float32))
+        noise = [
+            {name: float((row[name].float() - each).norm()) for name, each in better.items()}
+            for row, better in zip(truths[0].gradients, precise.gradients, strict=True)
+        ]
+        truths[0] = replace(truths[0], noise=noise)
     if family.has_twins:
         truths.append(_truth(family, model, batch, copies=2))
     if family.quiet is not None:

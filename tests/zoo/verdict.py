@@ -56,7 +56,7 @@ def judge(family: Family, setting: Setting, batch: dict, truths: list[Truth], ta
     share = sum(sizes[name] for name in covered) / sum(sizes.values())
     if not truths:
         return Verdict(WRONG, "rows where autograd gives none", share)
-    error, where = min(_worst(collector, covered, rows, losses, truth, FLOOR[setting.dtype]) for truth in truths)
+    error, where = min(_worst(collector, covered, rows, losses, truth, setting.dtype) for truth in truths)
     if error > TOLERANCE[setting.dtype]:
         said = f"the check said {trusted}; {where} is off by {error:.2g} | {reason}"
         return Verdict(WRONG, said, share, left_out, error)
@@ -64,9 +64,12 @@ def judge(family: Family, setting: Setting, batch: dict, truths: list[Truth], ta
 
 
 def _worst(
-    collector: GradientCollector, covered: set[str], rows: Tensor, losses: Tensor, truth: Truth, floor: float
+    collector: GradientCollector, covered: set[str], rows: Tensor, losses: Tensor, truth: Truth, dtype: torch.dtype
 ) -> tuple[float, str]:
-    """(error, where) of the worst block of a row: |found - wanted| / max(|wanted|, floor * |wanted row|)."""
+    """(error, where) of the worst block of a row: |found - wanted| / max(|wanted|, floor * |wanted row|).
+
+    A block may also be as far off as autograd in this precision is from float32.
+    """
     if not (rows.isfinite().all() and losses.isfinite().all()):
         return torch.inf, "a value that is not finite"
     blocks = [block for block in collector.blocks if block.name in covered]
@@ -75,7 +78,8 @@ def _worst(
         wanted = [truth.gradients[row][block.name].flatten().double() for block in blocks]
         length = torch.stack([each.norm() for each in wanted]).norm()
         for block, each in zip(blocks, wanted, strict=True):
-            scale = torch.maximum(each.norm(), floor * length).clamp(min=1e-12)
+            noise = truth.noise[row][block.name] / TOLERANCE[dtype] if truth.noise else 0.0
+            scale = torch.maximum(each.norm(), FLOOR[dtype] * length).clamp(min=max(noise, 1e-12))
             error = (rows[row, block.columns].double() - each).norm() / scale
             found.append((float(error), f"{block.name} of row {row}"))
         loss = truth.losses[row]
