@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,9 @@ def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | No
     return num_examples
 
 
-def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, balance: str) -> npt.NDArray[np.int64]:
+def allocate_quotas(
+    sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, balance: str, least: int = 0
+) -> npt.NDArray[np.int64]:
     """Shares a budget out over groups by the largest-remainder (Hamilton) method, in integers throughout.
 
     Args:
@@ -46,6 +48,8 @@ def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, b
         budget: Rows to keep in all, at most the sum of `sizes`.
         balance: "proportional" gives each group the budget's share of its size; "equal" the same number each, and what
             a small group cannot fill goes to the others in equal parts.
+        least: What each group gets at least, or all that it has; the others' shares then are of what is left. Where
+            the budget does not reach that far, the groups get as many each as it reaches for.
 
     Returns:
         [G] int64, at most `sizes`, summing to exactly `budget`. Equal remainders go to the lower group.
@@ -61,7 +65,11 @@ def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, b
             fix=f"Ask for at most {available.sum()}.",
         )
     if balance == "proportional":
-        return _largest_remainder(available, budget)
+        return _at_least(
+            least_quotas(available, budget, least),
+            budget,
+            lambda some, left: _largest_remainder(available[some], left),
+        )
     if balance != "equal":
         raise BudgetError(
             f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:2])}."
@@ -69,8 +77,37 @@ def allocate_quotas(sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, b
     return _fill_evenly(available, budget)
 
 
+def least_quotas(sizes: npt.NDArray[np.int64], budget: int, least: int) -> npt.NDArray[np.int64]:
+    """[G] what groups get before the rest is shared out: `least`, all that they have, or what the budget reaches."""
+    wanted = np.minimum(sizes, least)
+    return wanted if wanted.sum() <= budget else _fill_evenly(wanted, budget)
+
+
+def _at_least(
+    lowest: npt.NDArray[np.int64],
+    budget: int,
+    share_out: Callable[[npt.NDArray[np.bool_], int], npt.NDArray[np.int64]],
+) -> npt.NDArray[np.int64]:
+    """Quotas of at least `lowest`: groups that would get less get that, and the others share what is left.
+
+    Args:
+        lowest: [G], in all at most the budget.
+        budget: Rows to keep.
+        share_out: (which groups [G], rows) -> their quotas.
+    """
+    is_open = np.ones(len(lowest), dtype=bool)
+    while True:
+        quotas = lowest.copy()
+        if is_open.any():
+            quotas[is_open] = share_out(is_open, budget - int(lowest[~is_open].sum()))
+        short = quotas < lowest
+        if not short.any():
+            return quotas
+        is_open &= ~short
+
+
 def allocate_shares(
-    sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int
+    sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int, least: int = 0
 ) -> npt.NDArray[np.int64]:
     """Shares a budget out by wanted shares; what a small group cannot fill goes to the others by their shares.
 
@@ -78,10 +115,17 @@ def allocate_shares(
         sizes: [G], the rows that each group has to offer.
         shares: [G] positive weights.
         budget: Rows to keep in all, at most the sum of `sizes`.
+        least: As of `allocate_quotas`.
 
     Returns:
         [G] int64, at most `sizes`, summing to exactly `budget`.
     """
+    return _at_least(
+        least_quotas(sizes, budget, least), budget, lambda some, left: _by_shares(sizes[some], shares[some], left)
+    )
+
+
+def _by_shares(sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int) -> npt.NDArray[np.int64]:
     quotas = np.zeros_like(sizes)
     while (left := budget - int(quotas.sum())) > 0:
         is_open = quotas < sizes

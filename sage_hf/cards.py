@@ -50,6 +50,7 @@ def selection_facts(
         "rows": stats["rows"],
         "kept": stats["kept"],
         "set_aside": stats["set_aside"],
+        "lost_groups": len(stats.get("lost_groups", [])),
         "budget": f"fraction {fraction:g}" if fraction else f"{config['num_examples']:,} asked for",
         "strategy": stats.get("strategy", config["strategy"]),
         "gate": stats.get("gate"),

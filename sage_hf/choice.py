@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from .material import Material
 from .strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
+
+# Groups that a warning names.
+_NAMED_GROUPS = 5
 
 
 def is_gated(config: SageConfig) -> bool:
@@ -65,7 +69,7 @@ def share_out(
     """[G] quotas that sum to the budget, or to all rows that have a score, which is said then.
 
     Args:
-        config: The balance.
+        config: The balance, and what each group gets at least.
         sizes: [G], the rows of each group that have a score; one group where the balance is "none".
         budget: How many to keep.
         shares: [G] wanted shares of the budget; None leaves it to the balance.
@@ -77,7 +81,55 @@ def share_out(
             budget,
             scored,
         )
-    budget = min(budget, scored)
+    budget, least = min(budget, scored), config.min_per_group
+    if config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
+        logger.warning(
+            "min_per_group=%d needs %d rows for %d groups, and %d are kept: groups get as many each as these allow.",
+            least,
+            wanted,
+            np.count_nonzero(sizes),
+            budget,
+        )
     if shares is not None:
-        return allocate_shares(sizes, shares, budget)
-    return allocate_quotas(sizes, budget, "proportional" if config.balance == "none" else config.balance)
+        return allocate_shares(sizes, shares, budget, least)
+    if config.balance == "none":
+        return allocate_quotas(sizes, budget, "proportional")
+    return allocate_quotas(sizes, budget, config.balance, least)
+
+
+def lost_groups(table: Sequence[Mapping[str, Any]], config: SageConfig, say: bool = True) -> list[str]:
+    """The names of groups of which no row is kept.
+
+    Args:
+        table: An entry a group with its `name` and how many `rows` it has, are `kept` and `set_aside`.
+        config: Of the choice.
+        say: Whether to log a warning of them: one process does.
+    """
+    if say and (text := about_lost(table, config.to_dict())):
+        logger.warning("%s", text)
+    return [str(group["name"]) for group in table if group["rows"] and not group["kept"]]
+
+
+def about_lost(table: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
+    """What a person is told of groups that vanish: how many, the first five with their rows, and what keeps them.
+
+    Args:
+        table: As of `lost_groups`.
+        config: `SageConfig.to_dict` of the choice.
+    """
+    lost = [group for group in table if group["rows"] and not group["kept"]]
+    if not lost:
+        return ""
+    named = ", ".join(
+        f"{group['name']!r} ({group['rows']:,} row{'s' if group['rows'] > 1 else ''})"
+        for group in lost[:_NAMED_GROUPS]
+    )
+    more = f" and {len(lost) - _NAMED_GROUPS:,} more" if len(lost) > _NAMED_GROUPS else ""
+    text = f"No row is kept of {len(lost):,} group{'s' if len(lost) > 1 else ''}: {named}{more}."
+    if all(group["set_aside"] == group["rows"] for group in lost):
+        return f"{text} None of their rows could be scored; see Selection.set_aside."
+    if config["balance"] == "none":
+        return f"{text} balance='proportional' with min_per_group=1 (--min-per-group 1) keeps one of each."
+    if config.get("min_per_group"):
+        return f"{text} A larger budget keeps some of each."
+    return f"{text} min_per_group=1 (--min-per-group 1) keeps one of each, where the budget has as many rows."

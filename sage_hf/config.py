@@ -75,6 +75,9 @@ class SageConfig:
         num_clusters: How many groups "cluster" finds.
         balance: How the budget is shared between groups: "proportional", "equal" or "none" (the highest scores
             overall).
+        min_per_group: Rows that each group keeps at least, or all that it has, taken out of the others' shares; 0
+            leaves a small group what its share rounds to, which may be none. A budget that does not reach so far gives
+            all groups as many as it can, and that is said. Whatever is kept, groups that lose every row are named.
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
             stays the same, the sketch weighs long rows more with "sum".
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding.
@@ -90,8 +93,8 @@ class SageConfig:
         max_length: Longest tokenized row in tokens; the rest is cut off. Never above the model's own limit.
         check_gradients: Whether rows from all over the dataset, the longest and the shortest among them, are compared
             with one-row-at-a-time gradients before the first pass.
-        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or a dataset
-            that goes wrong later stops the run; 0 for none. Costs under 1 % of a pass.
+        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or data
+            that go wrong later stop the run; 0 for none. Costs under 1 % of a pass.
         seed: Seeds the projection, the random strategy, and whatever the model draws while it is scored.
 
     Raises:
@@ -125,6 +128,7 @@ class SageConfig:
     )
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
+    min_per_group: int = _knob(0, "Rows that each group keeps at least, or all that it has.")
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int = _knob(32, "Rows a forward pass; does not change the scores.")
     shard_size: int = _knob(2048, "Rows a logical shard, the unit of work and determinism.")
@@ -150,11 +154,12 @@ class SageConfig:
             "num_workers",
             "num_clusters",
             "recheck_every",
+            "min_per_group",
         ):
             value = getattr(self, name)
             if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
                 continue
-            least = 0 if name in ("seed", "num_workers", "recheck_every") else 1
+            least = 0 if name in ("seed", "num_workers", "recheck_every", "min_per_group") else 1
             if not _is_whole(value) or not least <= value < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
                 raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")
@@ -176,6 +181,12 @@ class SageConfig:
                 )
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
             object.__setattr__(self, name, float(value))
+        if self.balance == "none" and self.min_per_group:
+            raise ConfigError(
+                f"min_per_group is {self.min_per_group}, and balance 'none' gives no group a part of its own",
+                where="min_per_group, balance",
+                fix="Use balance proportional or equal.",
+            )
         if not self.target_modules:
             raise ConfigError(
                 "target_modules is empty", where="target_modules", fix='Use "auto" or name at least one module.'

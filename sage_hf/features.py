@@ -25,6 +25,8 @@ from .gradients.state import as_scored
 from .gradients.targets import output_layer
 from .passes import GradientPasses
 from .projections import Projections
+from .rng import isolated_rng
+from .selection import NO_TOKENS
 from .shards import Partial
 from .strategies import Vectors
 
@@ -37,15 +39,17 @@ class Features:
     """What a forward pass tells of N rows.
 
     Attributes:
-        embeddings: [N, H] in a temporary file: the input of the output layer where that is one vector a row, else the
-            mean over the row's own positions of the body's last hidden states.
+        embeddings: [N, H] in a temporary file: the input of the output layer where that is one vector a row (of
+            several choices, the mean), else the mean over the row's own positions of the body's last hidden states.
         el2n: [N] float32, |softmax(logits) - onehot(label)|; NaN for rows without one class.
         doubts: [N] float32, p_other / (p_other + p_own) with the likeliest other class; NaN as above.
+        seen: [N] bool, whether the model saw anything of the row; without tokens, its embedding is 0.
     """
 
     embeddings: Vectors
     el2n: npt.NDArray[np.float32]
     doubts: npt.NDArray[np.float32]
+    seen: npt.NDArray[np.bool_]
 
 
 def read_features(passes: GradientPasses, source: RowSource) -> Features:
@@ -59,7 +63,7 @@ def read_features(passes: GradientPasses, source: RowSource) -> Features:
         ConfigError: The model shows no vector of a row.
     """
     forward = FeaturePasses(passes)
-    file = Projections(len(source.dataset), forward.width(source))
+    file = Projections(len(source.dataset), forward.find_width(source))
 
     def add(partial: Partial, rows: Tensor, vectors: Tensor) -> Tensor:
         file.write(rows, vectors[:, :-1])
@@ -68,7 +72,17 @@ def read_features(passes: GradientPasses, source: RowSource) -> Features:
     _, doubts = forward.run(source, "reading embeddings", Partial, add)
     forward.processes.gather(file.array, forward.last_parts)
     doubts[doubts == _NO_CLASS] = np.nan
-    return Features(file, forward.losses, doubts)
+    return Features(file, forward.losses, doubts, forward.status != NO_TOKENS)
+
+
+def check_embeddings(passes: GradientPasses, source: RowSource) -> None:
+    """Before the long run: does the model show a vector of a row?
+
+    Raises:
+        ConfigError: It does not.
+    """
+    with isolated_rng(passes.seed):
+        FeaturePasses(passes).find_width(source)
 
 
 class FeaturePasses(GradientPasses):
@@ -77,18 +91,30 @@ class FeaturePasses(GradientPasses):
     def __init__(self, passes: GradientPasses) -> None:
         about = (passes.collector, passes.seed, len(passes.status), passes.progress)
         super().__init__(*about, workers=passes.workers)
+        self._width = 0
 
     def take(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Embeddings and doubts [B, H + 1], and EL2N [B]."""
         vectors, el2n, doubts = features(self.collector.model, batch, self.collector.device)
         return torch.cat([vectors, doubts.nan_to_num(_NO_CLASS)[:, None].to(vectors)], dim=1), el2n
 
-    def width(self, source: RowSource) -> int:
-        """H, by one batch."""
-        return self.take(source.sample(source.batch_size)[0])[0].shape[1] - 1
+    def find_width(self, source: RowSource) -> int:
+        """H, by one batch.
+
+        Raises:
+            ConfigError: The model shows no vector of a row.
+        """
+        self._width = self.take(source.sample(source.batch_size)[0])[0].shape[1] - 1
+        return self._width
+
+    def nothing(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of rows without tokens: embeddings of zeros, no doubt, no EL2N."""
+        vectors = torch.zeros(rows, self._width + 1)
+        vectors[:, -1] = _NO_CLASS
+        return vectors, torch.full((rows,), torch.nan), torch.full((rows,), NO_TOKENS, dtype=torch.uint8)
 
     def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings with zeros where they are not finite, EL2N, and a status that says nothing."""
+        """Embeddings with zeros where they are not finite, EL2N, and a status that tells no more."""
         vectors, el2n = self._collect(batch)
         finite = vectors.isfinite().all(1)
         return torch.where(finite[:, None], vectors, 0.0), el2n, torch.zeros(len(el2n), dtype=torch.uint8)
@@ -157,11 +183,19 @@ def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int) -> T
     head, body = seen.get("head"), seen.get("body")
     if head is not None and head.ndim == 2 and len(head) == size:
         return head
+    if head is not None and head.ndim == 2 and len(head) == _choices(batch) * size:
+        return head.unflatten(0, (size, -1)).mean(1)
     for hidden in (body, head):
         if hidden is not None and hidden.ndim == 3 and len(hidden) == size:
             weight = _own_positions(batch, hidden).to(hidden.device, torch.float32)[..., None]
             return (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1.0)
     return None
+
+
+def _choices(batch: dict[str, Any]) -> int:
+    """How many choices each row of a batch has; 0 where rows are no choices."""
+    ids = batch.get("input_ids")
+    return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 3 else 0
 
 
 def _own_positions(batch: dict[str, Any], hidden: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from .gradients import GradientCollector
 from .shards import Partial
 
 # Changes whenever the files, or what a pass makes, would be others.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .agreement import agreement, sketched
 from .budget import resolve_budget
-from .choice import choose_rows
+from .choice import choose_rows, lost_groups
 from .config import SageConfig
 from .data import RowSource
 from .exact import ClusteredGroups, ExactConsensus, keep_sketched
@@ -167,6 +167,7 @@ def make_selection(
         mean_score=float(material.scores[usable].mean(dtype=np.float64)),
         mean_score_kept=float(material.scores[indices].mean(dtype=np.float64)),
         mean_loss=float(material.losses[usable].mean(dtype=np.float64)),
-        groups=selection.group_table,
+        groups=(table := selection.group_table),
+        lost_groups=lost_groups(table, config, say=passes.processes.rank == 0),
     )
     return selection

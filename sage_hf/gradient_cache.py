@@ -31,7 +31,7 @@ from .gradients import GradientCollector
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
 
 

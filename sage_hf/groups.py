@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from .errors import GroupError
+from .notices import warn_once
 
 # How many of the offending rows an error names.
 _NAMED_ROWS = 5
@@ -73,6 +76,17 @@ class Groups:
                 fix="Fit on a dataset that holds every group.",
             )
         return np.array([self.code_of[value] for value in values], dtype=np.int32)
+
+
+def say_if_many(logger: logging.Logger, model: nn.Module, column: str | None, groups: int, rows: int) -> None:
+    """Warns, once a model, where groups are nearly as many as rows: then no row has others to agree with."""
+    if groups > max(2, rows / 2):
+        warn_once(
+            logger,
+            model,
+            f"Column {column!r} makes {groups:,} groups of {rows:,} rows, and a row is only compared with its own "
+            "group. Group by a column with few values, or by none (group_by=None, --group-by none).",
+        )
 
 
 def check_values(column: str, values: Sequence[Any], first: int = 0) -> None:

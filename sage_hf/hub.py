@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict, IterableDataset, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import (
     CommitInfo,
@@ -26,6 +26,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HTTPError
 
+from .classes import with_class_names
 from .dataset_card import card_facts, folder, merge, metadata, render_section, withdraw
 from .disk import to_disk
 from .errors import ConfigError, DatasetError, HubError
@@ -266,6 +267,9 @@ def _splits(
         made = to_disk(held, place / "splits") if isinstance(held, IterableDataset) else held.with_format(None)
         if SCORE_COLUMN in made.column_names:
             made = made.remove_columns(SCORE_COLUMN)
+        for column, feature in rows.features.items():
+            if isinstance(feature, ClassLabel) and column in made.column_names:
+                made = with_class_names(made, {"column": column, "names": feature.names})
         made = made.add_column(SCORE_COLUMN, [None] * len(made), feature=Value("float32"))
         if made.features != rows.features:
             differ = sorted(

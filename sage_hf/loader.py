@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .data import Batches
+from .data import Batches, Numbered
 from .errors import SageError
 
-Made = list[tuple[Tensor, dict[str, Any]]]
+Made = list[Numbered]
 
 
 class _Units(Dataset[Made | SageError]):
@@ -31,10 +30,8 @@ class _Units(Dataset[Made | SageError]):
             return error
 
 
-def load(
-    source: Batches, shards: Sequence[range], workers: int, device: torch.device
-) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """(row numbers [B], batch) over shards in their order; the same batches with any number of workers.
+def load(source: Batches, shards: Sequence[range], workers: int, device: torch.device) -> Iterator[Numbered]:
+    """(row numbers [B], batch or None) over shards in their order; the same batches with any number of workers.
 
     Args:
         source: Makes the batches.

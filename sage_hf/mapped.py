@@ -73,6 +73,8 @@ class ScoredInMap:
             for chosen, made in HeldRows(encoder, self._batch_size(), rows, seed=self.config.seed).batches(
                 range(len(rows))
             ):
+                if made is None:  # no tokens
+                    continue
                 gradients, loss, status = self._passes.gradients(made)
                 usable = (status == SCORED).cpu().numpy()
                 scores[chosen] = np.where(usable, self._agreement(gradients, codes[chosen]).cpu().numpy(), np.nan)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets.features.features import require_decoding
 from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from .classes import Classes, class_ids, tells_classes_apart, text_classes
 from .config import CLUSTERS, SageConfig
-from .data import RowSource, readable
+from .data import Batcher, RowSource, sampled, with_texts
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
-from .errors import GroupError
-from .groups import Groups
+from .encoding.images import IMAGE_COLUMNS, brightest
+from .encoding.model import find_limits, find_task, forward_names, longest_row
+from .errors import GroupError, LabelError
+from .gradients.state import unwrap
+from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
 
-_CAUSAL_LMS = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+logger = logging.getLogger(__name__)
 
 
 def open_source(
@@ -30,8 +35,9 @@ def open_source(
         DatasetError: No way is known from its columns to the forward's arguments.
         LabelError: It has no labels.
     """
-    encoder = _encoder(model, readable(dataset)[0], config, processing_class, data_collator)
-    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed)
+    about = (config, processing_class, data_collator)
+    encoder = _encoder(model, sampled(dataset), dataset.features, *about)
+    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed, encoder.columns)
 
 
 def open_stream(
@@ -48,9 +54,9 @@ def open_stream(
         LabelError: It has no labels.
         GroupError: It has no such column.
     """
-    example = first_row(stream)
-    encoder = _encoder(model, example, config, processing_class, data_collator)
     features = stream.features
+    example = first_row(stream if features is None or not require_decoding(features) else stream.decode(False))
+    encoder = _encoder(model, [with_texts(example, features)], features, config, processing_class, data_collator)
     if features is None:  # after a map, nobody knows until rows come
         features = Features(
             {
@@ -63,37 +69,44 @@ def open_stream(
     if column is not None:
         _check_column(column, list(example))
     names = class_names(features, column)
-    return StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    source.features, source.columns = features, encoder.columns
+    return source
 
 
 def _encoder(
-    model: nn.Module, example: Row, config: SageConfig, processing_class: Any, data_collator: Collator | None
+    model: nn.Module,
+    sample: list[Row],
+    features: Features | None,
+    config: SageConfig,
+    processing_class: Any,
+    data_collator: Collator | None,
 ) -> Encoder:
+    """The encoder for a model of the dataset that a sample of rows, the first one first, is of."""
+    model = unwrap(model)
     model_config = getattr(model, "config", None)
-    parameters = inspect.signature(model.forward).parameters.values()
-    named = (p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
-    return Encoder(
+    task, example = find_task(model), sample[0]
+    image = next((name for name in IMAGE_COLUMNS if name in example), None)
+    encoder = Encoder(
         example=example,
-        inputs=frozenset(named),
+        inputs=forward_names(model),
         processing_class=processing_class,
         data_collator=data_collator,
-        causal_lm=any(kind.__name__ in _CAUSAL_LMS for kind in type(model).__mro__),
+        causal_lm=task == "causal",
         label_ids=getattr(model_config, "label2id", None) or {},
         num_labels=getattr(model_config, "num_labels", None),
         text_columns=config.text_columns,
-        max_length=min([config.max_length, *_position_limits(model)]),
+        max_length=min(config.max_length, longest_row(model) or config.max_length),
+        task=task,
+        problem_type=getattr(model_config, "problem_type", None),
+        limits=find_limits(model),
+        pad_token_id=getattr(model_config, "pad_token_id", None),
+        image_top=brightest(row[image] for row in sample) if image is not None else None,
     )
-
-
-def _position_limits(model: nn.Module) -> list[int]:
-    """How many positions the model has; RoBERTa's table begins after the padding index."""
-    tables = [
-        module.num_embeddings - (module.padding_idx + 1 if module.padding_idx is not None else 0)
-        for name, module in model.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-    ]
-    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    return [*tables, *([limit] if isinstance(limit, int) and limit > 0 else [])]
+    labels = [name for name in LABEL_COLUMNS if name in example][:1]
+    if not encoder.causal_lm:
+        encoder.map_classes(class_ids(model, features, labels, as_they_are=encoder.hands_rows_on))
+    return encoder
 
 
 def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Groups:
@@ -101,6 +114,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
 
     Raises:
         GroupError: The column is missing, has nulls, or is no scalar.
+        LabelError: Rows have no class label.
     """
     column = class_column(dataset.features, model) if group_by == "auto" else group_by
     if column == CLUSTERS and CLUSTERS in dataset.column_names:
@@ -113,7 +127,15 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = list(dataset.with_format(None)[column])
-    return Groups.from_values(column, values, class_names(dataset.features, column))
+    if group_by == "auto" and (nulls := [row for row, value in enumerate(values) if value is None]):
+        raise LabelError(
+            f"{len(nulls):,} rows have no label, first in rows {nulls[:5]}",
+            where=f"column {column!r}",
+            fix="Fill or filter these rows.",
+        )
+    groups = Groups.from_values(column, values, class_names(dataset.features, column))
+    say_if_many(logger, model, column, groups.count, len(values))
+    return groups
 
 
 def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | None:
@@ -125,6 +147,23 @@ def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | N
     if any(value is None for value in values):
         return None
     return Groups.from_values(column, values).codes
+
+
+def find_text_classes(
+    model: nn.Module, features: Features | None, encoder: Batcher | None, found: Callable[[str], Iterable[Any]]
+) -> Classes | None:
+    """The classes of labels that are text, for the kept rows; None where they are no text, or a collator reads them.
+
+    Args:
+        model: Gives the numbers.
+        features: Of the dataset.
+        encoder: Has read the rows; it refuses texts that the model does not know.
+        found: The values of a column, as far as they are known.
+    """
+    column = class_column(features, model) if features is not None else None
+    if column is None or getattr(encoder, "hands_rows_on", True):
+        return None
+    return text_classes(model, column, features, found(column))
 
 
 def class_names(features: Features | None, column: str | None) -> list[str] | None:
@@ -143,13 +182,12 @@ def _check_column(column: str, columns: list[str]) -> None:
 
 
 def class_column(features: Features, model: nn.Module) -> str | None:
-    """The label column of a classification task: scalar, of classes, text or whole numbers."""
-    if getattr(getattr(model, "config", None), "num_labels", 2) == 1:
-        return None  # regression
-    for name in LABEL_COLUMNS:
-        feature = features.get(name)
-        if isinstance(feature, ClassLabel):
-            return name
-        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "string", "large_string", "bool")):
-            return name
-    return None
+    """The column of a class a row that the model's loss is over: names, text or whole numbers; None where none is."""
+    if not tells_classes_apart(model):
+        return None
+    name = next((name for name in LABEL_COLUMNS if name in features), None)
+    feature = features.get(name)
+    is_class = isinstance(feature, Value) and feature.dtype.startswith(
+        ("int", "uint", "string", "large_string", "bool")
+    )
+    return name if is_class or isinstance(feature, ClassLabel) else None

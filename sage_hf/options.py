@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WARM_UP = "Warm-up: a fresh head's gradients say nothing"
 INPUT = "Model and dataset"
+_AMOUNTS = ("fraction", "num_examples", "balance", "min_per_group")
 
 
 def _words(name: str, values: Any) -> type[Enum]:
@@ -57,8 +58,8 @@ _TYPES: dict[str, Any] = {
 class Inputs:
     """The options that name a model and a dataset, and a warm-up; see their help."""
 
-    model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub id.")]
-    dataset: Annotated[str, typer.Argument(help="A json, csv or parquet file, a save_to_disk folder, or a Hub id.")]
+    model: Annotated[str, typer.Argument(help="Checkpoint or PEFT adapter: a folder or a Hub id.")]
+    dataset: Annotated[str, typer.Argument(help="A json, csv or parquet file, a folder of data, or a Hub id.")]
     split: Annotated[str, typer.Option(help="Split of the dataset.", rich_help_panel=INPUT)] = "train"
     dataset_name: Annotated[
         str | None, typer.Option(help="The dataset's configuration on the Hub.", rich_help_panel=INPUT)
@@ -133,8 +134,7 @@ class Inputs:
         about: dict[str, Any] = {"task": self.task, "device": self.device or str(device), "dtype": self.dtype}
         return [
             functools.partial(lambda path: load_model(path, rows, **about, seed=seed).model, path)
-            for path in (checkpoints or "").split(",")
-            if path
+            for path in _parts(checkpoints)
         ]
 
     def warm_up(self, loaded: Loaded, rows: Any, config: SageConfig, console: Console) -> None:
@@ -180,7 +180,7 @@ def load_targets(target: str | None, shares: str | None, inputs: Inputs) -> dict
     """
     from .loading import load_rows
 
-    names = [name for name in (target or "").split(",") if name]
+    names = _parts(target)
     try:
         numbers = [float(number) for number in shares.split(",")] if shares else []
     except ValueError:
@@ -199,6 +199,13 @@ def load_targets(target: str | None, shares: str | None, inputs: Inputs) -> dict
             f"Two targets have the same name: {', '.join(names)}", where="--target", fix="Give files other names."
         )
     return {"target": found, "target_shares": dict(zip(found, numbers, strict=True)) if numbers else None}
+
+
+def _parts(paths: str | None) -> list[str]:
+    """Paths and Hub ids that were given with commas; one whose name holds a comma is one."""
+    if paths and Path(paths).exists():
+        return [paths]
+    return [path for path in (paths or "").split(",") if path]
 
 
 def with_options(command: Callable[..., None], only: Container[str] | None = None) -> Callable[..., None]:
@@ -244,7 +251,7 @@ def _config_parameters() -> list[inspect.Parameter]:
         default = _CHOICES[each.name](each.default) if each.name in _CHOICES else each.default
         flag = "--" + each.name.replace("_", "-")
         flags = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        panel = "How much to keep" if each.name in ("fraction", "num_examples") else "How to choose"
+        panel = "How much to keep" if each.name in _AMOUNTS else "How to choose"
         metavar = "WORD" if each.name in _CHOICES else None  # the help names the words
         option = typer.Option(*flags, help=each.metadata["help"], rich_help_panel=panel, metavar=metavar)
         options.append(

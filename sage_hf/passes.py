@@ -18,7 +18,7 @@ from accelerate.utils import tqdm
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from .data import Batches, RowSource
+from .data import Batches, Numbered, RowSource
 from .errors import GradientError, SageError
 from .finished import FinishedNodes, Unit, divide
 from .gradient_cache import GradientCache
@@ -28,7 +28,7 @@ from .loader import load
 from .processes import Processes
 from .recheck import Recheck
 from .rng import isolated_rng
-from .selection import NOT_FINITE, SCORED, ZERO_GRADIENT
+from .selection import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from .shards import MergeTree, Partial
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class GradientPasses:
         self._computed = {number for number in missing if not (self.cache and self.cache.holds(number))}
         computed = [shards[number] for number in sorted(self._computed)]
         loaded = load(source, computed, self.workers, self.collector.device)
-        turns = self.turns(sum(-(-len(shard) // source.batch_size) for shard in computed), source, shards[0])
+        turns = self.turns(sum(-(-len(shard) // source.batch_size) for shard in computed), source, shards)
         parts = [_rows(shards, units) for units in shares]
         values = np.full(len(self.status), np.nan, dtype=np.float32)
         columns: dict[str, npt.NDArray[Any]] = {"status": self.status, "losses": self.losses, "values": values}
@@ -152,19 +152,20 @@ class GradientPasses:
         self.last_parts = parts
         return self.processes.merge(tree, new_partial), values
 
-    def turns(self, own: int, source: Batches, rows: range) -> Turns:
+    def turns(self, own: int, source: Batches, parts: Sequence[range]) -> Turns:
         """The forward passes of all processes, where each needs all of them.
 
         Args:
             own: How many this process is to make.
-            source: Makes a batch of the first of `rows` for a process that has no more of its own.
-            rows: There in every process.
+            source: Makes a batch of the first of `parts` that has tokens for a process that has no more of its own.
+            parts: Rows that are there in every process.
         """
         if not self.processes.together:
             return Turns(self, 0, {})
         most = self.processes.most(own)
         with isolated_rng(self.seed):
-            return Turns(self, most, next(source.batches(rows))[1] if most else {})
+            made = (batch for part in parts for _, batch in source.batches(part) if batch is not None)
+            return Turns(self, most if (batch := next(made, None)) else 0, batch or {})
 
     def _find(self, finished: FinishedNodes | None) -> list[tuple[int, int]]:
         """The nodes that are finished; what the main process finds, so that all go by the same."""
@@ -174,7 +175,7 @@ class GradientPasses:
 
     def run_shard(
         self,
-        batches: Iterator[tuple[Tensor, dict[str, Any]]],
+        batches: Iterator[Numbered],
         number: int,
         shard: range,
         partial: Partial,
@@ -208,7 +209,7 @@ class GradientPasses:
         return partial
 
     def _batches(
-        self, batches: Iterator[tuple[Tensor, dict[str, Any]]], number: int, shard: range
+        self, batches: Iterator[Numbered], number: int, shard: range
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Row numbers, gradients, losses and status of a shard's batches: from the cache, or computed for it."""
         cache = self.cache
@@ -218,9 +219,12 @@ class GradientPasses:
         writer = cache.start(number, len(shard), self.collector.width) if cache is not None else None
         try:
             for rows, batch in _of_shard(batches, shard):
-                gradients, losses, status = self.gradients(batch)
-                if not self.processes.together:  # a forward pass needs all processes, and not all make this one
-                    self.recheck.look_at(rows, batch, gradients, losses, status)
+                if batch is None:
+                    gradients, losses, status = self.nothing(len(rows))
+                else:
+                    gradients, losses, status = self.gradients(batch)
+                    if not self.processes.together:  # a forward pass needs all processes, and not all make this one
+                        self.recheck.look_at(rows, batch, gradients, losses, status)
                 if writer is not None:
                     gradients = writer.add(rows, gradients, losses, status)
                 yield rows, gradients, losses, status
@@ -230,6 +234,13 @@ class GradientPasses:
             raise
         if writer is not None:
             writer.finish()
+
+    def nothing(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `gradients` is for rows without tokens, of which the model sees nothing."""
+        device = self.collector.device
+        gradients = torch.zeros(rows, self.collector.width, dtype=self.collector.dtype, device=device)
+        status = torch.full((rows,), NO_TOKENS, dtype=torch.uint8, device=device)
+        return gradients, torch.full((rows,), torch.nan, device=device), status
 
     def take(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """What a pass takes of a batch: a vector and a number for each row, here gradients [B, D] and losses [B]."""
@@ -310,9 +321,7 @@ def _rows(shards: list[range], units: Sequence[Unit]) -> range:
     return range(shards[units[0].start].start, shards[units[-1].start + units[-1].size - 1].stop)
 
 
-def _of_shard(
-    batches: Iterator[tuple[Tensor, dict[str, Any]]], shard: range
-) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+def _of_shard(batches: Iterator[Numbered], shard: range) -> Iterator[Numbered]:
     """As many batches as hold the shard's rows; the next shard's stay where they are."""
     left = len(shard)
     while left:
@@ -322,7 +331,7 @@ def _of_shard(
 
 
 def check_any_scored(statuses: npt.NDArray[np.int64]) -> None:
-    """Refuses a dataset of which no row has a usable gradient; [3] counts of rows by status.
+    """Refuses a dataset of which no row has a usable gradient; counts of rows by status.
 
     Raises:
         GradientError: There is none.
@@ -330,7 +339,7 @@ def check_any_scored(statuses: npt.NDArray[np.int64]) -> None:
     if not statuses[SCORED]:
         raise GradientError(
             f"No row has a usable gradient: {statuses[NOT_FINITE]} are not finite, {statuses[ZERO_GRADIENT]} are "
-            "exactly zero",
+            f"exactly zero, {statuses[NO_TOKENS]} have no tokens",
             where="dataset",
             fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
             "alone is not constant (a contrastive loss is).",

@@ -59,7 +59,7 @@ class Recheck:
                     raise GradientError(
                         f"In its batch, row {number} is another one than alone: {wrong}. Earlier rows were right",
                         where=f"row {number}",
-                        fix="Look at what this row's batch holds and whether the model keeps anything between batches; "
+                        fix="Look at what its batch holds and at what the model keeps between batches; "
                         "batch_size=1 scores rows alone.",
                     )
                 self.rows += 1

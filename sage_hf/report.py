@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .cards import largest_groups, number
+from .choice import about_lost
 from .selection import Selection
 from .stream_selection import StreamSelection
 
@@ -52,6 +53,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         )
     if stats["one_at_a_time"]:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
+    if lost := about_lost(stats["groups"], selection.config):
+        lines.append(lost)
     aside = selection.set_aside
     if aside:
         count = stats["set_aside"]  # a stream names some of them

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from datasets import Dataset, load_from_disk
 
 from .budget import resolve_budget
-from .choice import choose_rows
+from .choice import choose_rows, lost_groups
+from .classes import with_class_names
 from .config import SageConfig, check_strategy
 from .errors import DatasetError, OutputError
 from .fingerprint import dataset_digest
@@ -29,8 +30,13 @@ from .strategies import STRATEGIES
 LOSS_COLUMN = "sage_loss"
 
 # Why a row was set aside.
-SCORED, NOT_FINITE, ZERO_GRADIENT = 0, 1, 2
-REASONS = {NOT_FINITE: "gradient or loss not finite", ZERO_GRADIENT: "gradient exactly zero"}
+SCORED, NOT_FINITE, ZERO_GRADIENT, NO_TOKENS = 0, 1, 2, 3
+REASONS = {
+    NOT_FINITE: "gradient or loss not finite",
+    ZERO_GRADIENT: "gradient exactly zero",
+    NO_TOKENS: "no tokens",
+}
+STATUSES = 1 + len(REASONS)
 
 _ARRAYS = ("indices", "scores", "losses", "groups", "status")
 
@@ -48,7 +54,7 @@ class Selection(Shareable):
         losses: [N] float32, each row's own loss before training; NaN where the row was set aside.
         groups: [N] int32 in [0, G).
         group_names: [G].
-        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero.
+        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero, 3 no tokens.
         stats: What the run measured: rows, energy captured, error bound, seconds, per-group table, ...
         config: The settings, as `SageConfig.to_dict` gives them.
         source_fingerprint: The source dataset's fingerprint.
@@ -76,6 +82,10 @@ class Selection(Shareable):
     def dataset(self) -> Dataset:
         """The kept rows in the source's order, with their scores in a column `sage_score`.
 
+        Class labels that are text become numbers with the names of all classes (`ClassLabel`), also of those that lost
+        every row, in the order of the model's numbers, so that a Trainer can train on them. They stay text where a
+        collator or a transform of the user's reads them.
+
         Raises:
             DatasetError: The selection was loaded without its source.
         """
@@ -88,6 +98,7 @@ class Selection(Shareable):
         source = self.source
         if SCORE_COLUMN in source.column_names:
             source = source.remove_columns(SCORE_COLUMN)
+        source = with_class_names(source, self.stats.get("classes"))
         # Before the rows are chosen: adding a column afterwards rewrites the table.
         return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
 
@@ -124,6 +135,7 @@ class Selection(Shareable):
         num_examples: int | None = None,
         strategy: str | None = None,
         balance: str | None = None,
+        min_per_group: int | None = None,
     ) -> Selection:
         """Other rows by the same scores, without a model: those that a selection with these settings keeps.
 
@@ -132,13 +144,14 @@ class Selection(Shareable):
             num_examples: number of rows to keep. With neither, the budget stays as it was.
             strategy: As of `SageConfig`; as it was by default.
             balance: As of `SageConfig`; as it was by default.
+            min_per_group: As of `SageConfig`; as it was by default.
 
         Raises:
             BudgetError: The budget is impossible, or given twice.
             ConfigError: The strategy or the balance is unknown, or the strategy needs more of the rows than scores,
                 losses and groups; `SageSelector.gather` keeps it.
         """
-        changes: dict[str, Any] = {"strategy": strategy, "balance": balance}
+        changes: dict[str, Any] = {"strategy": strategy, "balance": balance, "min_per_group": min_per_group}
         changes = {name: value for name, value in changes.items() if value is not None}
         if fraction is not None or num_examples is not None:
             changes |= {"fraction": fraction, "num_examples": num_examples}
@@ -155,7 +168,8 @@ class Selection(Shareable):
             strategy=config.strategy,
             kept=len(indices),
             mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
-            groups=made.group_table,
+            groups=(table := made.group_table),
+            lost_groups=lost_groups(table, config),
         )
         return made
 

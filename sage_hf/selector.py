@@ -32,6 +32,7 @@ from .data import Batcher, Batches, RowSource, check_dataset
 from .encoding import Collator
 from .errors import ConfigError
 from .exact import ClusteredGroups, ExactConsensus
+from .features import check_embeddings
 from .finished import find_checkpoint
 from .gathering import fit_stats, gather_material, make_selection
 from .gradient_cache import find_cache
@@ -41,10 +42,10 @@ from .groups import Groups
 from .mapped import ScoredInMap
 from .material import Material
 from .memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
-from .opening import find_groups, find_labels, open_source, open_stream
+from .opening import find_groups, find_labels, find_text_classes, open_source, open_stream
 from .passes import GradientPasses, check_any_scored
 from .rng import isolated_rng
-from .selection import Selection
+from .selection import STATUSES, Selection
 from .shards import Partial
 from .sketch import FrequentDirections
 from .strategies import SIGNALS, STRATEGIES
@@ -197,7 +198,7 @@ class SageSelector(ScoredInMap):
                 partial.consensus.update(gradients, codes[rows].long())
 
         result, _ = self._passes.run(source, "sketching gradients", new_partial, add)
-        self._settle(result, np.bincount(self._passes.status, minlength=3))
+        self._settle(result, np.bincount(self._passes.status, minlength=STATUSES))
         if result.consensus is None:
             assert self._matrix is not None
             if self.config.group_by == CLUSTERS:
@@ -223,7 +224,7 @@ class SageSelector(ScoredInMap):
         return self
 
     def _settle(self, result: Partial, statuses: npt.NDArray[np.int64]) -> None:
-        """Takes over what the first pass gathered; `statuses` are [3] counts of rows."""
+        """Takes over what the first pass gathered; `statuses` are counts of rows by status."""
         check_any_scored(statuses)
         self.sketch = result.sketch
         assert self.sketch is not None
@@ -304,6 +305,8 @@ class SageSelector(ScoredInMap):
             ConfigError: The strategy needs what was not gathered.
         """
         told = {**self._fit_stats(self._passes.processes.count, dataset), **stats}
+        about = (self.collector.model, dataset.features, self._encoder)
+        told["classes"] = find_text_classes(*about, dataset.unique)
         return make_selection(config or self.config, dataset, material, self._passes, told)
 
     def gather(
@@ -328,6 +331,8 @@ class SageSelector(ScoredInMap):
         needs = set(needs)
         if target is not None:
             check_target(target, target_shares)
+        if needs & {"embeddings", "el2n"}:
+            check_embeddings(self._passes, self._open(check_dataset(dataset)))
         self.fit(dataset)
         source = self._open(dataset)
         assert self._groups is not None and self._matrix is not None and self.directions is not None

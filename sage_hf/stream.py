@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import IterableDataset
+from datasets import Features, IterableDataset
+from datasets.features.features import require_decoding
 from datasets.fingerprint import Hasher
 
-from .data import Batcher, Batches
+from .data import Batcher, Batches, as_scalar
 from .encoding import Row
 from .errors import DatasetError, GroupError
 from .groups import Groups, check_values
@@ -85,6 +86,8 @@ class StreamSource:
         class_names: The names of its whole numbers, where the stream's features know them.
         seed: Of what transforms of the stream draw: the same in every pass and process.
         example: The first row.
+        features: Of its columns, told from the first row where nothing else knows them.
+        columns: Those that the encoder reads; None for all. Media of others are not decoded.
     """
 
     dataset: IterableDataset
@@ -95,17 +98,25 @@ class StreamSource:
     class_names: list[str] | None = None
     seed: int = 0
     example: Row | None = None
+    features: Features | None = None
+    columns: frozenset[str] | None = None
 
     def beginning(self) -> HeldRows:
-        """The first rows, a batch at most.
+        """The first rows, a batch at most; the first batch of which any row has tokens.
 
         Raises:
             DatasetError: There are none any more.
         """
-        rows = list(islice(iter(plain(self.dataset)), self.batch_size))
-        if not rows:
+        reader, first = iter(plain(self.dataset, self.columns)), 0
+        held = HeldRows(self.encoder, self.batch_size, seed=self.seed)
+        while rows := [plain_row(row) for row in islice(reader, self.batch_size)]:
+            held = HeldRows(self.encoder, self.batch_size, rows, first=first, seed=self.seed)
+            if any(self.encoder.length(feature) != 0 for feature in self.encoder.encode(rows, first)):
+                return held
+            first += len(rows)
+        if not held.rows:
             raise changed("it was empty when it was read again")
-        return HeldRows(self.encoder, self.batch_size, rows, seed=self.seed)
+        return held
 
     def windows(self, processes: int, rank: int, finished: int = 0) -> Iterator[Window]:
         """The stream, window by window; every process reads all of it and holds its own rows. Ends with an empty one.
@@ -118,7 +129,7 @@ class StreamSource:
         Raises:
             DatasetError: The stream breaks off, or a row lacks the column to group by.
         """
-        reader, number, first = iter(plain(self.dataset)), 0, 0
+        reader, number, first = iter(plain(self.dataset, self.columns)), 0, 0
         while True:
             values: list[Any] = []
             parts: list[range] = []
@@ -146,7 +157,7 @@ class StreamSource:
         """The next shard; `first` is the number of its first row."""
         rows: list[Row] = []
         try:
-            rows.extend(islice(reader, self.shard_size))
+            rows.extend(plain_row(row) for row in islice(reader, self.shard_size))
         except Exception as error:  # a lost connection, or a map of the user's
             raise DatasetError(
                 f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
@@ -206,9 +217,14 @@ class GrowingGroups:
         return groups, [self.code_of[value] for value in ordered.code_of]
 
 
-def plain(stream: IterableDataset) -> IterableDataset:
-    """The stream with its columns as plain Python."""
-    return stream.with_format(None)
+def plain(stream: IterableDataset, columns: Collection[str] | None = None) -> IterableDataset:
+    """The stream with its columns as plain Python; media are left out where they are not of the given columns."""
+    stream = stream.with_format(None)
+    if columns is not None and stream.features is not None:
+        left = {name for name, value in stream.features.items() if require_decoding(value)} - set(columns)
+        if left:  # not remove_columns, which reads them first
+            stream = stream.select_columns([name for name in stream.features if name not in left])
+    return stream
 
 
 def first_row(stream: IterableDataset) -> Row:
@@ -220,7 +236,12 @@ def first_row(stream: IterableDataset) -> Row:
     row = next(iter(plain(stream)), None)
     if row is None:
         raise DatasetError("The stream has no rows", where="dataset", fix="Check the path, the split and the filters.")
-    return dict(row)
+    return plain_row(row)
+
+
+def plain_row(row: Mapping[str, Any]) -> Row:
+    """A row with NumPy's and torch's single numbers as Python's: a generator's rows come as it made them."""
+    return {name: as_scalar(value) for name, value in row.items()}
 
 
 def known_codes(groups: Groups, values: Sequence[Any]) -> npt.NDArray[np.int64]:

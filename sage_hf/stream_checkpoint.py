@@ -29,7 +29,7 @@ from .fingerprint import model_fingerprint, settled
 from .gradients import GradientCollector
 from .shards import MergeTree, Partial
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FULL = "Free some space and start again: finished shards are kept."
 _TYPES: dict[str, Any] = {"status": np.uint8, "losses": np.float32, "values": np.float32}
 

@@ -5,6 +5,7 @@ Axes: B rows of a batch, D row width, l sketch size, G groups so far.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,20 +18,24 @@ from accelerate.utils import tqdm
 from torch import Tensor
 
 from .agreement import Consensus
+from .choice import lost_groups
 from .config import SageConfig
 from .errors import ConfigError, DatasetError
 from .gradients import GradientCollector
-from .groups import Groups
+from .groups import Groups, say_if_many
 from .memory import sums_fit
+from .opening import find_text_classes
 from .passes import BAR_DELAY, GradientPasses
 from .processes import Processes
-from .selection import REASONS, SCORED
+from .selection import REASONS, SCORED, STATUSES
 from .shards import MergeTree, Partial
 from .sketch import FrequentDirections
 from .stream import GrowingGroups, HeldRows, StreamSource, Window, changed, known_codes
 from .stream_checkpoint import StreamCheckpoint, find_stream_checkpoint
 from .stream_choice import StreamChoice, StreamRows
 from .stream_selection import StreamSelection
+
+logger = logging.getLogger(__name__)
 
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 1000
@@ -47,7 +52,7 @@ class StreamTally:
         group_scores: [G] sums of scores.
         losses: Sum of the scored rows' losses.
         set_aside: Row number to reason, of the first 1,000 rows that have no score.
-        statuses: [3] how many rows are scored, not finite, exactly zero.
+        statuses: How many rows are of each status.
     """
 
     rows: int = 0
@@ -56,13 +61,13 @@ class StreamTally:
     group_scores: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     losses: float = 0.0
     set_aside: dict[int, str] = field(default_factory=dict)
-    statuses: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
+    statuses: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(STATUSES, dtype=np.int64))
 
     def add(self, piece: Piece, groups: int) -> None:
         """Counts a window; `groups` is how many groups there are now."""
         scored = piece.status == SCORED
         self.rows += len(scored)
-        self.statuses += np.bincount(piece.status, minlength=3)
+        self.statuses += np.bincount(piece.status, minlength=STATUSES)
         self.losses += float(piece.losses[scored].sum(dtype=np.float64))
         for name, chosen, weights in (
             ("group_rows", np.ones_like(scored), None),
@@ -71,6 +76,7 @@ class StreamTally:
         ):
             counts = np.bincount(piece.codes[chosen], None if weights is None else weights[chosen], minlength=groups)
             before = getattr(self, name)
+            counts = counts.astype(before.dtype)  # of no rows at all, NumPy counts in whole numbers
             counts[: len(before)] += before
             setattr(self, name, counts)
         for row in np.flatnonzero(~scored)[: max(0, _NAMED_ROWS - len(self.set_aside))]:
@@ -206,6 +212,7 @@ class StreamPasses:
             raise changed("it was empty when it was read again")
         (result,) = results
         groups, order = growing.settle()
+        say_if_many(logger, self.collector.model, groups.column, groups.count, self.tally.rows)
         assert result.consensus is not None
         result.consensus.grow(growing.count)
         result.consensus.sums = result.consensus.sums[order]
@@ -245,13 +252,17 @@ class StreamPasses:
         if self.tally.rows != before.rows:
             raise changed(f"it gave {before.rows} rows in the first pass and {self.tally.rows} in the second")
         kept = choice.finish()
+        stats = self.tally.stats(kept, groups.names)
+        stats["lost_groups"] = lost_groups(stats["groups"], self.config, say=self.processes.rank == 0)
+        about = (self.collector.model, self.source.features, self.source.encoder)
+        stats["classes"] = find_text_classes(*about, lambda name: groups.code_of if groups.column == name else ())
         return StreamSelection(
             indices=kept.rows,
             scores=kept.scores,
             groups=kept.groups.astype(np.int32),
             group_names=groups.names,
             set_aside=self.tally.set_aside,
-            stats=self.tally.stats(kept, groups.names),
+            stats=stats,
             config=self.config.to_dict(),
             source=self.source.dataset,
         )
@@ -270,6 +281,7 @@ class StreamPasses:
         windows = self.source.windows(self.processes.count, rank, done)
         values = np.full(len(passes.status), np.nan, dtype=np.float32)
         first = self.source.beginning() if self.processes.together else HeldRows(self.source.encoder, 1)
+        alone = [range(row, row + 1) for row in range(len(first.rows))]
         hidden = None if self._progress else True
         with tqdm(desc=title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
             while True:
@@ -282,7 +294,7 @@ class StreamPasses:
                         assert kept is not None
                         self._restore(kept, window, done, values)
                     elif window.size:
-                        turns = passes.turns(-(-len(window.parts[rank]) // self.source.batch_size), first, range(1))
+                        turns = passes.turns(-(-len(window.parts[rank]) // self.source.batch_size), first, alone)
                     codes = codes_of(window)
                     if not window.is_finished and (own := window.parts[rank]):
                         lookup, partial = torch.from_numpy(codes), new_partial()

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, DatasetInfo, Features, IterableDataset, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, IterableDataset, Value, load_from_disk
 from datasets.iterable_dataset import ExamplesIterable
 from torch.utils.data import get_worker_info
 
+from .classes import Classes
 from .disk import to_disk
 from .errors import DatasetError, OutputError
 from .hub import SCORE_COLUMN
@@ -61,18 +62,21 @@ class StreamSelection(Shareable):
     def dataset(self) -> IterableDataset:
         """The kept rows as a stream, with their scores in a column `sage_score`; it reads the source as it goes.
 
+        Class labels that are text become numbers, as of a `Selection`.
+
         Raises:
             DatasetError: While it is read: the source has fewer rows than it had, or several workers of a DataLoader
                 would each read a part of it.
         """
         if self.source is None:
             return self._saved().to_iterable_dataset()
-        features = self.source.features
+        features, classes = self.source.features, self._classes()
         if features is not None:
-            features = Features({**features, SCORE_COLUMN: Value("float32")})
+            named = {classes["column"]: ClassLabel(names=classes["names"])} if classes else {}
+            features = Features({**features, **named, SCORE_COLUMN: Value("float32")})
         # The constructor, not from_generator: that one pickles the whole source to name a cache that it never uses.
         return IterableDataset(
-            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.scores), {}),
+            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.scores, classes), {}),
             info=DatasetInfo(features=features),
             split=self.source.split,
         )
@@ -146,7 +150,16 @@ class StreamSelection(Shareable):
         return self.saved
 
     def _rows(self, folder: Path) -> Dataset:
-        return self._saved() if self.source is None else to_disk(self.dataset, folder)
+        if self.source is None:
+            return self._saved()
+        rows, classes = to_disk(self.dataset, folder), self._classes()
+        if classes and not isinstance(rows.features[classes["column"]], ClassLabel):  # nothing knew the features
+            rows = rows.cast_column(classes["column"], ClassLabel(names=classes["names"]))
+        return rows
+
+    def _classes(self) -> Classes | None:
+        classes: Classes | None = self.stats.get("classes")
+        return classes
 
     def seen(self) -> Seen:
         """What pictures show of it."""
@@ -159,9 +172,15 @@ class _KeptRows:
     """Makes (key, row) of a source's kept rows; an object, so that workers of a DataLoader can be given it."""
 
     def __init__(
-        self, source: IterableDataset, indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+        self,
+        source: IterableDataset,
+        indices: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        classes: Classes | None,
     ) -> None:
         self.source, self.indices, self.scores = source, indices, scores
+        self.column = classes["column"] if classes else None
+        self.number_of = {name: number for number, name in enumerate(classes["names"])} if classes else {}
 
     def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
         worker = get_worker_info()
@@ -178,6 +197,8 @@ class _KeptRows:
                 return
             count = number + 1
             if number == self.indices[place]:
+                if self.column is not None:
+                    row = {**row, self.column: self.number_of.get(row[self.column], row[self.column])}
                 yield number, {**row, SCORE_COLUMN: float(self.scores[place])}
                 place += 1
         if place < len(self.indices):

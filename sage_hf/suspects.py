@@ -26,6 +26,7 @@ from .groups import Groups
 from .opening import class_column, open_source
 from .passes import GradientPasses
 from .rng import isolated_rng
+from .strategies.base import PartOf
 
 DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_doubt", "sage_suggestion"
 # Characters of a row's text that the table shows.
@@ -169,7 +170,10 @@ def find_suspects(
         source = open_source(collector.model, dataset, config, processing_class, data_collator)
     passes = GradientPasses(collector, config.seed, len(dataset), progress, workers=config.num_workers)
     found = read_features(passes, source)
-    doubts, others = cross_fold(found.embeddings, groups.codes, config.seed)
+    # Of a row without tokens nothing can be told.
+    rows, doubts, others = np.flatnonzero(found.seen), np.zeros(len(dataset)), groups.codes.astype(np.int64)
+    doubts[rows], places = cross_fold(PartOf(found.embeddings, rows), groups.codes[rows], config.seed)
+    others[rows] = np.unique(groups.codes[rows])[places]
     doubts = joined_doubts(doubts, found.doubts)
     order = np.argsort(-doubts, kind="stable")
     return Suspects(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > SUSPECT])

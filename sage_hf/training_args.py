@@ -77,6 +77,7 @@ class SageArguments:
     sage_group_by: str | None = _knob("group_by")
     sage_num_clusters: int = _knob("num_clusters")
     sage_balance: str = _knob("balance")
+    sage_min_per_group: int = _knob("min_per_group")
     sage_loss_reduction: str = _knob("loss_reduction")
     sage_shard_size: int = _knob("shard_size")
     sage_check_gradients: bool = _knob("check_gradients")

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .budget import resolve_budget
+from .classes import class_ids
 from .config import SageConfig
 from .data import RowSource, check_dataset
-from .encoding import Row
+from .encoding import LABEL_COLUMNS, Row
 from .errors import ConfigError, DatasetError
 from .gradients.loss import LossFunction
 from .memory import plan_consensus
@@ -109,6 +110,7 @@ class TrainingSelector(SageSelector):
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         source = self._open(dataset)
         groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say
         about_rows = (self.collector.width, self.collector.device, len(source.shards()))
         plan_consensus(self.config, *about_rows, groups.count)
         with isolated_rng(self.config.seed):

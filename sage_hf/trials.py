@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from .config import SageConfig
-from .data import Batcher, readable
+from .data import RowSource, TrainingBatches, read_rows, readable
 from .encoding import Collator
 from .errors import ConfigError, LabelError
 from .gradients.loss import (
@@ -32,8 +32,10 @@ from .gradients.loss import (
     per_example_loss,
     rows_of,
 )
+from .gradients.padding import padding_shown
 from .gradients.state import as_scored, unwrap
 from .metrics import LOSS, Metric, numbers_of
+from .notices import silent
 from .opening import open_source
 from .rng import isolated_rng
 
@@ -100,10 +102,10 @@ class Trial:
         """
         with isolated_rng(self.config.seed), as_scored(model), torch.no_grad():
             for rows in (self.train, self.test):
-                encoder = self._encoder(model, rows)
-                head = readable(rows)
-                features = encoder.encode([head[number] for number in range(min(_CHECKED_ROWS, len(rows)))])
-                batch = send_to_device(encoder.collate(features), next(model.parameters()).device)
+                source = self._open(model, rows)
+                head = read_rows(readable(rows, source.columns), range(min(_CHECKED_ROWS, len(rows))))
+                features = source.encoder.encode(head)
+                batch = send_to_device(source.encoder.collate(features), next(model.parameters()).device)
                 inner = unwrap(model)
                 if output_field(inner(**accepted(inner, batch)), LOSS) is None:
                     raise LabelError(
@@ -124,23 +126,25 @@ class Trial:
             What `judge` takes: predictions and references of all test rows, or each one's loss and None.
         """
         model = self.fresh(seed)
-        encoder = self._encoder(model, self.train)
+        source = self._open(model, self.train)
         with (
             isolated_rng(seed),
             quiet(),
+            padding_shown(unwrap(model)),
             tempfile.TemporaryDirectory(prefix="sage_hf-compare-") as folder,
         ):
             trainer = JudgedTrainer(
                 model=model,
                 args=training_arguments(folder, self.training, seed),
-                train_dataset=readable(self.train).select(rows),
-                data_collator=lambda batch: encoder.collate(encoder.encode(batch)),
+                train_dataset=readable(self.train, source.columns).select(rows),
+                data_collator=TrainingBatches(source),
             )
             trainer.by_loss = self.metric is None
             trainer.remove_callback(PrinterCallback)  # prints where there is no progress bar
             trainer.train()
-            encoder = self._encoder(model, self.test)  # its columns may be others
-            found = trainer.predict(readable(self.test))
+            test = self._open(model, self.test)  # its columns may be others
+            trainer.data_collator = lambda batch: test.encoder.collate(test.encoder.encode(batch))
+            found = trainer.predict(readable(self.test, test.columns))
             # Trainer holds the model in a circle: not collected, models of finished trainings would fill the device.
             del trainer, model
             clear_device_cache(garbage_collection=True)
@@ -165,8 +169,9 @@ class Trial:
                 fix="Give an object whose compute takes predictions and references of this task.",
             ) from error
 
-    def _encoder(self, model: nn.Module, rows: Dataset) -> Batcher:
-        return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator).encoder
+    def _open(self, model: nn.Module, rows: Dataset) -> RowSource:
+        with silent():  # the model that scores the rows has been opened before
+            return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator)
 
 
 class JudgedTrainer(Trainer):

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .config import SageConfig
-from .data import check_dataset, readable
+from .data import TrainingBatches, check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError, OutputError
 from .files import whole_file
 from .fingerprint import run_fingerprint
+from .gradients.padding import padding_shown
 from .gradients.state import unchanged_config, unwrap
 from .opening import open_source
 from .processes import Processes, is_sharded
@@ -104,8 +105,8 @@ def warm_up(
     model = unwrap(model)
     check_dataset(dataset)
     with isolated_rng(config.seed):  # a transform of the dataset may draw
-        encoder = open_source(model, dataset, config, processing_class, data_collator).encoder
-    rows = readable(dataset)
+        source = open_source(model, dataset, config, processing_class, data_collator)
+    rows = readable(dataset, source.columns)
     if fraction is not None:
         rows = rows.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
     steps = steps or -(-len(rows) // batch_size)
@@ -123,11 +124,11 @@ def warm_up(
         training = {module: module.training for module in model.modules()}
         failure: Exception | None = None
         try:
-            with isolated_rng(config.seed), unchanged_config(model):
+            with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
                 loss = take_steps(
                     model,
                     rows,
-                    lambda batch: encoder.collate(encoder.encode(batch)),
+                    TrainingBatches(source),
                     steps=steps,
                     learning_rate=learning_rate,
                     batch_size=batch_size,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_hf.budget import allocate_quotas, resolve_budget
+from sage_hf.budget import allocate_quotas, allocate_shares, resolve_budget
 from sage_hf.errors import BudgetError
 
 sizes_and_budget = st.lists(st.integers(0, 60), min_size=1, max_size=12).flatmap(
@@ -35,6 +35,63 @@ def test_equal_quotas_differ_by_at_most_one_between_groups_that_are_not_used_up(
     unfilled = quotas[quotas < np.array(sizes)]
     if len(unfilled):
         assert quotas.max() - unfilled.min() <= 1
+
+
+@given(sizes_and_budget, st.sampled_from(["proportional", "equal"]), st.integers(0, 12))
+def test_every_group_gets_the_least_that_it_has_and_the_budget_allows(case, balance, least):
+    sizes, budget = np.array(case[0]), case[1]
+    quotas = allocate_quotas(sizes, budget, balance, least)
+    assert quotas.sum() == budget
+    assert (quotas <= sizes).all() and (quotas >= 0).all()
+    wanted = np.minimum(sizes, least)
+    if wanted.sum() <= budget:
+        assert (quotas >= wanted).all()
+    else:  # as many each as the budget reaches, and one more for some
+        level = max(each for each in range(least + 1) if np.minimum(sizes, each).sum() <= budget)
+        assert (quotas >= np.minimum(sizes, level)).all() and (quotas <= np.minimum(sizes, level + 1)).all()
+
+
+@given(sizes_and_budget, st.integers(0, 12))
+def test_beyond_the_least_shares_are_proportional_to_the_sizes(case, least):
+    sizes, budget = np.array(case[0]), case[1]
+    quotas = allocate_quotas(sizes, budget, "proportional", least)
+    rest = quotas > np.minimum(sizes, least)
+    shares = sizes[rest] * quotas[rest].sum() / max(1, sizes[rest].sum())
+    assert (np.abs(quotas[rest] - shares) <= 1 + 1e-9).all() or not rest.any()
+    assert (np.diff(quotas[np.argsort(sizes, kind="stable")]) >= -1).all()
+
+
+@given(sizes_and_budget, st.integers(0, 3))
+def test_a_larger_budget_takes_no_more_than_one_row_from_a_group(case, least):
+    sizes, budget = np.array(case[0]), case[1]
+    if budget < sizes.sum():
+        more = allocate_quotas(sizes, budget + 1, "proportional", least)
+        assert (more >= allocate_quotas(sizes, budget, "proportional", least) - 1).all()
+
+
+@given(sizes_and_budget)
+def test_a_least_that_all_groups_have_anyway_changes_nothing(case):
+    sizes, budget = np.array(case[0]), case[1]
+    for balance in ("proportional", "equal"):
+        plain = allocate_quotas(sizes, budget, balance)
+        if (plain >= np.minimum(sizes, 1)).all():
+            assert allocate_quotas(sizes, budget, balance, 1).tolist() == plain.tolist()
+
+
+@given(sizes_and_budget, st.integers(0, 6), st.data())
+def test_shares_of_targets_leave_each_the_least(case, least, data):
+    sizes, budget = np.array(case[0]), case[1]
+    weights = st.lists(st.floats(0.01, 100), min_size=len(sizes), max_size=len(sizes))
+    quotas = allocate_shares(sizes, np.array(data.draw(weights)), budget, least)
+    assert quotas.sum() == budget and (quotas <= sizes).all()
+    wanted = np.minimum(sizes, least)
+    assert wanted.sum() > budget or (quotas >= wanted).all()
+
+
+def test_a_class_of_three_rows_gets_none_of_a_tenth_unless_asked():
+    assert allocate_quotas([100, 97, 3], 20, "proportional").tolist() == [10, 10, 0]
+    assert allocate_quotas([100, 97, 3], 20, "proportional", 1).tolist() == [10, 9, 1]
+    assert allocate_quotas([100, 97, 3], 20, "proportional", 5).tolist() == [9, 8, 3]
 
 
 def test_small_groups_are_topped_up_from_the_others():

@@ -54,6 +54,56 @@ def test_every_form_of_a_dataset_loads_the_same_rows(folder, source):
     assert load_rows(str(folder / source))["text"] == TEXTS
 
 
+def reviews(place, empty=()):
+    """A CSV of texts and three classes, one of three rows, with duplicates, and with empty labels in some rows."""
+    rows = [(text, ["good", "bad"][number % 2]) for number, text in enumerate(TEXTS * 3)]
+    for row in (5, 30, 61):
+        rows[row] = (rows[row][0], "rare")
+    lines = [f"{text},{'' if row in empty else label}" for row, (text, label) in enumerate(rows)]
+    place.write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
+    return place
+
+
+def test_a_rare_class_of_a_csv_is_told_or_kept_and_the_kept_labels_have_the_numbers_of_all_classes(folder, tmp_path):
+    data = reviews(tmp_path / "reviews [1].csv")
+    about = ["--task", "sequence-classification", "--fraction", "0.1", "--warmup-steps", "1", *SMALL]
+    for least, labels in ((0, {0, 1}), (1, {0, 1, 2})):
+        out = tmp_path / f"out{least}"
+        result = run("select", folder / "bert", data, "-o", out, *about, "--min-per-group", least)
+        assert result.exit_code == 0, result.output
+        told = "No row is kept of 1 group: 'rare' (3 rows)." in " ".join(result.output.split())
+        assert told == (least == 0)
+        rows = load_from_disk(str(out))
+        assert len(rows) == 7 and set(rows["label"]) == labels
+        assert rows.features["label"].names == ["bad", "good", "rare"]
+        assert Selection.load(out).stats["lost_groups"] == ([] if least else ["rare"])
+
+
+def test_missing_labels_of_a_csv_are_counted_and_named(folder, tmp_path):
+    data = reviews(tmp_path / "reviews.csv", empty=(3, 7, 20, 21, 40, 50, 60))
+    about = ["--task", "sequence-classification", "--fraction", "0.1", *SMALL]
+    result = run("select", folder / "bert", data, "-o", tmp_path / "out", *about)
+    assert result.exit_code == 1
+    assert "7 rows have no label, first in rows [3, 7, 20, 21, 40]" in " ".join(result.output.split())
+
+
+def test_an_adapter_folder_is_a_model(folder, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "lm")
+    peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "adapter"
+    )
+    result = run(
+        "select", tmp_path / "adapter", folder / "rows.json", "-o", tmp_path / "out", "--fraction", "0.5", *SMALL
+    )
+    assert result.exit_code == 0, result.output
+    assert "PeftModelForCausalLM for causal-lm" in result.output
+    # A of 2 x 16 and B of 16 x 2 numbers in each of two layers.
+    assert Selection.load(tmp_path / "out").stats["target_weights"] == 2 * (2 * 16 + 16 * 2)
+
+
 def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
     arguments = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL]
     assert run(*arguments, "-o", tmp_path / "whole").exit_code == 0
@@ -143,7 +193,8 @@ def test_a_classification_head_is_made_for_the_labels_and_warmed_up(folder, tmp_
     assert "Warm-up: 2 steps" in result.output
     saved = Selection.load(tmp_path / "warm")
     assert saved.group_names == ["a", "b"]
-    assert saved.dataset["label"].count("a") == 3
+    assert saved.dataset.features["label"].names == ["a", "b"]
+    assert saved.dataset["label"][:].count(0) == 3
 
 
 def test_options_reach_the_config(folder, tmp_path):
@@ -178,7 +229,7 @@ def test_options_reach_the_config(folder, tmp_path):
         (["lm", "rows.json"], "Neither fraction nor num_examples"),
         (["lm", "rows.json", "--fraction", "2"], "fraction is 2.0"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
-        (["lm", "rows.xlsx", "--fraction", "0.5"], "cannot be loaded"),
+        (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),
         (["nothing", "rows.json", "--fraction", "0.5"], "model cannot be loaded"),
         (["lm", "splits", "--fraction", "0.5", "--split", "dev"], "no split 'dev'"),
         (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),

@@ -43,8 +43,20 @@ LAYERS = (
     ("loader",),
     ("data",),
     ("encoding",),
+    ("classes",),
     ("gradients",),
-    ("config", "intervals", "metrics", "fingerprint", "rng", "files", "environment"),
+    (
+        "config",
+        "intervals",
+        "metrics",
+        "fingerprint",
+        "rng",
+        "files",
+        "environment",
+        "data_files",
+        "adapters",
+        "notices",
+    ),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

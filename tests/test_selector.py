@@ -138,7 +138,7 @@ def test_model_and_random_state_come_back_after_an_exception():
     spoilt = rows.remove_columns("label").add_column("label", [0] * 20 + [7] * 4)
     model.train()
     before = state_of(model)
-    with pytest.raises(LabelError, match=r"label is 7.*row 20"):
+    with pytest.raises(LabelError, match=r"label is 7.*4 rows: 20, 21, 22, 23"):
         select(model, spoilt)
     assert_same(before, state_of(model))
 

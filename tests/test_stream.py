@@ -1,14 +1,18 @@
 """A stream is read in windows of shards, in order, every row once; groups are numbered as they come."""
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_hf import SageError
+from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.encoding import Encoder
 from sage_hf.groups import Groups
 from sage_hf.stream import GrowingGroups, StreamSource, first_row, known_codes
+
+from .cases import vit
 
 
 def source(count, shard_size=4, column=None):
@@ -85,3 +89,40 @@ def test_a_group_that_only_the_second_pass_meets_says_that_the_stream_changed():
 def test_an_empty_stream_is_an_error():
     with pytest.raises(SageError, match="no rows"):
         first_row(IterableDataset.from_generator(lambda: iter([])))
+
+
+def labelled(kind, labels=(0, 1)):
+    """A stream of images from a generator, whose labels are of a kind of their own; nothing knows its features."""
+    pixels = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    rows = [{"pixel_values": pixels[row], "label": kind(labels[row % 2])} for row in range(24)]
+    return IterableDataset.from_generator(lambda: iter(rows))
+
+
+def select(stream, model=None):
+    config = SageConfig(fraction=0.3, shard_size=8)
+    return SageSelector(model or vit(2), config=config, progress=False).select(stream)
+
+
+def test_numpy_and_torch_labels_of_a_generator_are_as_pythons():
+    plain = select(labelled(int))
+    assert plain.group_names == ["0", "1"]
+    for kind in (np.int64, np.uint8, np.array, torch.tensor):
+        found = select(labelled(kind))
+        assert found.group_names == plain.group_names
+        assert found.indices.tolist() == plain.indices.tolist()
+        assert (found.scores == plain.scores).all()
+
+
+def test_numpy_booleans_and_texts_of_a_generator_are_as_pythons():
+    for one, other, labels in ((bool, np.bool_, (False, True)), (str, np.str_, ("LABEL_0", "LABEL_1"))):
+        plain, found = select(labelled(one, labels)), select(labelled(other, labels))
+        assert found.group_names == plain.group_names == [str(label) for label in labels]
+        assert found.indices.tolist() == plain.indices.tolist()
+
+
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_null_label_in_a_stream_is_named_by_its_row(row):
+    rows = [{"pixel_values": np.zeros((1, 8, 8), np.float32), "label": number % 2} for number in range(12)]
+    rows[row]["label"] = None
+    with pytest.raises(SageError, match=rf"row(s \[)?.*{row}"):
+        select(IterableDataset.from_generator(lambda: iter(rows)))

@@ -27,16 +27,18 @@ def in_parts(array, cuts):
     budget=st.one_of(st.floats(0.01, 1.0), st.integers(1, 60)),
     balance=st.sampled_from(["proportional", "equal", "none"]),
     strategy=st.sampled_from(["agreement", "random"]),
+    least=st.integers(0, 3),
 )
-def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strategy):
+def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strategy, least):
     scores = np.array([score for score, _ in rows], dtype=np.float32)
     codes = np.array([code for _, code in rows], dtype=np.int64)
     asked = {"fraction": budget} if isinstance(budget, float) else {"num_examples": min(budget, len(rows))}
+    asked["min_per_group"] = least if balance != "none" else 0
     config = SageConfig(strategy=strategy, balance=balance, seed=3, **asked)
     usable = ~np.isnan(scores)
     groups = Groups("column", codes.astype(np.int32), list("abcd"), {})
     material = Material(groups, usable, scores, scores)
-    wanted, _ = choose_rows(config, material, resolve_budget(len(rows), **defaults(asked)))
+    wanted, _ = choose_rows(config, material, resolve_budget(len(rows), config.fraction, config.num_examples))
     choice = choice_for(config)
     for part, part_codes in zip(in_parts(scores, cuts), in_parts(codes, cuts), strict=True):
         choice.add(part, part_codes)
@@ -44,10 +46,6 @@ def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strate
     assert kept.rows.tolist() == wanted.tolist()
     assert np.array_equal(kept.scores, scores[wanted])
     assert np.array_equal(kept.groups, codes[wanted])
-
-
-def defaults(asked):
-    return {"fraction": None, "num_examples": None, **asked}
 
 
 @settings(deadline=None)

@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from .padding import padding_shown
 from .written import configs_of, unchanged
 
 
@@ -41,6 +42,7 @@ def as_scored(model: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         unchanged(modules),
+        padding_shown(model),
     ):
         try:
             for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
