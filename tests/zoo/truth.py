@@ -31,17 +31,19 @@ def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
         return []
     model = build(family, setting)
     truths = [_truth(family, model, batch)]
+    if family.has_twins:
+        truths.append(_truth(family, model, batch, copies=2))
+    if family.quiet is not None:
+        truths.append(_truth(family, build(family, setting, quiet=True), batch))
     if setting.dtype is torch.bfloat16:
         precise = _truth(family, build(family, setting).float(), as_dtype(batch, torch.float32))
         noise = [
             {name: float((row[name].float() - each).norm()) for name, each in better.items()}
             for row, better in zip(truths[0].gradients, precise.gradients, strict=True)
         ]
-        truths[0] = replace(truths[0], noise=noise)
-    if family.has_twins:
-        truths.append(_truth(family, model, batch, copies=2))
-    if family.quiet is not None:
-        truths.append(_truth(family, build(family, setting, quiet=True), batch))
+        # With the tables frozen, as "auto" has them, attention takes a kernel that rounds otherwise.
+        truths.append(_truth(family, build(family, setting), batch, with_tables=False))
+        truths = [replace(truth, noise=noise) for truth in truths]
     return truths
 
 
@@ -55,8 +57,11 @@ def cut(family: Family, batch: dict, row: int) -> dict:
     }
 
 
-def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1) -> Truth:
-    """Autograd of each row by itself, as `copies` equal rows."""
+def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1, with_tables: bool = True) -> Truth:
+    """Autograd of each row by itself, as `copies` equal rows; of embeddings, too, or not `with_tables`."""
+    if not with_tables:
+        for table in [each for each in model.modules() if isinstance(each, nn.Embedding)]:
+            table.requires_grad_(False)
     gradients, losses = [], []
     for row in range(ROWS):
         alone_model = copy.deepcopy(model) if family.remembers else model
