@@ -51,7 +51,7 @@ benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong lab
 	$(BIN)/python examples/benchmarks/readme.py
 
 .PHONY: models
-models: $(STAMP)  ## Hold 300 model classes to batch-of-1, and write the table in examples/benchmarks/results (half an hour)
+models: $(STAMP)  ## Hold 300 model classes to batch-of-1, and write the table in examples/benchmarks/results (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python examples/benchmarks/models.py
 
 .PHONY: clean

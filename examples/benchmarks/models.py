@@ -1,7 +1,7 @@
 """Which model classes give right rows: the zoo of the tests, all of it, in all its settings.
 
-    python examples/benchmarks/models.py                # two processes, about half an hour; writes results/models.*
-    python examples/benchmarks/models.py Longformer LED # some families, printed
+    python examples/benchmarks/models.py                # two processes, about 20 minutes; writes results/models.*
+    python examples/benchmarks/models.py Longformer LED # families whose names hold a word; the others stay as measured
 
 "Right" is a whole batch at once, "one at a time" is right and slow, "refused" is an error that says why. Every row is
 held to autograd of that row alone, weight by weight. A setting that comes to another verdict than the plain one (sdpa,
@@ -128,19 +128,27 @@ def _cell(line: dict[str, Any], target: str) -> str:
 def main(wanted: list[str]) -> None:
     """Tries the families, all or those whose names hold one of the words."""
     names = [name for name in FAMILIES if not wanted or any(word in name for word in wanted)]
+    found = {} if not wanted else {line["family"]: line for line in _measured()}
     with ProcessPoolExecutor(max_workers=2) as pool:
-        lines = []
         for number, line in enumerate(pool.map(try_family, names, chunksize=4), 1):
-            lines.append(line)
+            found[line["family"]] = line
             print(
                 f"{number}/{len(names)} {line['family']}: {line['auto']}, {line['all']}, {line['differs']}", flush=True
             )
-    if wanted:
-        return
+    write([found[name] for name in FAMILIES if name in found])
+
+
+def write(lines: list[dict[str, Any]]) -> None:
+    """Writes both files of the results."""
     written = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     text = f'{{"transformers": "{transformers.__version__}", "families": [\n{written}\n]}}\n'
     (RESULTS / "models.json").write_text(text, encoding="utf-8")
     (RESULTS / "models.md").write_text(report(lines, transformers.__version__), encoding="utf-8")
+
+
+def _measured() -> list[dict[str, Any]]:
+    path = RESULTS / "models.json"
+    return json.loads(path.read_text(encoding="utf-8"))["families"] if path.exists() else []
 
 
 if __name__ == "__main__":
