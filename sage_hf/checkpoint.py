@@ -26,7 +26,7 @@ SELECTION_FOLDER = "sage_selection"
 # Key in a selection's stats: the optimizer steps before it.
 CHOSEN_AT = "trained_steps"
 # Settings that change no score.
-_HARMLESS = {"batch_size", "check_gradients"}
+_HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 
 def save_selection(selection: Selection, checkpoint: Path) -> None:

@@ -244,7 +244,7 @@ class Batches:
             except SageError:
                 self._features(range(min(count, self.batch_size)))  # names more rows, if others fail, too
                 raise
-        features = [each for each in features if self._has_tokens(each) and _is_labelled(each)] or self.telling()
+        features = [each for each in features if self._has_tokens(each) and is_labelled(each)] or self.telling()
         features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
         places = {round(place) for place in np.linspace(0, len(features) - 1, min(most, len(features)))}
         return [features[place] for place in sorted(places)]
@@ -259,7 +259,7 @@ class Batches:
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
             seen = [feature for feature in features if self._has_tokens(feature)]
-            if found := [feature for feature in seen if _is_labelled(feature)]:
+            if found := [feature for feature in seen if is_labelled(feature)]:
                 return found
             unlabelled = unlabelled or seen
         if unlabelled:
@@ -321,14 +321,19 @@ class RowSource(Batches):
             return self.encoder.encode(read_rows(self._reader, rows), first=rows.start)
         except SageError as error:
             if isinstance(error.__cause__, Offence):
-                raise self._all_of(error.__cause__) from error
+                raise self.counted(error.__cause__, error.__cause__.rows) from error
             raise
 
-    def _all_of(self, offence: Offence) -> SageError:
-        """The error of all rows that offend as some do, as far as it is quick to look."""
-        found: set[int] = set(offence.rows)
+    def counted(self, offence: Offence, known: list[int]) -> SageError:
+        """The error of all rows that offend alike, as far as it is quick to look.
+
+        Args:
+            offence: Of some of them.
+            known: Their numbers in the dataset; none where the offence numbers them otherwise.
+        """
+        found = set(known)
         most = _LOOKED_AT if self.encoder.is_tokens else _DECODED
-        looked = range(min(len(self.dataset), max(most, offence.rows[-1] + 1)))
+        looked = range(min(len(self.dataset), max(most, *known, 0) + 1))
         for start in range(0, looked.stop, self.shard_size):
             part = range(start, min(start + self.shard_size, looked.stop))
             try:
@@ -337,42 +342,13 @@ class RowSource(Batches):
                 other = error.__cause__
                 if isinstance(other, Offence) and (other.kind, other.column) == (offence.kind, offence.column):
                     found.update(other.rows)
+        if not found:
+            return offence.error()
         whole = Offence(offence.kind, offence.why, offence.column, sorted(found))
         return whole.error(looked if looked.stop < len(self.dataset) else None)
 
 
-class TrainingBatches:
-    """A collator of raw rows for a training: without those that have nothing to learn from.
-
-    A batch of them alone would have no loss, or one that is no number; then the last batch that had some comes again.
-
-    Args:
-        source: The dataset that the rows are of.
-    """
-
-    def __init__(self, source: RowSource) -> None:
-        self._source, self._encoder = source, source.encoder
-        self._last: list[Row] = []
-
-    def __call__(self, rows: list[Row]) -> dict[str, Any]:
-        """A batch.
-
-        Raises:
-            DatasetError: No row until now has anything to learn from.
-        """
-        encoded = self._encoder.encode(rows)
-        teaching = [each for each in encoded if self._encoder.length(each) != 0 and _is_labelled(each)]
-        self._last = teaching or self._last or [each for each in self._source.telling() if _is_labelled(each)]
-        if not self._last:
-            raise DatasetError(
-                "No row of the first batches has tokens and labels to learn from",
-                where="dataset",
-                fix="Filter such rows out, or check the text column, the labels and the tokenizer.",
-            )
-        return self._encoder.collate(self._last)
-
-
-def _is_labelled(feature: Row) -> bool:
+def is_labelled(feature: Row) -> bool:
     """Whether any of a row's labels counts for the loss."""
     labels = feature.get("labels")
     return not isinstance(labels, list) or any(label != IGNORE_INDEX for label in labels)

@@ -38,7 +38,8 @@ class SageArguments:
         sage_refresh_epochs: Passes over a subset before the next one is chosen with the model as it is then; 0 chooses
             once.
         sage_scoring_batch_size: Rows a forward pass while rows are scored, in each process; None takes
-            `per_device_train_batch_size`. Does not change the scores.
+            `per_device_train_batch_size`. Does not change the scores. Fewer are taken where memory is not enough, and,
+            with `auto_find_batch_size`, no more than the batch size that was found.
         sage_hub_dataset_id: Dataset repository that `trainer.push_to_hub()` pushes the kept rows to before the model,
             whose card then names it; None pushes the model alone, because rows may be private where a model is not.
 

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from .config import SageConfig
-from .data import RowSource, TrainingBatches, read_rows, readable
+from .data import RowSource, read_rows, readable
 from .encoding import Collator
 from .errors import ConfigError, LabelError
 from .gradients.loss import (
@@ -38,6 +38,7 @@ from .metrics import LOSS, Metric, numbers_of
 from .notices import silent
 from .opening import open_source
 from .rng import isolated_rng
+from .training_batches import TrainingBatches
 
 DEFAULTS: Mapping[str, Any] = {"max_steps": 300, "learning_rate": 5e-5, "per_device_train_batch_size": 32}
 # What a comparison depends on being so.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .config import SageConfig
-from .data import TrainingBatches, check_dataset, readable
+from .data import check_dataset, readable
 from .encoding import Collator
 from .errors import ConfigError, OutputError
 from .files import whole_file
@@ -32,6 +32,7 @@ from .gradients.state import unchanged_config, unwrap
 from .opening import open_source
 from .processes import Processes, is_sharded
 from .rng import isolated_rng
+from .training_batches import TrainingBatches
 from .warmup_steps import take_steps
 
 logger = logging.getLogger(__name__)
@@ -205,9 +206,11 @@ def _write(model: nn.Module, file: Path, loss: float) -> bool:
     """Keeps the end of a warm-up; whether it could be."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(model).items()}
     try:
+        for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
         with whole_file(file, "Free some space.") as part:
             save_file(tensors, part, metadata={"format": "pt", "loss": repr(loss)})
-    except (OutputError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         logger.warning("The warm-up is not kept, and would be made again: %s", error)
         return False
     return True

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.python_text import train_tokenizer
-from sage_hf.data import RowSource, TrainingBatches, check_dataset, read_rows, sampled
+from sage_hf.data import RowSource, check_dataset, read_rows, sampled
 from sage_hf.encoding import Encoder
 from sage_hf.errors import BatchAxisError, DatasetError
+from sage_hf.training_batches import TrainingBatches
 
 TOKENIZER = train_tokenizer(["a b c"], 260)
 

@@ -78,7 +78,8 @@ def test_the_second_pass_and_later_selections_cost_no_forward(tmp_path):
         choose(tmp_path, model, **change)
     assert model.calls == 0
     choose(tmp_path, model, strategy="auto")
-    assert model.calls == 1 + 4 + 4 + 4 + 1  # a batch that tells how wide embeddings are, and those of all rows
+    # A batch that tells whether there are embeddings, one that tells how wide they are, and those of all rows.
+    assert model.calls == 1 + 1 + 4 + 4 + 4 + 1
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -40,7 +40,7 @@ LAYERS = (
     ("budget", "groups"),
     ("agreement",),
     ("sketch",),
-    ("loader",),
+    ("loader", "training_batches"),
     ("data",),
     ("encoding",),
     ("classes",),

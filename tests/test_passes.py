@@ -12,15 +12,17 @@ from sage_hf.passes import GradientPasses
 
 from .cases import bert, image_rows, llama, lm_batch, token_batch, vit
 
+FULL = (torch.OutOfMemoryError("full"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"))
 
-def limit(monkeypatch, rows):
+
+def limit(monkeypatch, rows, full=FULL[0]):
     """A device on which more rows than this do not fit; returns the sizes that were tried."""
     collect, tried = GradientCollector.collect, []
 
     def limited(self, batch):
         tried.append(len(batch["pixel_values"]))
         if tried[-1] > rows:
-            raise torch.OutOfMemoryError("full")
+            raise full
         return collect(self, batch)
 
     monkeypatch.setattr(GradientCollector, "collect", limited)
@@ -39,10 +41,10 @@ def select(**changes):
     return SageSelector(vit(), config=SageConfig(**{**settings, **changes})).select(image_rows(40))
 
 
-@pytest.mark.parametrize("rows", [8, 5, 1])
-def test_batches_are_halved_until_they_fit_and_stay_so(monkeypatch, caplog, rows):
+@pytest.mark.parametrize(("rows", "full"), [(8, FULL[0]), (5, FULL[0]), (1, FULL[0]), (5, FULL[1])])
+def test_batches_are_halved_until_they_fit_and_stay_so(monkeypatch, caplog, rows, full):
     whole = select()
-    tried = limit(monkeypatch, rows)
+    tried = limit(monkeypatch, rows, full)
     fitted = select()
     assert np.allclose(fitted.scores, whole.scores, atol=1e-5)
     assert np.allclose(fitted.losses, whole.losses, atol=1e-6)

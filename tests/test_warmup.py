@@ -223,3 +223,10 @@ def test_impossible_lengths_are_refused(settings):
 def test_an_empty_dataset_is_refused():
     with pytest.raises(DatasetError, match="no rows"):
         warm_up(vit(), image_rows(20).select([]), steps=1)
+
+
+def test_a_row_that_cannot_be_used_is_named_by_its_number_in_the_dataset():
+    rows = image_rows(60)
+    rows = rows.remove_columns("label").add_column("label", [0] * 50 + [7] * 10)
+    with pytest.raises(LabelError, match=r"label is 7.*10 rows, first 50, 51, 52, 53, 54"):
+        warm_up(vit(), rows, fraction=1.0)

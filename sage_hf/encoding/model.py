@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
+from ..gradients.targets import part_of
 from .labels import Task
 from .limits import Limits
 
@@ -52,7 +53,7 @@ def find_limits(model: nn.Module) -> Limits:
     """What the model has places for, where its modules and its config tell."""
     config, names = getattr(model, "config", None), _class_names(model)
     counts: dict[str, Any] = {
-        "input_ids": getattr(_part(model, "get_input_embeddings"), "num_embeddings", None),
+        "input_ids": getattr(part_of(model, "get_input_embeddings"), "num_embeddings", None),
         "token_type_ids": getattr(config, "type_vocab_size", None),
         "position_ids": max((table.num_embeddings for table in _position_tables(model)), default=None),
         "bbox": getattr(config, "max_2d_position_embeddings", None),
@@ -61,7 +62,7 @@ def find_limits(model: nn.Module) -> Limits:
     if any(name.endswith("ForTokenClassification") for name in names):
         counts["labels"] = getattr(config, "num_labels", None)
     elif any(name.endswith(_WORD_MODELS) for name in names):
-        counts["labels"] = getattr(_part(model, "get_output_embeddings"), "out_features", None)
+        counts["labels"] = getattr(part_of(model, "get_output_embeddings"), "out_features", None)
     known = {name: count for name, count in counts.items() if isinstance(count, int) and count > 0}
     per_token = ("attention_mask", "token_type_ids", *(("labels",) if find_task(model) == "causal" else ()))
     return Limits(known, longest_row(model) if _positions(model) is not None else None, per_token)
@@ -88,11 +89,3 @@ def _class_names(model: nn.Module) -> list[str]:
     if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     return [kind.__name__ for kind in type(inner).__mro__]
-
-
-def _part(model: Any, getter: str) -> Any:
-    """A model's input or output embeddings; None where it has none."""
-    try:
-        return getattr(model, getter)()
-    except (AttributeError, NotImplementedError, TypeError):
-        return None

@@ -2,5 +2,6 @@
 
 from .collector import GradientCollector
 from .loss import per_example_loss
+from .rules import register_rule
 
-__all__ = ["GradientCollector", "per_example_loss"]
+__all__ = ["GradientCollector", "per_example_loss", "register_rule"]

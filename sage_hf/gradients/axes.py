@@ -17,9 +17,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..errors import SageError
 from .batch_axis import Batch, batch_rows, rows_of
-from .loss import MODEL_ERRORS, NotSeparable, accepted
+from .loss import MODEL_ERRORS, NotSeparable, accepted, is_ours
 
 # Shapes of the leaves of a call's inputs and of its outputs; None of what is no tensor.
 _Shape = tuple[int, ...] | None
@@ -117,10 +116,8 @@ def _calls(
     try:
         with torch.no_grad():
             model(**accepted(model, send_to_device(dict(batch), device)))
-    except (SageError, torch.OutOfMemoryError):
-        raise
     except MODEL_ERRORS as error:
-        if batch_rows(batch) == 1:
+        if batch_rows(batch) == 1 or is_ours(error):
             raise
         raise NotSeparable(f"{type(model).__name__} says of several rows: {error}") from error
     finally:

@@ -132,14 +132,17 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
     if size == 1:
         return [list(range(len(counts)))]
     ids = batch.get("input_ids")
+    found: list[list[list[int]]] = []
     if isinstance(ids, Tensor):
         words, totals = ids.unique(return_counts=True)
         for merge in _MERGES:
             for word in words[totals * merge**2 == sum(counts)].tolist():
-                found = _dealt(counts, (ids == word).sum(1).mul(merge**2).tolist())
-                if found is not None:
-                    return found
-    if len(counts) == size:
+                dealt = _dealt(counts, [[run * merge**2 for run in _runs(row == word)] for row in ids])
+                if dealt is not None and dealt not in found:
+                    found.append(dealt)
+    if len(found) == 1:
+        return found[0]
+    if not found and len(counts) == size:
         return [[number] for number in range(size)]
     raise BatchAxisError(
         f"{len(counts)} images lie in one run of patches, and which of the {size} rows they belong to is not told",
@@ -148,17 +151,25 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
     )
 
 
-def _dealt(counts: list[int], wanted: list[int]) -> list[list[int]] | None:
-    """Consecutive images such that each row has the patches that its tokens stand for; None if they do not fit."""
+def _runs(seen: Tensor) -> list[int]:
+    """Lengths of the runs of true entries."""
+    edges = torch.nn.functional.pad(seen.int(), (1, 1)).diff()
+    starts, stops = ((edges == step).nonzero().flatten() for step in (1, -1))
+    return (stops - starts).tolist()
+
+
+def _dealt(counts: list[int], runs: list[list[int]]) -> list[list[int]] | None:
+    """The images of each row, such that every run of its tokens stands for whole images; None if they do not fit."""
     left = list(enumerate(counts))
     rows = []
-    for patches in wanted:
+    for own in runs:
         row = []
-        while patches > 0 and left:
-            number, count = left.pop(0)
-            row.append(number)
-            patches -= count
-        if patches:
-            return None
+        for patches in own:
+            while patches > 0 and left:
+                number, count = left.pop(0)
+                row.append(number)
+                patches -= count
+            if patches:
+                return None
         rows.append(row)
     return None if left else rows

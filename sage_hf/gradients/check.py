@@ -38,6 +38,10 @@ _HALF_FLOOR = 1e-1
 _SIZES = (4, 5, 7, 3)
 
 
+class NoPartError(GradientError):
+    """No targeted layer has a part in the loss, as far as hooks on layers tell."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """What plain autograd gives of rows alone.
@@ -70,6 +74,13 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
         alone = {index: rows_of(batch, slice(index, index + 1)) for index in range(batch_rows(batch))}
     rows = list(alone)
     truth = truth_of(collector, list(alone.values()))
+    try:
+        collector.collect(alone[rows[0]])
+    except NoPartError:
+        used = [block.name for block in collector.blocks if truth.gradients[:, block.columns].nan_to_num().any()]
+        if not used:
+            raise
+        collector.give_up_on(used)
     if _is_drawn(collector, alone[rows[0]], truth):
         collector.take_one_at_a_time("the model draws at random while it computes, for every batch anew")
     else:

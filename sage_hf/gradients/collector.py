@@ -19,15 +19,15 @@ from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import GradientError, SageError
+from ..errors import GradientError
 from .alone import gradients_into, row_alone
 from .axes import Axes, find_axes
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of
 from .blocks import Block
-from .check import check_batch, compare_row
+from .check import NoPartError, check_batch, compare_row
 from .hooks import LayerHooks
 from .layout import Projection, lay_out, unseen
-from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, per_example_loss
+from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
 from .rerun import CannotRerun
 from .routing import leave_routing_out
 from .state import as_scored, unwrap
@@ -204,9 +204,9 @@ class GradientCollector:
         with self._scored():
             try:
                 row, loss = row_alone(self.model, self.layout.held, _usable(batch), self._loss_settings())
-            except (SageError, torch.OutOfMemoryError):
-                raise
             except MODEL_ERRORS as error:
+                if is_ours(error):
+                    raise
                 raise GradientError(
                     f"{type(self.model).__name__} has no gradient of one row in eval mode: {first_line(error)}",
                     where="model.forward",
@@ -254,7 +254,7 @@ class GradientCollector:
                     losses.sum().backward()
         self._computes_in_half |= hooks.in_half
         if not losses.requires_grad or not (hooks.called or taken_alone):
-            raise GradientError(
+            raise NoPartError(
                 "No targeted layer has a part in the loss, so every gradient is zero",
                 where=f"target_modules, {list(self.layout.names.values())[:6]}",
                 fix="Target layers that the forward pass calls; a fused or compiled layer calls no hook.",

@@ -149,11 +149,13 @@ class LayerHooks:
             return on_gradient
 
         leaves, shape = tree_flatten(output)
+        floating = [isinstance(each, Tensor) and each.is_floating_point() for each in leaves]
+        if sum(floating) > 1:
+            # One output may be made of another: each copy meets what comes from behind the layer, and nothing else.
+            leaves = [each.clone() if is_float else each for each, is_float in zip(leaves, floating, strict=True)]
         hooked = [
-            self._hook(each, follow(number), is_own_base=False)
-            if isinstance(each, Tensor) and each.is_floating_point()
-            else each
-            for number, each in enumerate(leaves)
+            self._hook(each, follow(number), is_own_base=False) if is_float else each
+            for number, (each, is_float) in enumerate(zip(leaves, floating, strict=True))
         ]
         return tree_unflatten(hooked, shape)
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -69,17 +70,13 @@ def per_example_loss(
         return _causal_lm_loss(model, batch, reduction, device)
     batch = send_to_device(dict(batch), device, non_blocking=True)
     if rows == 1 and reduction == "mean":
-        outputs = model(**accepted(model, batch))
-        loss = output_field(outputs, "loss")
-        return _loss_from_logits(_logits(outputs), batch, reduction) if loss is None else loss.sum().reshape(1)
+        return _whole_loss(model, batch).reshape(1)
     inputs = accepted(model, batch)
     with RowwiseLosses(inputs, rows, reduction) as intercepted:
         try:
             outputs = model(**inputs)
-        except (SageError, torch.OutOfMemoryError):
-            raise
         except MODEL_ERRORS as error:
-            if rows == 1:
+            if rows == 1 or is_ours(error):
                 raise
             # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
             # the model itself comes up again when its rows are taken one at a time.
@@ -106,13 +103,16 @@ def own_loss(
     loss_function: LossFunction | None = None,
     device: torch.device | None = None,
 ) -> Tensor:
-    """The scalar loss of a batch of one as the model gives it, without interception; arguments as above."""
+    """The scalar loss of a batch as the model gives it, without interception; arguments as above."""
     if loss_function is None and reduction == "mean":
-        moved = send_to_device(dict(batch), device) if device is not None else batch
-        loss = output_field(model(**accepted(model, moved)), "loss")
-        if loss is not None:
-            return loss.sum()
+        return _whole_loss(model, send_to_device(dict(batch), device) if device is not None else batch)
     return per_example_loss(model, batch, reduction=reduction, loss_function=loss_function, device=device).sum()
+
+
+def _whole_loss(model: nn.Module, batch: Batch) -> Tensor:
+    outputs = model(**accepted(model, batch))
+    loss = output_field(outputs, "loss")
+    return _loss_from_logits(_logits(outputs), batch, "mean").sum() if loss is None else loss.sum()
 
 
 def separated(batch_loss: LossFunction, reduction: str = "mean") -> LossFunction:
@@ -148,6 +148,11 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
     if "use_cache" in parameters:
         kept["use_cache"] = False  # a cache of keys and values would only cost memory
     return kept
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether an error is no failure of the model: one of sage_hf's, or full memory, which fewer rows may help."""
+    return isinstance(error, (SageError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
 
 
 def first_line(error: Exception) -> str:

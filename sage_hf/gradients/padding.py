@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+
+from .targets import part_of
 
 
 @contextmanager
@@ -32,8 +33,7 @@ def padding_shown(model: nn.Module) -> Iterator[None]:
         yield
         return
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    embeddings: Any = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    known = getattr(embeddings, "num_embeddings", sys.maxsize)
+    known: int = getattr(part_of(model, "get_input_embeddings"), "num_embeddings", sys.maxsize)
     before = [(part, getattr(part, "pad_token_id", None)) for part in (config, text)]
 
     def on_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

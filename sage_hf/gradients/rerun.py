@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from ..errors import SageError
 from .blocks import Block, wide
-from .loss import MODEL_ERRORS, NotSeparable, first_line
+from .loss import MODEL_ERRORS, NotSeparable, first_line, is_ours
 from .rules import is_experts
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -83,9 +82,9 @@ class LayerCall:
         try:
             for index in range(self.size):
                 self._add_row(rows[index], index, leaf, self._part(grad, index, axis))
-        except (SageError, torch.OutOfMemoryError):
-            raise
         except MODEL_ERRORS as error:
+            if is_ours(error):
+                raise
             names = [block.name for block, _ in self.blocks]
             raise CannotRerun(
                 f"a {type(self.module).__name__} does not run again: {first_line(error)}", names

@@ -54,6 +54,7 @@ class RowIds:
         # The tensors are kept with their row numbers: an id is another tensor's as soon as its own is gone.
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_batch: dict[int, Tensor] = {}
+        self._mixed: dict[int, Tensor] = {}
         for value in batch.values():
             if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows:
                 ids = torch.arange(rows).reshape(-1, *[1] * (value.ndim - 1))
@@ -68,11 +69,17 @@ class RowIds:
         """Whether a tensor is one number taken from several rows, such as the count of all labels."""
         return id(tensor) in self._of_batch
 
+    def is_mixed(self, tensor: Any) -> bool:
+        """Whether a tensor was made of entries of several rows, such as which rows have the same label."""
+        return id(tensor) in self._mixed
+
     def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """Notes what an operation made of tensors whose rows are known."""
         name = getattr(func, "__name__", "")
         if name in ("cat", "concat", "stack"):
             return self._join(name, args, kwargs, out)
+        if any(id(each) in self._mixed for each in args) and isinstance(out, Tensor):
+            self._mixed[id(out)] = out
         if not any(id(each) in self._known or id(each) in self._of_batch for each in args):
             return None
         if name == "__setitem__":
@@ -97,8 +104,10 @@ class RowIds:
     def _moved(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Any:
         if name in _ELEMENTWISE and isinstance(out, Tensor):
             spread = [ids.broadcast_to(out.shape) for each in args if (ids := self.of(each)) is not None]
-            # Row i against row j is of neither.
-            return spread[0] if spread and all(torch.equal(spread[0], ids) for ids in spread[1:]) else None
+            if all(torch.equal(spread[0], ids) for ids in spread[1:]):
+                return spread[0] if spread else None
+            self._mixed[id(out)] = out  # row i against row j is of neither
+            return None
         first = self.of(args[0]) if args else None
         if first is None:
             return None

@@ -132,7 +132,10 @@ class RowwiseLosses(TorchFunctionMode):
         """The row of every loss value, of the values' shape; None where nothing tells it."""
         if self.rows == 1:
             return torch.zeros(values.shape, dtype=torch.int64)
-        for tensor in given.values():
+        tensors = [each for each in given.values() if isinstance(each, Tensor)]
+        if any(self._ids.is_mixed(each) for each in tensors):
+            return None
+        for tensor in tensors:
             ids = self._ids.of(tensor)
             if ids is None:
                 continue
@@ -140,7 +143,9 @@ class RowwiseLosses(TorchFunctionMode):
                 ids = ids.flatten(values.ndim)[..., 0]
             if ids.shape == values.shape or ids.numel() == values.numel():
                 return ids.reshape(values.shape)
-        # Targets that the model makes itself, in a shape that has the rows first.
+        # Targets that the model makes itself, in a shape that has the rows first; but not rows against rows.
+        if any(each.shape[:2] == (self.rows, self.rows) for each in tensors):
+            return None
         if values.ndim and values.shape[0] == self.rows and values.numel():
             return torch.arange(self.rows).reshape(-1, *[1] * (values.ndim - 1)).expand(values.shape)
         return None
@@ -184,7 +189,7 @@ def _at_least(weight: Tensor) -> Tensor:
 def _element_weights(func: Callable[..., Any], given: Mapping[str, Any], values: Tensor) -> Tensor:
     """What each value counts in the mean: 0 where ignored, the class weight where there are class weights."""
     weight = given.get("weight")
-    if func in (F.mse_loss, F.l1_loss, F.huber_loss) and isinstance(weight, Tensor):
+    if func in (F.mse_loss, F.l1_loss) and isinstance(weight, Tensor):
         return weight.expand_as(values).to(values.dtype)
     if func not in (F.cross_entropy, F.nll_loss) or given["target"].is_floating_point():
         return torch.ones_like(values)

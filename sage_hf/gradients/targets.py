@@ -151,14 +151,20 @@ def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
     return found
 
 
+def part_of(model: nn.Module, getter: str) -> nn.Module | None:
+    """What a method of a model such as `get_input_embeddings` gives; None where it has none, or knows no answer."""
+    get = getattr(model, getter, None)
+    try:
+        part = get() if get is not None else None
+    except (NotImplementedError, AttributeError):
+        return None
+    return part if isinstance(part, nn.Module) else None
+
+
 def _vocabulary_head(model: nn.Module) -> list[nn.Module]:
     """The language-model head, with what wraps it: millions of weights that mostly count tokens."""
-    getter = getattr(model, "get_output_embeddings", None)
-    try:
-        head = getter() if getter is not None else None
-    except (NotImplementedError, AttributeError):
-        return []
-    return list(head.modules()) if isinstance(head, nn.Module) else []
+    head = part_of(model, "get_output_embeddings")
+    return list(head.modules()) if head is not None else []
 
 
 def _head(model: nn.Module) -> list[nn.Module]:

@@ -128,6 +128,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert again == whole - done if done is not None else again < whole
     assert found(tmp_path / "out") == found(tmp_path / "whole")
     assert not (tmp_path / ".out-unfinished").exists()
+    assert len(list((tmp_path / "cache" / "sage_hf" / "warm-ups").iterdir())) == 1  # nothing half-written is left
 
 
 def test_other_commands_go_on_from_the_same_weights(folder, tmp_path, monkeypatch):

@@ -299,7 +299,7 @@ class SageSFTTrainer(SageMixin, SFTTrainer):
     pass
 
 
-def sft(folder, **changes):
+def sft(folder, trainer_class=SageSFTTrainer, **changes):
     rows = docstring_rows(40, 120)
     tokenizer = train_tokenizer([*rows["prompt"], *rows["completion"]], 400)
     tokenizer.pad_token = tokenizer.eos_token
@@ -309,7 +309,7 @@ def sft(folder, **changes):
         build_llama(len(tokenizer)),
         SageSFTConfig(str(folder), **settings),
         rows,
-        SageSFTTrainer,
+        trainer_class,
         resume,
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
@@ -327,6 +327,17 @@ def test_sft_with_lora_trains_on_a_subset_and_resumes(tmp_path):
     for step in (2, steps - 3, steps - 1):
         again = sft(tmp_path / "again", sage_refresh_epochs=1, resume=tmp_path / f"checkpoint-{step}")
         assert losses(again) == losses(whole)
+
+
+def test_sft_with_all_rows_kept_logs_what_trl_logs(tmp_path):
+    """Its metrics, too, which are averaged and cleared at every row of the log."""
+    settings = {"logging_steps": 4, "sage_fraction": 1.0, "sage_warmup_epochs": 0.0, "sage_refresh_epochs": 1}
+    ours = sft(tmp_path, **settings)
+    theirs = sft(tmp_path, trainer_class=SFTTrainer, **{**settings, "sage_fraction": None})
+    told = [entry for entry in ours.state.log_history if "sage_rows_kept" not in entry]
+    assert told[:-1] == theirs.state.log_history[:-1]
+    assert "mean_token_accuracy" in told[0]
+    assert len(selection_logs(ours)) == 3
 
 
 @pytest.mark.parametrize("option", [{"packing": True}, {"padding_free": True, "max_length": None}], ids=str)

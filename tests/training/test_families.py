@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from sage_hf import SageTrainer
 from sage_hf.fingerprint import model_fingerprint
 
 from ..cases import HEADS, VOCABULARY, head, llama, lm_batch
@@ -113,8 +114,6 @@ SHORT = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_all_rows_kept_it_is_trainer(tmp_path, family):
-    from sage_hf import SageTrainer
-
     *theirs, _ = trained(family, plain_args(tmp_path, **SHORT), Trainer)
     for warmup in (0.0, 0.5):
         args = sage_args(

@@ -85,7 +85,7 @@ def test_bare_parameters_are_scored(tmp_path, as_tuple):
     assert trainer.selection.stats["target_weights"] == 2
     row = trainer.train_dataset[0]
     x, y = float(row["input_x"]), float(row["labels"])
-    a, b = float(trainer.model.a), float(trainer.model.b)
+    a, b = float(trainer.model.a.detach()), float(trainer.model.b.detach())
     selector = trainer._selector(trainer.get_train_dataloader())
     gradient = selector.collector({"input_x": torch.tensor([x, 1.0]), "labels": torch.tensor([y, 0.0])})[0]
     wrong = 2 * (a * x + b - y)

@@ -50,6 +50,14 @@ def test_with_all_rows_kept_they_train_as_trainer_does(report):
     assert report["parity_losses"]
 
 
+@pytest.mark.parametrize("family", ["dynamic rope", "seq2seq"])
+def test_other_families_do_so_too(report, family):
+    weights, logs, states = zip(*report["families"][family], strict=True)
+    assert all(weights)
+    assert all(logs)
+    assert all(states)
+
+
 @RUNS
 def test_both_keep_the_same_rows(report, name):
     one, other = report[name]["indices"]

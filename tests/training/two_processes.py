@@ -22,6 +22,7 @@ from transformers.utils import logging
 from sage_hf import SageTrainer
 from tests.cases import bert
 from tests.training.runs import difference, losses, plain_args, sage_args, selection_logs, train
+from tests.training.test_families import SHORT, trained
 from tests.training.test_resume import model, text_rows
 
 
@@ -59,6 +60,14 @@ def measure(folder: Path) -> None:
     report["processes"] = ours.args.world_size
     report["parity"] = everyones(difference(theirs.model, ours.model))
     report["parity_losses"] = losses(theirs) == losses(ours)
+
+    report["families"] = {}
+    for family in ("dynamic rope", "seq2seq"):
+        *wanted, _ = trained(family, plain_args(folder / "t", **SHORT), Trainer)
+        settings = {"sage_fraction": 1.0, "sage_warmup_epochs": 0.5, "sage_sketch_size": 4}
+        *found, _ = trained(family, sage_args(folder / "o", **SHORT, **settings), SageTrainer)
+        same = [one == other for one, other in zip(found, wanted, strict=True)]
+        report["families"][family] = everyones(same)
 
     # The subset: the same on all, each row in one process only.
     for name, settings in {
