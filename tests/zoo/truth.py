@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from sage_hf.gradients.rules import MATRIX_KINDS
+
 from .family import ROWS, Family, Setting, as_dtype, build
 
+# Of a row: a block that is shorter is held to this size.
+FLOOR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 SEED = 3  # for models that draw points or masks: every row alone draws the same
 
 
@@ -16,13 +20,13 @@ class Truth:
     """Gradients of every row alone, by parameter name, and its losses [B].
 
     Attributes:
-        noise: How far the gradients are from those of the same weights in float32: by parameter name, of every row;
-            empty for float32. Half precision loses a router's gradient, a difference of near equals, by a half.
+        noise: How far the gradients are from those of the same weights in float32: by parameter name, the largest
+            share over the rows; empty for float32.
     """
 
     gradients: list[dict[str, Tensor]]
     losses: Tensor
-    noise: list[dict[str, float]] = field(default_factory=list)
+    noise: dict[str, float] = field(default_factory=dict)
 
 
 def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
@@ -37,14 +41,21 @@ def truths_of(family: Family, setting: Setting, batch: dict) -> list[Truth]:
         truths.append(_truth(family, build(family, setting, quiet=True), batch))
     if setting.dtype is torch.bfloat16:
         precise = _truth(family, build(family, setting).float(), as_dtype(batch, torch.float32))
-        noise = [
-            {name: float((row[name].float() - each).norm()) for name, each in better.items()}
-            for row, better in zip(truths[0].gradients, precise.gradients, strict=True)
-        ]
-        # With the tables frozen, as "auto" has them, attention takes a kernel that rounds otherwise.
-        truths.append(_truth(family, build(family, setting), batch, with_tables=False))
+        noise = _noise(truths[0], precise)
+        # With tables frozen, as "auto" has them, attention takes another kernel, which rounds otherwise.
+        truths.append(_truth(family, build(family, setting), batch, is_auto=True))
         truths = [replace(truth, noise=noise) for truth in truths]
     return truths
+
+
+def _noise(half: Truth, precise: Truth) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for rough, row in zip(half.gradients, precise.gradients, strict=True):
+        least = FLOOR[torch.bfloat16] * torch.stack([each.norm() for each in row.values()]).norm()
+        for name, each in row.items():
+            share = float((rough[name].float() - each).norm() / torch.maximum(each.norm(), least))
+            found[name] = max(found.get(name, 0.0), share)
+    return found
 
 
 def cut(family: Family, batch: dict, row: int) -> dict:
@@ -57,11 +68,13 @@ def cut(family: Family, batch: dict, row: int) -> dict:
     }
 
 
-def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1, with_tables: bool = True) -> Truth:
-    """Autograd of each row by itself, as `copies` equal rows; of embeddings, too, or not `with_tables`."""
-    if not with_tables:
-        for table in [each for each in model.modules() if isinstance(each, nn.Embedding)]:
-            table.requires_grad_(False)
+def _truth(family: Family, model: nn.Module, batch: dict, copies: int = 1, is_auto: bool = False) -> Truth:
+    """Autograd of each row by itself, as `copies` equal rows; of what "auto" targets alone, if `is_auto`."""
+    if is_auto:
+        targeted = [each for each in model.modules() if isinstance(each, MATRIX_KINDS)]
+        model.requires_grad_(False)
+        for layer in targeted:
+            layer.requires_grad_(True)
     gradients, losses = [], []
     for row in range(ROWS):
         alone_model = copy.deepcopy(model) if family.remembers else model
