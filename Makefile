@@ -51,6 +51,10 @@ benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong lab
 	$(BIN)/python examples/benchmarks/suspects.py
 	$(BIN)/python examples/benchmarks/readme.py
 
+.PHONY: models
+models: $(STAMP)  ## Hold 300 model classes to batch-of-1, and write the table in examples/benchmarks/results (20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python examples/benchmarks/models.py
+
 .PHONY: clean
 clean:  ## Remove what setup and builds made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

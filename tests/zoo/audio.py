@@ -43,7 +43,7 @@ MELS = 8
 
 def _config(name, **changes):
     config = getattr(transformers, name).config_class
-    known = {field for field in config.__dataclass_fields__}
+    known = set(config.__dataclass_fields__)
     return tiny(config, **{key: value for key, value in changes.items() if key in known or key == "num_labels"})
 
 

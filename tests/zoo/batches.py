@@ -65,7 +65,13 @@ def token(side: str = "right") -> Batch:
 
 
 def question(side: str = "right") -> Batch:
-    return {**tokens(side), "start_positions": torch.tensor([0, 1, 2, 0]), "end_positions": torch.tensor([3, 1, 4, 2])}
+    batch = tokens(side)
+    start = (batch["attention_mask"] == 0).sum(1) if side == "left" else torch.zeros(ROWS, dtype=torch.long)
+    spans = {
+        "start_positions": torch.tensor([0, 1, 2, 0]) + start,
+        "end_positions": torch.tensor([3, 1, 4, 2]) + start,
+    }
+    return {**batch, **spans}
 
 
 def choice(side: str = "right") -> Batch:

@@ -2,10 +2,10 @@
 
 import torch
 
-from . import audio, mixtures, multimodal, series, text, vision
+from . import audio, mixtures, multimodal, scenes, series, text, vision
 from .family import Family, Setting
 
-ROOMS = (text, mixtures, vision, audio, series, multimodal)
+ROOMS = (text, mixtures, vision, scenes, audio, series, multimodal)
 FAMILIES: dict[str, Family] = {family.name: family for room in ROOMS for family in room.families()}
 PLAIN = Setting()
 SETTINGS = (
@@ -15,6 +15,5 @@ SETTINGS = (
     Setting(side="left", positions=True),
     Setting(side="left", attention="eager"),
     Setting(dtype=torch.bfloat16),
-    Setting(dtype=torch.bfloat16, attention="eager"),
 )
 TARGETS = ("auto", "all")

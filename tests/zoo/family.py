@@ -84,6 +84,7 @@ class Family:
         cut: (batch, row) -> that row as a batch of one, where a slice of the first axis is not it.
         is_tokens: Whether the side of the padding means something.
         untrainable: Why autograd gives nothing in eval mode, so that a refusal is right.
+        remembers: Whether a forward pass leaves tables with a graph behind for the next one.
         in_training: Whether autograd of all weights needs training mode (there is no dropout in it).
         has_twins: Whether a batch of the same row twice is a truth, too: torch 2.13 differentiates a convolution
             before a batch norm wrongly for a single image whose gradient comes permuted (gradcheck tells).
@@ -98,6 +99,7 @@ class Family:
     cut: Callable[[dict[str, Any], int], dict[str, Any]] | None = None
     is_tokens: bool = False
     untrainable: str = ""
+    remembers: bool = False
     in_training: bool = False
     has_twins: bool = False
     quiet: Callable[[], Any] | None = None
@@ -131,6 +133,11 @@ def tiny(config_class: type | str, **changes: Any) -> Any:
     return config_class(**sizes, **changes)
 
 
+def config_of(model: str, **changes: Any) -> Any:
+    """The tiny config of a model class."""
+    return tiny(getattr(transformers, model).config_class, **changes)
+
+
 def build(family: Family, setting: Setting, quiet: bool = False) -> nn.Module:
     """The family's model in eval mode, with weights far from their start: no norm is one, no bias is zero."""
     torch.manual_seed(0)
@@ -150,14 +157,15 @@ def make_batch(family: Family, setting: Setting) -> dict[str, Any]:
     batch = family.batch(setting.side)
     if setting.positions:
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    return {key: _as_dtype(value, setting.dtype) for key, value in batch.items()}
+    return as_dtype(batch, setting.dtype)
 
 
-def _as_dtype(value: Any, dtype: torch.dtype) -> Any:
+def as_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A batch, or an entry of one, with its decimal numbers in another precision."""
     if isinstance(value, torch.Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, list):
-        return [_as_dtype(each, dtype) for each in value]
+        return [as_dtype(each, dtype) for each in value]
     if isinstance(value, dict):
-        return {key: _as_dtype(each, dtype) for key, each in value.items()}
+        return {key: as_dtype(each, dtype) for key, each in value.items()}
     return value

@@ -80,7 +80,7 @@ def contrasted(side="right"):
 
 
 def flat_patches(side="right", patch=3 * 2 * 4 * 4):
-    """Qwen2-VL kinds: patches of all images one after the other, as many a row as its grid says; two merge into one token."""
+    """Qwen2-VL kinds: patches of all images one after the other, as many a row as its grid says; four make a token."""
     grids = torch.tensor([[1, 2, 2], [1, 2, 4], [1, 2, 2], [1, 4, 2]])
     counts = (grids.prod(1) // 4).tolist()
     batch = batches.causal(side)

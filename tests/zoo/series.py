@@ -3,16 +3,11 @@
 from functools import partial
 
 import torch
-import transformers
 
 from .batches import CLASSES, ROWS, classes
-from .family import Family, tiny
+from .family import Family, config_of
 
 TIME, CHANNELS = 16, 2
-
-
-def _config(name, **changes):
-    return tiny(getattr(transformers, name).config_class, **changes)
 
 
 def _past(extra=0):
@@ -88,7 +83,7 @@ def families():
     free = {"patch_length": 4, "context_length": 16, "horizon_length": 8}
 
     def make(name, **changes):
-        return partial(_config, name, **changes)
+        return partial(config_of, name, **changes)
 
     def one(name, batch, variant="", **changes):
         return Family(name, "series", make(name, **changes), batch, variant)

@@ -282,7 +282,8 @@ def families():
     classes = {"num_labels": batches.CLASSES}
     bert, long = "BertForSequenceClassification", dict(SHORT_ATTENTION)
     only_in_training = "the forward pass asserts training mode (random chunks)"
-    return found + [
+    return [
+        *found,
         one(
             bert, "sequence", batches.multi_label, "multi_label", problem_type="multi_label_classification", **classes
         ),

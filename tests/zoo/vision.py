@@ -1,4 +1,4 @@
-"""Models of images: classification, segmentation, detection, depth and masked reconstruction."""
+"""Models of images and videos: classification and masked reconstruction."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import transformers
 
 from . import batches
 from .batches import CLASSES, ROWS
-from .family import Family, tiny
+from .family import Family, config_of, tiny
 
 PATCHES = {"image_size": 8, "patch_size": 4}
 FOUR = {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
@@ -122,20 +122,6 @@ IMAGE = {
     "CLIPForImageClassification": (8, {}),
     "DonutSwinForImageClassification": (32, SWIN),
 }
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-DETR = {"d_model": 16, "num_queries": 5, "encoder_layers": 1, "decoder_layers": 1}
-
-
-def _resnet():
-    return tiny("ResNetConfig", **FOUR, embedding_size=8, out_features=STAGES)
-
-
-def _swin():
-    return tiny("SwinConfig", **SWIN, out_features=STAGES)
-
-
-def _config(name, **changes):
-    return tiny(getattr(transformers, name).config_class, **changes)
 
 
 def _image_config(name, changes):
@@ -150,7 +136,7 @@ def _image_config(name, changes):
             text_config=tiny(f"{kind}TextConfig").to_dict(),
             num_labels=CLASSES,
         )
-    return _config(name, num_labels=CLASSES, **changes)
+    return config_of(name, num_labels=CLASSES, **changes)
 
 
 def image_families():
@@ -161,9 +147,9 @@ def image_families():
             batch = _clusters
         if name == "Siglip2ForImageClassification":
             batch = _flat_patches
-        found.append(
-            Family(name, "image", partial(_image_config, name, changes), batch, has_twins=name.startswith("Cvt"))
-        )
+        config = partial(_image_config, name, changes)
+        odd = {"has_twins": name.startswith("Cvt"), "remembers": name.startswith("Levit")}
+        found.append(Family(name, "image", config, batch, **odd))
     return found
 
 
@@ -181,163 +167,6 @@ def _flat_patches(side="right"):
         "spatial_shapes": shapes,
         "labels": batches.classes(),
     }
-
-
-def segmentation_families():
-    upernet = partial(
-        _config, "UperNetForSemanticSegmentation", hidden_size=16, auxiliary_channels=8, num_labels=CLASSES
-    )
-    beit = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_hidden_layers": 4,
-        "out_indices": [1, 2, 3, 4],
-        "num_labels": CLASSES,
-    }
-    dpt = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_hidden_layers": 4,
-        "backbone_out_indices": [0, 1, 2, 3],
-        "neck_hidden_sizes": [8, 8, 8, 8],
-        "fusion_hidden_size": 8,
-        "num_labels": CLASSES,
-    }
-    mobile = dict(IMAGE["MobileViTForImageClassification"][1], aspp_out_channels=8)
-    segmenters = {
-        "SegformerForSemanticSegmentation": partial(
-            _config, "SegformerForSemanticSegmentation", **PYRAMID, decoder_hidden_size=16, num_labels=CLASSES
-        ),
-        "BeitForSemanticSegmentation": partial(_config, "BeitForSemanticSegmentation", **beit),
-        "Data2VecVisionForSemanticSegmentation": partial(_config, "Data2VecVisionForSemanticSegmentation", **beit),
-        "DPTForSemanticSegmentation": partial(_config, "DPTForSemanticSegmentation", **dpt),
-        "MobileViTForSemanticSegmentation": partial(
-            _config, "MobileViTForSemanticSegmentation", **mobile, num_labels=CLASSES
-        ),
-        "MobileNetV2ForSemanticSegmentation": partial(
-            _config, "MobileNetV2ForSemanticSegmentation", depth_multiplier=0.25, num_labels=CLASSES
-        ),
-        "UperNetForSemanticSegmentation": lambda: upernet(backbone_config=_swin(), auxiliary_in_channels=32),
-    }
-    found = [Family(name, "segmentation", config, batches.segmentation(32)) for name, config in segmenters.items()]
-
-    def maskformer():
-        decoder = tiny("DetrConfig", **DETR, num_labels=CLASSES)
-        return transformers.MaskFormerConfig(
-            backbone_config=_swin(),
-            decoder_config=decoder,
-            fpn_feature_size=32,
-            mask_feature_size=32,
-            num_labels=CLASSES,
-        )
-
-    def mask2former():
-        return transformers.Mask2FormerConfig(
-            backbone_config=_swin(),
-            feature_size=32,
-            mask_feature_size=32,
-            hidden_dim=32,
-            encoder_feedforward_dim=16,
-            encoder_layers=1,
-            decoder_layers=2,
-            num_attention_heads=2,
-            dim_feedforward=16,
-            num_queries=5,
-            train_num_points=16,
-            num_labels=CLASSES,
-        )
-
-    def eomt():
-        return tiny(
-            "EomtConfig",
-            image_size=32,
-            patch_size=8,
-            num_queries=5,
-            num_blocks=1,
-            num_upscale_blocks=1,
-            train_num_points=16,
-            num_labels=CLASSES,
-        )
-
-    return found + [
-        Family("MaskFormerForInstanceSegmentation", "segmentation", maskformer, batches.instances(32)),
-        Family("Mask2FormerForUniversalSegmentation", "segmentation", mask2former, batches.instances(32)),
-        Family("EomtForUniversalSegmentation", "segmentation", eomt, batches.instances(32)),
-    ]
-
-
-def detection_families():
-    labels = {"num_labels": CLASSES}
-    detectors = {
-        "YolosForObjectDetection": lambda: tiny(
-            "YolosConfig", image_size=[32, 32], patch_size=8, num_detection_tokens=5, **labels
-        ),
-        "DetrForObjectDetection": lambda: tiny("DetrConfig", backbone_config=_resnet(), **DETR, **labels),
-        "ConditionalDetrForObjectDetection": lambda: tiny(
-            "ConditionalDetrConfig", backbone_config=_resnet(), **DETR, **labels
-        ),
-        "DeformableDetrForObjectDetection": lambda: tiny(
-            "DeformableDetrConfig",
-            backbone_config=_resnet(),
-            num_feature_levels=4,
-            disable_custom_kernels=True,
-            **{**DETR, "d_model": 32, "decoder_layers": 2},
-            **labels,
-        ),
-        "DabDetrForObjectDetection": lambda: tiny(
-            "DabDetrConfig",
-            backbone_config=_resnet(),
-            hidden_size=16,
-            **{k: v for k, v in DETR.items() if k != "d_model"},
-            **labels,
-        ),
-        "TableTransformerForObjectDetection": lambda: tiny(
-            "TableTransformerConfig", backbone_config=_resnet(), **DETR, **labels
-        ),
-        "RTDetrForObjectDetection": lambda: tiny(
-            "RTDetrConfig",
-            backbone_config=tiny("RTDetrResNetConfig", **FOUR, embedding_size=8, out_features=STAGES[1:]),
-            encoder_hidden_dim=16,
-            encoder_in_channels=[16, 16, 16],
-            encode_proj_layers=[2],
-            d_model=16,
-            num_queries=5,
-            decoder_in_channels=[16, 16, 16],
-            encoder_layers=1,
-            decoder_layers=1,
-            anchor_image_size=None,
-            num_denoising=0,
-            **labels,
-        ),
-    }
-    found = [
-        Family(name, "detection", config, batches.detection(64 if "Deformable" in name else 32))
-        for name, config in detectors.items()
-    ]
-    masks = batches.detection(32, masks=lambda count: (torch.rand(count, 32, 32) > 0.5).float())
-    panoptic = lambda: tiny(
-        "DetrConfig",
-        backbone_config=_resnet(),
-        **{**DETR, "d_model": 32},
-        encoder_attention_heads=8,
-        decoder_attention_heads=8,
-        **labels,
-    )  # noqa: E731
-    return [*found, Family("DetrForSegmentation", "segmentation", panoptic, masks)]
-
-
-def depth_families():
-    def depth(side="right"):
-        return {"pixel_values": batches.pixels(32), "labels": torch.rand(ROWS, 32, 32) + 0.1}
-
-    return [
-        Family(
-            "GLPNForDepthEstimation",
-            "depth",
-            partial(_config, "GLPNForDepthEstimation", **PYRAMID, decoder_hidden_size=8),
-            depth,
-        )
-    ]
 
 
 def pretraining_families():
@@ -367,7 +196,7 @@ def pretraining_families():
         }
 
     mae = partial(
-        _config,
+        config_of,
         "ViTMAEForPreTraining",
         image_size=16,
         patch_size=4,
@@ -381,25 +210,25 @@ def pretraining_families():
         Family(
             "ViTForMaskedImageModeling",
             "pretraining",
-            partial(_config, "ViTForMaskedImageModeling", **PATCHES, encoder_stride=4),
+            partial(config_of, "ViTForMaskedImageModeling", **PATCHES, encoder_stride=4),
             masked_patches(8, 4),
         ),
         Family(
             "SwinForMaskedImageModeling",
             "pretraining",
-            partial(_config, "SwinForMaskedImageModeling", **SWIN, encoder_stride=16),
+            partial(config_of, "SwinForMaskedImageModeling", **SWIN, encoder_stride=16),
             masked_patches(32, 256),
         ),
         Family(
             "DeiTForMaskedImageModeling",
             "pretraining",
-            partial(_config, "DeiTForMaskedImageModeling", **PATCHES, encoder_stride=4),
+            partial(config_of, "DeiTForMaskedImageModeling", **PATCHES, encoder_stride=4),
             masked_patches(8, 4),
         ),
         Family(
             "BeitForMaskedImageModeling",
             "pretraining",
-            partial(_config, "BeitForMaskedImageModeling", **PATCHES, use_mask_token=True),
+            partial(config_of, "BeitForMaskedImageModeling", **PATCHES, use_mask_token=True),
             beit,
             cut=cut_beit,
         ),
@@ -407,7 +236,7 @@ def pretraining_families():
             "VideoMAEForPreTraining",
             "pretraining",
             partial(
-                _config,
+                config_of,
                 "VideoMAEForPreTraining",
                 **PATCHES,
                 num_frames=2,
@@ -424,21 +253,26 @@ def pretraining_families():
             "VideoMAEForVideoClassification",
             "image",
             partial(
-                _config, "VideoMAEForVideoClassification", **PATCHES, num_frames=2, tubelet_size=1, num_labels=CLASSES
+                config_of,
+                "VideoMAEForVideoClassification",
+                **PATCHES,
+                num_frames=2,
+                tubelet_size=1,
+                num_labels=CLASSES,
             ),
             _video,
         ),
         Family(
             "TimesformerForVideoClassification",
             "image",
-            partial(_config, "TimesformerForVideoClassification", **PATCHES, num_frames=2, num_labels=CLASSES),
+            partial(config_of, "TimesformerForVideoClassification", **PATCHES, num_frames=2, num_labels=CLASSES),
             _video,
         ),
         Family(
             "VivitForVideoClassification",
             "image",
             partial(
-                _config,
+                config_of,
                 "VivitForVideoClassification",
                 image_size=8,
                 num_frames=2,
@@ -461,10 +295,4 @@ def _video_mask(side="right"):
 
 
 def families():
-    return [
-        *image_families(),
-        *segmentation_families(),
-        *detection_families(),
-        *depth_families(),
-        *pretraining_families(),
-    ]
+    return [*image_families(), *pretraining_families()]
