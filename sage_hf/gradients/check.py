@@ -77,13 +77,9 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
         alone = {index: rows_of(batch, slice(index, index + 1)) for index in range(batch_rows(batch))}
     rows = list(alone)
     truth = truth_of(collector, list(alone.values()))
-    try:
-        collector.collect(alone[rows[0]])
-    except NoPartError:
-        used = [block.name for block in collector.blocks if truth.gradients[:, block.columns].nan_to_num().any()]
-        if not used:
-            raise
-        collector.give_up_on(used)
+    unseen = _never_called(collector, alone[rows[0]], truth)
+    if unseen:
+        collector.give_up_on(unseen)
     if _is_drawn(collector, alone[rows[0]], truth):
         collector.take_one_at_a_time("the model draws at random while it computes, for every batch anew")
     else:
@@ -109,6 +105,22 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
     if reason:
         collector.take_one_at_a_time(reason)
     return not collector.one_at_a_time
+
+
+def _never_called(collector: GradientCollector, row: Batch, truth: Truth) -> list[str]:
+    """Names of weights that have a gradient, however small, though no layer that holds them is called.
+
+    Raises:
+        NoPartError: No targeted weight has a gradient.
+    """
+    used = {block.name for block in collector.blocks if truth.gradients[:, block.columns].nan_to_num().any()}
+    try:
+        collector.collect(row)
+    except NoPartError:
+        if not used:
+            raise
+        return sorted(used)
+    return sorted(used & collector.silent)
 
 
 def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:

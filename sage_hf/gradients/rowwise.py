@@ -133,8 +133,6 @@ class RowwiseLosses(TorchFunctionMode):
         if self.rows == 1:
             return torch.zeros(values.shape, dtype=torch.int64)
         tensors = [each for each in given.values() if isinstance(each, Tensor)]
-        if any(self._ids.is_mixed(each) for each in tensors):
-            return None
         for tensor in tensors:
             ids = self._ids.of(tensor)
             if ids is None:
@@ -144,7 +142,7 @@ class RowwiseLosses(TorchFunctionMode):
             if ids.shape == values.shape or ids.numel() == values.numel():
                 return ids.reshape(values.shape)
         # Targets that the model makes itself, in a shape that has the rows first; but not rows against rows.
-        if any(each.shape[:2] == (self.rows, self.rows) for each in tensors):
+        if any(self._ids.is_mixed(each) or each.shape[:2] == (self.rows, self.rows) for each in tensors):
             return None
         if values.ndim and values.shape[0] == self.rows and values.numel():
             return torch.arange(self.rows).reshape(-1, *[1] * (values.ndim - 1)).expand(values.shape)
