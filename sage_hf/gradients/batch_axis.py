@@ -85,6 +85,17 @@ def is_uneven_run(batch: Batch) -> bool:
     return False
 
 
+def unpadded_lengths(batch: Batch) -> frozenset[int]:
+    """How many entries the batch's masks [B, T] leave, where they leave out any: what a run of all rows' tokens has."""
+    lengths = set()
+    for key, value in batch.items():
+        if "mask" in key and isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point():
+            left = int((value != 0).sum())
+            if value.shape[0] < left < value.numel():
+                lengths.add(left)
+    return frozenset(lengths)
+
+
 def _length(key: str, value: Any) -> int:
     """Rows of a batch's entry; 0 of one that has no row axis."""
     if isinstance(value, (Tensor, np.ndarray)):

@@ -106,7 +106,8 @@ class Block:
 
     def project(self, gradient: Tensor) -> Tensor:
         """A whole gradient of the parameter's shape, as the block [r, c]: what the factors must amount to."""
-        block = wide(gradient).reshape(self.shape)
+        dense = gradient.to_dense() if gradient.is_sparse else gradient
+        block = wide(dense).reshape(self.shape)
         if self.is_projected("left"):
             block = self.matrix("left", block).T @ block
         if self.is_projected("right"):

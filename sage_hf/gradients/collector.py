@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from ..errors import GradientError
 from .alone import gradients_into, row_alone
 from .axes import Axes, find_axes
-from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of
+from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
 from .blocks import Block
 from .check import NoPartError, check_batch, compare_row
 from .hooks import LayerHooks
@@ -250,7 +250,7 @@ class GradientCollector:
         taken_alone = self.layout.taken_alone
         with self._scored():
             axes = self._find_axes(batch) if size > 1 else None
-            hooks = LayerHooks(self.layout, rows, size, axes)
+            hooks = LayerHooks(self.layout, rows, size, axes, unpadded_lengths(batch) if size > 1 else frozenset())
             for block, _ in taken_alone:
                 rows[:, block.columns] = 0.0
                 hooks.written.add(block.name)

@@ -35,6 +35,7 @@ class LayerHooks:
         rows: [B, D] to fill.
         size: B.
         axes: Which tensors have rows; None of a single row.
+        packed: Lengths that an axis has where the padding was taken out of the batch.
 
     Attributes:
         called: Layers that took part in the forward pass with gradients.
@@ -43,8 +44,10 @@ class LayerHooks:
         in_half: Whether a layer computed in half precision.
     """
 
-    def __init__(self, layout: Layout, rows: Tensor, size: int, axes: Axes | None) -> None:
-        self._layout, self._rows, self._size, self._axes = layout, rows, size, axes
+    def __init__(
+        self, layout: Layout, rows: Tensor, size: int, axes: Axes | None, packed: frozenset[int] = frozenset()
+    ) -> None:
+        self._layout, self._rows, self._size, self._axes, self._packed = layout, rows, size, axes, packed
         self._anchor = torch.ones((), requires_grad=True)
         self._leading = size
         self._rerunning = False
@@ -74,6 +77,8 @@ class LayerHooks:
             return None
         self.called.add(module)
         axis = self._row_axis(module)
+        if any(isinstance(each, Tensor) and each.shape[:1] and each.shape[0] in self._packed for each in args):
+            raise NotSeparable(f"{self._layout.names[module]} sees the tokens of all rows in one run, without padding")
         if module in self._layout.terms:
             output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
         if module in self._layout.reruns:

@@ -276,24 +276,38 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
 def output_field(outputs: Any, name: str) -> Any:
     """A part of a model's output ("loss" or "logits"), by attribute, key or place; None where it has none.
 
-    In a tuple the loss comes first, as in transformers with `return_dict=False`; a single number is a loss.
+    In a tuple a single number is the loss (first in transformers, last elsewhere), and the first other tensor the logits.
+
+    Raises:
+        LabelError: What is called the loss is none, or a loss has another name.
     """
-    if isinstance(outputs, Mapping):
-        return outputs.get(name)
     if isinstance(outputs, Tensor):
         return outputs if (name == "loss") == (outputs.ndim == 0) else None
     if isinstance(outputs, (tuple, list)) and not hasattr(outputs, name):
-        is_loss = bool(outputs) and isinstance(outputs[0], Tensor) and outputs[0].ndim == 0
-        if name == "loss":
-            return outputs[0] if is_loss else None
-        return outputs[is_loss] if len(outputs) > is_loss else None
-    return getattr(outputs, name, None)
+        tensors = [each for each in outputs if isinstance(each, Tensor)]
+        return next((each for each in tensors if (name == "loss") == (each.ndim == 0)), None)
+    found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    if name == "loss":
+        _check_loss(found, outputs)
+    return found
+
+
+def _check_loss(loss: Any, outputs: Any) -> None:
+    names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(outputs, "__dict__", ()))
+    others = [str(name) for name in names if "loss" in str(name) and name != "loss"]
+    if isinstance(loss, Tensor) or (loss is None and not others):
+        return
+    raise LabelError(
+        f"The model returns {others} and no 'loss'" if loss is None else f"Its loss is a {type(loss).__name__}",
+        where="model.forward",
+        fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
+    )
 
 
 def _rowwise_loss(outputs: Any, intercepted: RowwiseLosses) -> Tensor | None:
-    """The losses of the rows where a model returns them alone or first, and nothing calls them the loss."""
-    first = outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs
-    return first if intercepted.is_rowwise(first) else None
+    """The losses of the rows where a model returns them alone or in a tuple, and nothing calls them the loss."""
+    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    return next((each for each in parts if intercepted.is_rowwise(each)), None)
 
 
 def _logits(outputs: Any) -> Tensor:

@@ -224,14 +224,26 @@ def rule_for(module: nn.Module) -> Rule:
 
     A subclass counts as its kind while it computes as its kind does: one with a forward of its own (a scaled
     embedding, a weight-standardised convolution) is run again, as every layer without a rule. transformers defines an
-    RMSNorm class of its own in every model file; they are known by their names while they take one input.
+    RMSNorm class of its own in every model file; its own are known by their names while they take one input.
     """
     kind = kind_of(module)
-    if kind is not None and type(module).forward is kind.forward:
+    if kind is not None and _computes_as(module, kind):
         return RULES[kind]
-    if kind is None and type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")) and _takes_one(module):
-        return rms_norm
-    return rerun
+    is_of_library = type(module).__module__.startswith("transformers.")
+    named_so = type(module).__name__.endswith(("RMSNorm", "T5LayerNorm"))
+    return rms_norm if kind is None and is_of_library and named_so and _takes_one(module) else rerun
+
+
+def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module of a kind computes as the kind does, with nothing of its own in between."""
+    # accelerate moves weights in a forward of its own, and computes by the old one.
+    is_patched = "forward" in vars(module) and not hasattr(module, "_old_forward")
+    inner = getattr(type(module), "_conv_forward", None) is getattr(kind, "_conv_forward", None)
+    return type(module).forward is kind.forward and inner and not is_patched and not _scales_by_count(module)
+
+
+def _scales_by_count(module: nn.Module) -> bool:
+    return bool(getattr(module, "scale_grad_by_freq", False))
 
 
 def rerun(module: nn.Module) -> dict[str, Term]:

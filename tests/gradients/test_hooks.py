@@ -182,6 +182,32 @@ def test_layers_that_see_some_tokens_of_all_rows_have_rows_taken_alone():
     assert relative_error(rows, per_example_gradients(model, batch, [block.name for block in collector.blocks])) < 1e-5
 
 
+class Unpadded(nn.Module):
+    """Its layers see the tokens of all rows in one run."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Embedding(20, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, input_ids, attention_mask):
+        seen = attention_mask.bool()
+        hidden = torch.zeros(*input_ids.shape, 6)
+        hidden[seen] = torch.tanh(self.layer(self.embed(input_ids)[seen]))
+        return self.head(hidden.sum(1) / attention_mask.sum(1, keepdim=True))
+
+
+def test_tokens_in_one_run_without_padding_are_never_taken_for_rows():
+    lengths = torch.tensor([8, 5, 3, 4])  # 20 tokens, which four rows divide
+    model, ids = Unpadded(), torch.randint(0, 20, (4, 8))
+    labels = torch.tensor([0, 1, 2, 0])
+    collector = GradientCollector(model, projection=None)
+    collector({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
+    batch = {"input_ids": ids, "attention_mask": (torch.arange(8) < lengths[:, None]).long(), "labels": labels}
+    wanted = per_example_gradients(model, batch, [block.name for block in collector.blocks])
+    assert relative_error(collector(batch), wanted) < 1e-5
+    assert collector.one_at_a_time
+
+
 @pytest.mark.parametrize("kind", ["config", "inner config"])
 def test_a_loss_for_the_routing_of_experts_is_left_out_and_that_is_said(kind, caplog):
     plain, batch = mixtral().eval(), lm_batch()

@@ -189,6 +189,61 @@ def test_layers_of_any_kind_are_run_again_for_all():
     assert relative_error(collector(batch), wanted) < 1e-10
 
 
+class ChannelRMSNorm(nn.Module):
+    """A norm over the channels of an image, by the name of one over the last axis."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight, self.epsilon = nn.Parameter(torch.randn(size)), 0.1
+
+    def forward(self, x):
+        return x / (x.square().mean(1, keepdim=True) + self.epsilon).sqrt() * self.weight.exp()[:, None, None]
+
+
+class OwnConvolution(nn.Conv2d):
+    """A convolution that changes its weight on the way."""
+
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, weight - weight.mean(), bias)
+
+
+class Odd(nn.Module):
+    """Layers that look like others, and a table with sparse gradients."""
+
+    def __init__(self, is_sparse=False):
+        super().__init__()
+        self.table = nn.Embedding(9, 8, sparse=is_sparse, scale_grad_by_freq=not is_sparse)
+        self.conv, self.norm, self.head = OwnConvolution(2, 4, 2), ChannelRMSNorm(4), nn.Linear(4, 3)
+        self.patched = nn.Linear(3, 3)
+        plain = self.patched.forward
+        self.patched.forward = lambda x: plain(x) * 3
+
+    def forward(self, ids):
+        image = self.table(ids).unflatten(-1, (2, 4)).transpose(1, 2)
+        return self.patched(self.head(self.norm(self.conv(image)).mean((2, 3))))
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_layers_that_only_look_like_others_are_right(is_sparse):
+    torch.manual_seed(0)
+    model = Odd(is_sparse).eval()
+    batch = {"ids": torch.randint(0, 9, (4, 5)), "labels": torch.tensor([0, 1, 2, 1])}
+    collector = GradientCollector(model, target_modules="all", projection=None)
+    assert collector.check(batch)
+    assert not collector.left_out
+    names = [block.name for block in collector.blocks]
+    rows = collector(batch)
+    for index in range(4):
+        model.zero_grad()
+        nn.functional.cross_entropy(
+            model(batch["ids"][index : index + 1]), batch["labels"][index : index + 1]
+        ).backward()
+        found = [dict(model.named_parameters())[name].grad for name in names]
+        wanted = torch.cat([(each.to_dense() if each.is_sparse else each).flatten() for each in found])
+        assert (rows[index] - wanted).norm() <= 1e-5 * wanted.norm()
+    model.zero_grad()
+
+
 def test_a_parametrised_weight_is_targeted_by_what_it_is_made_of():
     names = [block.name for block in GradientCollector(Net()).blocks]
     assert "normed.parametrizations.weight.original0" in names

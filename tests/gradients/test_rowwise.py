@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from sage_hf.errors import LabelError
 from sage_hf.gradients import GradientCollector, per_example_loss
 from sage_hf.gradients.loss import NotSeparable
 from sage_hf.gradients.row_ids import RowIds
@@ -20,7 +21,8 @@ def rows_alone(model, batch):
     gradients, losses = [], []
     for index in range(len(batch["labels"])):
         loss = model(**row(batch, index))
-        loss = loss["loss"] if isinstance(loss, dict) else loss[0] if isinstance(loss, tuple) else loss
+        if not isinstance(loss, torch.Tensor):
+            loss = loss["loss"] if isinstance(loss, dict) else min(loss, key=torch.Tensor.dim)
         found = torch.autograd.grad(loss, list(model.parameters()))
         gradients.append(torch.cat([each.flatten() for each in found]))
         losses.append(loss.detach())
@@ -164,6 +166,8 @@ class Heads(nn.Module):
         loss = self.loss(scores, labels)
         if self.as_tuple == "alone":
             return loss
+        if self.as_tuple == "last":
+            return scores, loss
         return (loss, scores) if self.as_tuple else {"loss": loss, "logits": scores}
 
 
@@ -189,7 +193,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("as_tuple", [False, True, "alone"])
+@pytest.mark.parametrize("as_tuple", [False, True, "last", "alone"])
 @pytest.mark.parametrize("kind", LOSSES)
 def test_losses_of_torch_are_those_of_each_row_alone(kind, as_tuple):
     model = Heads(LOSSES[kind], as_tuple).eval()
@@ -259,3 +263,21 @@ def test_a_loss_that_is_of_the_batch_is_said_to_be():
     model = Heads(lambda scores, labels: F.cross_entropy(scores, labels) + scores.mean())
     with pytest.raises(NotSeparable, match="a part of the loss is of the whole batch"):
         per_example_loss(model, {"x": torch.randn(5, 5), "labels": LABELS})
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (lambda loss, scores: {"total_loss": loss, "logits": scores}, r"returns \['total_loss'\] and no 'loss'"),
+        (lambda loss, scores: {"losses": [loss], "logits": scores}, r"returns \['losses'\] and no 'loss'"),
+        (lambda loss, scores: {"loss": {"a": loss}, "logits": scores}, "loss is a dict"),
+    ],
+)
+def test_a_loss_under_another_name_is_an_error_and_not_ignored(named, said):
+    class Named(Heads):
+        def forward(self, x, labels):
+            return named(*super().forward(x, labels))
+
+    model = Named(LOSSES["sum"], as_tuple=True)
+    with pytest.raises(LabelError, match=said):
+        GradientCollector(model)({"x": torch.randn(5, 5), "labels": LABELS})
