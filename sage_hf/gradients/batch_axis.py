@@ -86,7 +86,7 @@ def is_uneven_run(batch: Batch) -> bool:
 
 
 def unpadded_lengths(batch: Batch) -> frozenset[int]:
-    """How many entries the batch's masks [B, T] leave, where they leave out any: what a run of all rows' tokens has."""
+    """How many entries the batch's masks [B, T] leave, where they leave out any: as many as a run of all rows has."""
     lengths = set()
     for key, value in batch.items():
         if "mask" in key and isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point():

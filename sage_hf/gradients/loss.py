@@ -276,7 +276,7 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
 def output_field(outputs: Any, name: str) -> Any:
     """A part of a model's output ("loss" or "logits"), by attribute, key or place; None where it has none.
 
-    In a tuple a single number is the loss (first in transformers, last elsewhere), and the first other tensor the logits.
+    In a tuple a single number is the loss, wherever it stands, and the first other tensor the logits.
 
     Raises:
         LabelError: What is called the loss is none, or a loss has another name.
