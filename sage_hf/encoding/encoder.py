@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from ..errors import DatasetError, LabelError
@@ -27,11 +29,12 @@ from .images import IMAGE_COLUMNS, as_rgb
 from .labels import Labels, Task
 from .limits import Limits
 from .padding import MASK, TOKENS, Padding, tokens_in
-from .rows import LABEL_COLUMNS, Collator, Encoding, Row, Unfit, each, is_list
+from .rows import LABEL_COLUMNS, Collator, Encoding, Row, Unfit, each, is_list, plain
 from .tokens import INSTRUCTION, as_own_labels, completed_ids, ended, instructions_of, texts_of, training_copy
 
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 _INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
+_TEXT_PAIR = "text_pair"
 _TEXT_COLUMNS = ("text", "sentence", "content", "document")
 # Of prepared rows of a language model without labels: which tokens are trained on, as trl reads them.
 _LOSS_MASKS = ("completion_mask", "assistant_masks")
@@ -199,7 +202,9 @@ class Encoder:
         if dialogues:
             return partial(self._dialogues, dialogues[0]), {dialogues[0], *BESIDE_TURNS}
         if named:
-            return partial(self._texts, named[:1]), set(named[:1])
+            # The tokenizer's own word for the second text of a pair.
+            pair = [_TEXT_PAIR] if _TEXT_PAIR in columns and not self.causal_lm and not self._is_seq2seq else []
+            return partial(self._texts, [*named[:1], *pair]), {*named[:1], *pair}
         texts = [name for name, value in self.example.items() if isinstance(value, str) and name not in LABEL_COLUMNS]
         if len(texts) == 1 or (len(texts) == 2 and not self.causal_lm):
             return partial(self._texts, texts), set(texts)
@@ -300,7 +305,8 @@ class Encoder:
         features = [{name: row[name] for name in kept} for row in rows]
         for name in kept:
             if name in self.inputs and name != column and self.data_collator is None:
-                each(_filled, (feature[name] for feature in features), DatasetError, name, first)
+                check = _tokens if name == "input_ids" else _filled
+                each(check, (feature[name] for feature in features), DatasetError, name, first)
         if column is not None:
             for feature, label in zip(features, self._labels.cast(rows, column, first), strict=True):
                 feature[column] = label
@@ -395,6 +401,28 @@ def filled(values: Iterable[Any]) -> Iterator[Any]:
 def _filled(value: Any) -> None:
     if value is None:
         raise Unfit("The row holds null, and the model needs a value", "Filter or fill such rows.")
+
+
+def _tokens(value: Any) -> None:
+    """Refuses what is no list of tokens, or of such lists (choices)."""
+    _filled(value)
+    if isinstance(value, (np.ndarray, Tensor)):
+        kinds = (
+            {int}
+            if not (value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind == "f")
+            else {float}
+        )
+    elif is_list(value):
+        inner = [token for part in value for token in part] if any(is_list(part) for part in value) else value
+        kinds = {type(plain(token)) for token in inner}
+    else:
+        kinds = {type(value)}
+    if not kinds <= {int, bool}:
+        odd = sorted(kind.__name__ for kind in kinds - {int, bool})
+        raise Unfit(
+            f"The row holds {', '.join(odd)} where tokens are needed",
+            "Give each row a list of whole numbers, or raw text and a tokenizer.",
+        )
 
 
 def _own_labels(feature_and_row: tuple[Row, Row]) -> list[int]:

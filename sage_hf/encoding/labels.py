@@ -48,7 +48,7 @@ class Labels:
         Raises:
             LabelError: Some are null, of no class, or of another kind than the model's loss takes.
         """
-        values, ids = (row[column] for row in rows), self.class_ids.get(column)
+        values, ids = (row.get(column) for row in rows), self.class_ids.get(column)
         if ids is not None:
             values = (renumbered(value, ids) for value in values)
         made = each(self._one, values, LabelError, column, first)

@@ -24,6 +24,8 @@ Batch = Mapping[str, Any]
 _PACKING_KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "seq_idx", "cu_seqlens")
 # A run of patches, and the (time, height, width) in patches of each image or video in it.
 _PATCHES = {"pixel_values": "image_grid_thw", "pixel_values_videos": "video_grid_thw"}
+# What losses leave out of labels.
+_IGNORED = -100
 # Patches that become one token, along an edge: what the processors of transformers merge.
 _MERGES = (1, 2, 3, 4)
 
@@ -86,13 +88,17 @@ def is_uneven_run(batch: Batch) -> bool:
 
 
 def unpadded_lengths(batch: Batch) -> frozenset[int]:
-    """How many entries the batch's masks [B, T] leave, where they leave out any: as many as a run of all rows has."""
+    """How many entries a batch's [B, T] masks, labels and ids leave, where they leave out any.
+
+    A tensor with as many entries on its first axis is a run of all rows' tokens, of whatever length each row is.
+    """
     lengths = set()
-    for key, value in batch.items():
-        if "mask" in key and isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point():
-            left = int((value != 0).sum())
-            if value.shape[0] < left < value.numel():
-                lengths.add(left)
+    for value in batch.values():
+        if isinstance(value, Tensor) and value.ndim == 2 and not value.is_floating_point():
+            for left_out in (0, _IGNORED):
+                left = int((value != left_out).sum())
+                if value.shape[0] < left < value.numel():
+                    lengths.add(left)
     return frozenset(lengths)
 
 
@@ -146,12 +152,17 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
     found: list[list[list[int]]] = []
     if isinstance(ids, Tensor):
         words, totals = ids.unique(return_counts=True)
-        for merge in _MERGES:
-            for word in words[totals * merge**2 == sum(counts)].tolist():
-                dealt = _dealt(counts, [[run * merge**2 for run in _runs(row == word)] for row in ids])
-                if dealt is not None and dealt not in found:
-                    found.append(dealt)
-    if len(found) == 1:
+        runs = [
+            [[run * merge**2 for run in _runs(row == word)] for row in ids]
+            for merge in _MERGES
+            for word in words[totals * merge**2 == sum(counts)].tolist()
+        ]
+        # An image has a run of tokens of its own, or several share one.
+        for most in (1, len(counts)):
+            found = [dealt for own in runs if (dealt := _dealt(counts, own, most)) is not None]
+            if found:
+                break
+    if found and all(dealt == found[0] for dealt in found):
         return found[0]
     if not found and len(counts) == size:
         return [[number] for number in range(size)]
@@ -169,17 +180,19 @@ def _runs(seen: Tensor) -> list[int]:
     return (stops - starts).tolist()
 
 
-def _dealt(counts: list[int], runs: list[list[int]]) -> list[list[int]] | None:
-    """The images of each row, such that every run of its tokens stands for whole images; None if they do not fit."""
+def _dealt(counts: list[int], runs: list[list[int]], most: int) -> list[list[int]] | None:
+    """The images of each row, such that every run of its tokens stands for at most so many; None if they do not fit."""
     left = list(enumerate(counts))
     rows = []
     for own in runs:
         row = []
         for patches in own:
-            while patches > 0 and left:
+            taken = 0
+            while patches > 0 and left and taken < most:
                 number, count = left.pop(0)
                 row.append(number)
                 patches -= count
+                taken += 1
             if patches:
                 return None
         rows.append(row)

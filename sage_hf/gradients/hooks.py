@@ -96,6 +96,8 @@ class LayerHooks:
             if self._is_lookup(module):
                 return 0
             raise NotSeparable(f"what {name} returns is one for all rows")
+        if module in self._axes.reordered:
+            raise NotSeparable(f"{name} does not see the rows in the order of the batch, or sees other rows with them")
         axis = next(iter(self._axes.outputs[module]), None)
         if axis is None or (module in self._layout.terms and self._axes.inputs[module][0] != axis):
             raise NotSeparable(f"what {name} takes and returns has no axis of rows")

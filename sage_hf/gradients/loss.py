@@ -276,7 +276,8 @@ def _loss_from_logits(logits: Tensor, batch: Batch, reduction: str) -> Tensor:
 def output_field(outputs: Any, name: str) -> Any:
     """A part of a model's output ("loss" or "logits"), by attribute, key or place; None where it has none.
 
-    In a tuple a single number is the loss, wherever it stands, and the first other tensor the logits.
+    In a tuple the loss is the first entry, if that is a number, else the only number that can be differentiated; the
+    logits are the first tensor that is no number.
 
     Raises:
         LabelError: What is called the loss is none, or a loss has another name.
@@ -285,11 +286,27 @@ def output_field(outputs: Any, name: str) -> Any:
         return outputs if (name == "loss") == (outputs.ndim == 0) else None
     if isinstance(outputs, (tuple, list)) and not hasattr(outputs, name):
         tensors = [each for each in outputs if isinstance(each, Tensor)]
-        return next((each for each in tensors if (name == "loss") == (each.ndim == 0)), None)
+        if name == "loss":
+            return _loss_among(tensors, [each for each in tensors if each.ndim == 0])
+        return next((each for each in tensors if each.ndim), None)
     found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
     if name == "loss":
         _check_loss(found, outputs)
     return found
+
+
+def _loss_among(tensors: list[Tensor], candidates: list[Tensor]) -> Tensor | None:
+    """The one of several tensors in a tuple that is the loss."""
+    if not candidates or tensors[0] is candidates[0]:
+        return candidates[0] if candidates else None
+    told = [each for each in candidates if each.requires_grad] if len(candidates) > 1 else candidates
+    if len(told) != 1:
+        raise LabelError(
+            f"The model returns a tuple in which any of {len(candidates)} numbers may be the loss",
+            where="model.forward",
+            fix="Return the loss first, or under the name 'loss', or pass loss_function=(outputs, batch) -> [B].",
+        )
+    return told[0]
 
 
 def _check_loss(loss: Any, outputs: Any) -> None:
@@ -307,7 +324,8 @@ def _check_loss(loss: Any, outputs: Any) -> None:
 def _rowwise_loss(outputs: Any, intercepted: RowwiseLosses) -> Tensor | None:
     """The losses of the rows where a model returns them alone or in a tuple, and nothing calls them the loss."""
     parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    return next((each for each in parts if intercepted.is_rowwise(each)), None)
+    tensors = [each for each in parts if isinstance(each, Tensor)]
+    return _loss_among(tensors, [each for each in tensors if intercepted.is_rowwise(each)])
 
 
 def _logits(outputs: Any) -> Tensor:

@@ -27,6 +27,7 @@ _ELEMENTWISE = frozenset(
         *("masked_fill_", "where", "nan_to_num", "abs", "neg", "add", "add_", "sub", "sub_", "mul", "mul_", "div"),
         *("div_", "true_divide", "floor_divide", "remainder", "__rsub__", "__radd__", "__rmul__", "log", "log1p"),
         *("eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_not", "__and__", "__or__"),
+        *("tanh", "sigmoid", "relu", "sin", "cos", "erf", "softplus", "gelu", "silu", "lerp", "fmod", "floor", "ceil"),
         *("__invert__", "bitwise_not", "bitwise_and", "bitwise_or", "sign", "round", "exp", "sqrt", "pow", "square"),
     )
 )
@@ -68,6 +69,10 @@ class RowIds:
     def is_statistic(self, tensor: Any) -> bool:
         """Whether a tensor is one number taken from several rows, such as the count of all labels."""
         return id(tensor) in self._of_batch
+
+    def note_statistic(self, tensor: Tensor) -> None:
+        """Notes that a tensor is one number taken from several rows."""
+        self._of_batch[id(tensor)] = tensor
 
     def is_mixed(self, tensor: Any) -> bool:
         """Whether a tensor was made of entries of several rows, such as which rows have the same label."""

@@ -99,6 +99,8 @@ class RowwiseLosses(TorchFunctionMode):
             self.inseparable = self.inseparable or "a part of the loss is of the whole batch"
         if isinstance(out, Tensor) and out.numel() == self.rows and out.is_floating_point():
             self._losses[id(out)] = out
+        elif isinstance(out, Tensor) and out.numel() == 1 and not out.requires_grad:
+            self._ids.note_statistic(out)  # such as the mean loss, to divide by
 
     def _rowwise(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """The losses of the rows, [B] ([] of one row); None where the call is left as it is."""
@@ -142,7 +144,7 @@ class RowwiseLosses(TorchFunctionMode):
             if ids.shape == values.shape or ids.numel() == values.numel():
                 return ids.reshape(values.shape)
         # Targets that the model makes itself, in a shape that has the rows first; but not rows against rows.
-        if any(self._ids.is_mixed(each) or each.shape[:2] == (self.rows, self.rows) for each in tensors):
+        if any(self._ids.is_mixed(each) or each.shape[:2] == (self.rows, self.rows) for each in [*tensors, values]):
             return None
         if values.ndim and values.shape[0] == self.rows and values.numel():
             return torch.arange(self.rows).reshape(-1, *[1] * (values.ndim - 1)).expand(values.shape)

@@ -35,12 +35,8 @@ class Tiny(nn.Module):
         self.large, self.small, self.size = nn.Linear(6, 3), nn.Linear(6, 3), small
 
     def forward(self, inputs):
-        mixed = inputs - inputs.mean(0, keepdim=True) if len(inputs) > 1 else inputs
-        return (
-            self.large(inputs)
-            + self.size * self.small(mixed).detach()
-            + self.size * (self.small(mixed) - self.small(mixed).detach())
-        )
+        # The layer's output is the same with other rows; what becomes of it is not.
+        return self.large(inputs) + self.size * self.small(inputs) * (1.5 if len(inputs) > 1 else 1.0)
 
 
 def test_a_block_that_is_a_thousandth_of_the_row_is_compared_by_itself(caplog):

@@ -208,6 +208,44 @@ def test_tokens_in_one_run_without_padding_are_never_taken_for_rows():
     assert collector.one_at_a_time
 
 
+def sorted_by_length(layer, inputs, lengths):
+    order = lengths.argsort(descending=True, stable=True)
+    return layer(inputs[order])[order.argsort()]
+
+
+def negatives_behind(layer, inputs, lengths):
+    both = layer(torch.cat([inputs, -inputs]))
+    return both[: len(inputs)] - both[len(inputs) :]
+
+
+def folded_in_front(layer, inputs, lengths):
+    folded = inputs.transpose(0, 1).reshape(-1, inputs.shape[-1])
+    return layer(folded).reshape(inputs.shape[1], len(inputs), -1).transpose(0, 1)
+
+
+class InOrder(nn.Module):
+    """A layer that sees its rows in an order of the argument's."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.layer, self.head, self.order = nn.Linear(6, 6), nn.Linear(6, 3), order
+
+    def forward(self, inputs, lengths):
+        hidden = torch.tanh(self.order(self.layer, inputs, lengths))
+        return self.head((hidden * (torch.arange(8) < lengths[:, None])[..., None]).sum(1))
+
+
+@pytest.mark.parametrize("order", [sorted_by_length, negatives_behind, folded_in_front], ids=lambda f: f.__name__)
+def test_rows_in_another_order_than_the_batchs_are_never_given_to_others(order):
+    lengths = torch.tensor([3, 8, 5, 4])
+    model, batch = InOrder(order), {"inputs": torch.randn(4, 8, 6), "lengths": lengths}
+    batch["labels"] = torch.tensor([0, 1, 2, 0])
+    collector = GradientCollector(model, projection=None)
+    wanted = per_example_gradients(model, batch, [block.name for block in collector.blocks])
+    assert relative_error(collector(batch), wanted) < 1e-5
+    assert collector.one_at_a_time
+
+
 @pytest.mark.parametrize("kind", ["config", "inner config"])
 def test_a_loss_for_the_routing_of_experts_is_left_out_and_that_is_said(kind, caplog):
     plain, batch = mixtral().eval(), lm_batch()

@@ -133,6 +133,15 @@ def added_in_place(scores, labels, mask):
     return total
 
 
+def by_the_mean_loss(scores, labels, mask):
+    loss = shifted(scores, labels, mask)
+    return loss / loss.detach().mean() * 2 + loss
+
+
+def broadcast(scores, labels, mask):
+    return F.mse_loss(scores[:, 0, :1], labels[:, 0].float())
+
+
 def row_against_row(scores, labels, mask):
     alike = (labels[:, :1] == labels[:, 0][None]).float()
     return F.binary_cross_entropy_with_logits(scores[:, 0] @ scores[:, 0].T, alike)
@@ -144,7 +153,16 @@ def in_batch_negatives(scores, labels, mask):
 
 @pytest.mark.parametrize(
     "loss",
-    [plus_huber, plus_entropy, over_all_tokens, added_in_place, row_against_row, in_batch_negatives],
+    [
+        plus_huber,
+        plus_entropy,
+        over_all_tokens,
+        added_in_place,
+        by_the_mean_loss,
+        broadcast,
+        row_against_row,
+        in_batch_negatives,
+    ],
     ids=lambda loss: loss.__name__,
 )
 def test_a_part_that_is_of_the_batch_has_rows_taken_alone(loss):
@@ -281,3 +299,24 @@ def test_a_loss_under_another_name_is_an_error_and_not_ignored(named, said):
     model = Named(LOSSES["sum"], as_tuple=True)
     with pytest.raises(LabelError, match=said):
         GradientCollector(model)({"x": torch.randn(5, 5), "labels": LABELS})
+
+
+def test_of_several_numbers_in_a_tuple_the_loss_is_told_or_asked_for():
+    class Several(Heads):
+        def forward(self, x, labels):
+            loss, scores = super().forward(x, labels)
+            extra = (
+                F.mse_loss(scores, scores * 0)
+                if self.extra == "a loss"
+                else (scores.argmax(1) == labels).float().mean()
+            )
+            return scores, extra, loss
+
+    model, batch = Several(LOSSES["sum"], as_tuple=True).eval(), {"x": torch.randn(5, 5), "labels": LABELS}
+    model.extra = "accuracy"
+    collector = GradientCollector(model, projection=None)
+    assert collector.check(batch)
+    assert torch.allclose(collector.collect(batch)[1][0], model(**row(batch, 0))[2])
+    model.extra = "a loss"
+    with pytest.raises(LabelError, match="any of 2 numbers may be the loss"):
+        GradientCollector(model)(batch)
