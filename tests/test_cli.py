@@ -99,7 +99,7 @@ def test_an_adapter_folder_is_a_model(folder, tmp_path):
         "select", tmp_path / "adapter", folder / "rows.json", "-o", tmp_path / "out", "--fraction", "0.5", *SMALL
     )
     assert result.exit_code == 0, result.output
-    assert "PeftModelForCausalLM for causal-lm" in result.output
+    assert "PeftModelForCausalLM for causal-lm" in " ".join(result.output.split())
     # A of 2 x 16 and B of 16 x 2 numbers in each of two layers.
     assert Selection.load(tmp_path / "out").stats["target_weights"] == 2 * (2 * 16 + 16 * 2)
 
