@@ -228,7 +228,7 @@ def test_rows_that_mix_are_taken_one_at_a_time_and_the_reason_is_told():
     report = diagnose(MLP(mixes=True), numbers(), config=TENTH)
     assert report.ok and report.check.verdict == "one at a time"
     (warning,) = of(report, "warning")
-    assert "differ when rows share a batch" in report.check.reason and report.check.reason in warning.what
+    assert "sees other rows with them" in report.check.reason and report.check.reason in warning.what
     assert "one at a time" in told(report) and report.time is not None
 
 

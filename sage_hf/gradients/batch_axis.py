@@ -181,7 +181,7 @@ def _runs(seen: Tensor) -> list[int]:
 
 
 def _dealt(counts: list[int], runs: list[list[int]], most: int) -> list[list[int]] | None:
-    """The images of each row, such that every run of its tokens stands for at most so many; None if they do not fit."""
+    """Each row's images, where every run of its tokens stands for at most so many; None where they do not fit."""
     left = list(enumerate(counts))
     rows = []
     for own in runs:
