@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from ..errors import DatasetError, LabelError
@@ -29,8 +27,9 @@ from .images import IMAGE_COLUMNS, as_rgb
 from .labels import Labels, Task
 from .limits import Limits
 from .padding import MASK, TOKENS, Padding, tokens_in
-from .rows import LABEL_COLUMNS, Collator, Encoding, Row, Unfit, each, is_list, plain
+from .rows import LABEL_COLUMNS, Collator, Encoding, Row, Unfit, each, is_list
 from .tokens import INSTRUCTION, as_own_labels, completed_ids, ended, instructions_of, texts_of, training_copy
+from .values import check_filled, check_tokens
 
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 _INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
@@ -305,7 +304,7 @@ class Encoder:
         features = [{name: row[name] for name in kept} for row in rows]
         for name in kept:
             if name in self.inputs and name != column and self.data_collator is None:
-                check = _tokens if name == "input_ids" else _filled
+                check = check_tokens if name == "input_ids" else check_filled
                 each(check, (feature[name] for feature in features), DatasetError, name, first)
         if column is not None:
             for feature, label in zip(features, self._labels.cast(rows, column, first), strict=True):
@@ -396,33 +395,6 @@ class Encoder:
 def filled(values: Iterable[Any]) -> Iterator[Any]:
     """The values that are not null."""
     return (value for value in values if value is not None)
-
-
-def _filled(value: Any) -> None:
-    if value is None:
-        raise Unfit("The row holds null, and the model needs a value", "Filter or fill such rows.")
-
-
-def _tokens(value: Any) -> None:
-    """Refuses what is no list of tokens, or of such lists (choices)."""
-    _filled(value)
-    if isinstance(value, (np.ndarray, Tensor)):
-        kinds = (
-            {int}
-            if not (value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind == "f")
-            else {float}
-        )
-    elif is_list(value):
-        inner = [token for part in value for token in part] if any(is_list(part) for part in value) else value
-        kinds = {type(plain(token)) for token in inner}
-    else:
-        kinds = {type(value)}
-    if not kinds <= {int, bool}:
-        odd = sorted(kind.__name__ for kind in kinds - {int, bool})
-        raise Unfit(
-            f"The row holds {', '.join(odd)} where tokens are needed",
-            "Give each row a list of whole numbers, or raw text and a tokenizer.",
-        )
 
 
 def _own_labels(feature_and_row: tuple[Row, Row]) -> list[int]:
