@@ -20,11 +20,8 @@ def check_tokens(value: Any) -> None:
     """Refuses what is no list of tokens, or of such lists (choices)."""
     check_filled(value)
     if isinstance(value, (np.ndarray, Tensor)):
-        kinds = (
-            {int}
-            if not (value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind == "f")
-            else {float}
-        )
+        is_float = value.dtype.is_floating_point if isinstance(value, Tensor) else value.dtype.kind == "f"
+        kinds: set[type] = {float} if is_float else {int}
     elif is_list(value):
         inner = [token for part in value for token in part] if any(is_list(part) for part in value) else value
         kinds = {type(plain(token)) for token in inner}

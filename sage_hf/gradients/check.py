@@ -8,7 +8,6 @@ Axes: S rows compared, D row width.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from .loss import HALF_LOSS_TOLERANCE, LOSS_TOLERANCE
 
 if TYPE_CHECKING:
     from .collector import GradientCollector
-
-logger = logging.getLogger(__name__)
 
 # How far a block of a row's gradient may be from the truth, as a share of its length. Rounding stays below 1e-4 in
 # float32 and 5e-2 in bfloat16; a mixed-up batch axis is off by about 1.
@@ -86,15 +83,13 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
         _check_not_contrastive(collector, batch, truth)
     wrong, reason = _in_batch(collector, _uneven(batch), rows, truth)
     if wrong or reason:
-        single = [collector.collect(each) for each in alone.values()]
-        gradients = torch.cat([each for each, _ in single])
+        gradients, losses = _taken_alone(collector, alone)
         if unseen := differing_blocks(collector, gradients, truth.gradients):
             collector.give_up_on(unseen)
             wrong, reason = _in_batch(collector, _uneven(batch), rows, truth)
-            single = [collector.collect(each) for each in alone.values()]
-            gradients = torch.cat([each for each, _ in single])
+            gradients, losses = _taken_alone(collector, alone)
             unseen = differing_blocks(collector, gradients, truth.gradients)
-        if unseen or differing_losses(collector, torch.cat([losses for _, losses in single]), truth.losses):
+        if unseen or differing_losses(collector, losses, truth.losses):
             raise GradientError(
                 f"The gradients of {unseen[:6] or 'one row'} are not what autograd gives, or its loss is not",
                 where="target_modules",
@@ -105,6 +100,12 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
     if reason:
         collector.take_one_at_a_time(reason)
     return not collector.one_at_a_time
+
+
+def _taken_alone(collector: GradientCollector, alone: Mapping[int, Batch]) -> tuple[Tensor, Tensor]:
+    """Gradients [S, D] and losses [S] of rows alone, as the collector takes them."""
+    taken = [collector.collect(row) for row in alone.values()]
+    return torch.cat([gradients for gradients, _ in taken]), torch.cat([losses for _, losses in taken])
 
 
 def _never_called(collector: GradientCollector, row: Batch, truth: Truth) -> list[str]:
