@@ -18,9 +18,9 @@ from select_and_push import load_offline
 from transformers import Trainer
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments
-from sage_hf import dataset_card as of_dataset
-from sage_hf.model_card import PICTURES_FOLDER, describe_training, facts, metadata, render, trainer_text
-from sage_hf.pictures import save_pictures
+from sage_hf.hub import dataset_card as of_dataset
+from sage_hf.hub.pictures import save_pictures
+from sage_hf.training.model_card import PICTURES_FOLDER, describe_training, facts, metadata, render, trainer_text
 
 FOLDER = Path(__file__).parents[1] / "model_cards"
 DATASET = "digits with wrong labels"

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from trl import SFTConfig, SFTTrainer
 
 from sage_hf import SageArguments, SageMixin
-from sage_hf.warmup import warm_up
+from sage_hf.training.warmup import warm_up
 
 OFFLINE = {
     "num_train_epochs": 3,

@@ -11,7 +11,7 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import HfArgumentParser, Trainer
 
-from sage_hf.report import summary
+from sage_hf.selection.report import summary
 
 
 def parse(kinds: Sequence[type], offline: Mapping[str, Any]) -> tuple[Any, ...]:

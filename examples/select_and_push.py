@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from sage_hf import SageConfig, SageSelector, Selection
-from sage_hf.report import summary
-from sage_hf.warmup import warm_up
+from sage_hf.selection.report import summary
+from sage_hf.training.warmup import warm_up
 
 
 def read_arguments() -> argparse.Namespace:

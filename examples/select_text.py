@@ -16,8 +16,8 @@ from python_text import build_llama, topic_rows, train_tokenizer
 from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector
-from sage_hf.report import summary
-from sage_hf.warmup import warm_up
+from sage_hf.selection.report import summary
+from sage_hf.training.warmup import warm_up
 
 
 def main() -> None:

@@ -1,21 +1,21 @@
 """Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem."""
 
-from .agreement import Consensus, agreement
-from .compare import compare
-from .comparison import Comparison
+from .comparison.compare import compare
+from .comparison.result import Comparison
 from .config import SageConfig
 from .diagnosis import Diagnosis, diagnose
 from .errors import SageError
 from .gradients import GradientCollector, per_example_loss
-from .selection import Selection
-from .selector import SageSelector
-from .sketch import FrequentDirections
+from .scoring.agreement import Consensus, agreement
+from .scoring.sketch import FrequentDirections
+from .selection.selection import Selection
+from .selection.stream_selection import StreamSelection
+from .selector.selector import SageSelector
+from .selector.several_models import select_over
+from .selector.suspects import Suspects, find_suspects
 from .strategies import register_strategy
-from .stream_selection import StreamSelection
-from .suspects import Suspects, find_suspects
-from .trainer import SageMixin, SageTrainer
-from .training_args import SageArguments, SageTrainingArguments
-from .trajectory import select_over
+from .training.arguments import SageArguments, SageTrainingArguments
+from .training.trainer import SageMixin, SageTrainer
 
 __version__ = "0.1.0"
 

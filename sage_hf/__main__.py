@@ -1,5 +1,5 @@
 """`python -m sage_hf`, for `accelerate launch -m sage_hf`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

@@ -19,10 +19,11 @@ from sklearn.model_selection import train_test_split
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 
 from .config import SageConfig
-from .pictures import KEPT_COLOUR
-from .selection import SCORE_COLUMN, Selection
-from .selector import SageSelector
-from .warmup import warm_up
+from .data.status import SCORE_COLUMN
+from .hub.pictures import KEPT_COLOUR
+from .selection.selection import Selection
+from .selector.selector import SageSelector
+from .training.warmup import warm_up
 
 FRACTION = 0.1
 WRONG_SHARE = 0.2

@@ -26,4 +26,4 @@ def _seeded():
 @pytest.fixture(autouse=True)
 def _own_warm_ups(monkeypatch, tmp_path):
     """Warm-ups of a test are not those of another, nor the user's."""
-    monkeypatch.setattr("sage_hf.warmup.WARM_UPS", tmp_path / "warm-ups")
+    monkeypatch.setattr("sage_hf.training.warmup.WARM_UPS", tmp_path / "warm-ups")

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sage_hf.cli import app
+from sage_hf.cli.main import app
 from sage_hf.demo import load_noisy_digits, run_demo
 
 

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 import sage_hf
-from sage_hf.cli import app
+from sage_hf.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-TEMPLATES = ROOT / "sage_hf" / "templates"
+TEMPLATES = ROOT / "sage_hf" / "hub" / "templates"
 NAMES = ("selection.md", "dataset_card.md", "model_card.md")
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "sage_hf").rglob("*") if path.suffix in (".py", ".md")}
     assert sources <= names
-    assert {"sage_hf/py.typed", *(f"sage_hf/templates/{name}" for name in NAMES)} <= names
+    assert {"sage_hf/py.typed", *(f"sage_hf/hub/templates/{name}" for name in NAMES)} <= names
     assert {name.split("/")[0] for name in names} == {"sage_hf", f"sage_hf-{sage_hf.__version__}.dist-info"}
 
 
@@ -52,7 +52,7 @@ def test_the_wheel_in_a_clean_environment_has_its_templates_and_its_command(buil
     subprocess.run([*command, str(built[0])], check=True, capture_output=True)
     # What it depends on is not downloaded again. Python does not read the .pth files there: the source stays away.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import sage_hf; from sage_hf.cards import template; print(sage_hf.__file__); "
+    code = "import sage_hf; from sage_hf.hub.cards import template; print(sage_hf.__file__); "
     code += f"print(*(len(template(name)) for name in {NAMES}))"
 
     def run(*arguments):

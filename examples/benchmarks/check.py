@@ -25,12 +25,12 @@ from machine import write
 from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig
+from sage_hf.comparison.intervals import Estimate, estimate
+from sage_hf.data.columns import open_source
 from sage_hf.demo import build_vit, load_noisy_digits
-from sage_hf.intervals import Estimate, estimate
-from sage_hf.opening import open_source
-from sage_hf.passes import GradientPasses
-from sage_hf.selector import CHECKED_ROWS
-from sage_hf.shards import Partial
+from sage_hf.passes.merge_tree import Partial
+from sage_hf.passes.run import GradientPasses
+from sage_hf.selector.selector import CHECKED_ROWS
 
 VOCABULARY, ROWS = 2048, 4096
 WANTED = {"check_seconds": "< 1", "recheck_share": "< 0.01"}

@@ -13,9 +13,9 @@ from machine import RESULTS, write
 from quality_tasks import TASKS
 
 from sage_hf import Comparison
-from sage_hf.arms import ALL, RANDOM
-from sage_hf.intervals import Estimate, estimate
-from sage_hf.pictures import render
+from sage_hf.comparison.intervals import Estimate, estimate
+from sage_hf.comparison.runs import ALL, RANDOM
+from sage_hf.hub.pictures import render
 
 DEFAULT, PAPER = "auto", "agreement"
 # Of this package; every other strategy is a baseline.

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, LlamaForCausalLM
 
 from sage_hf.demo import build_vit, load_noisy_digits
-from sage_hf.warmup import warm_up
+from sage_hf.training.warmup import warm_up
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python_text import build_llama, docstring_rows, topic_rows, train_tokenizer

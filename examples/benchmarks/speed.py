@@ -25,8 +25,8 @@ from machine import write
 from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageSelector
-from sage_hf.opening import open_source
-from sage_hf.passes import GradientPasses
+from sage_hf.data.columns import open_source
+from sage_hf.passes.run import GradientPasses
 
 VOCABULARY, LENGTH, BATCH = 8192, 128, 16
 Batch = dict[str, torch.Tensor]

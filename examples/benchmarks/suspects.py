@@ -24,8 +24,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers.utils import logging as transformers_logging
 
 from sage_hf import SageConfig, SageSelector
-from sage_hf.gate import SUSPECT, cross_fold_doubts, joined_doubts
-from sage_hf.intervals import estimate
+from sage_hf.comparison.intervals import estimate
+from sage_hf.selection.gate import SUSPECT, cross_fold_doubts, joined_doubts
 
 TASKS = {"digits, ViT": digits, "documentation topics, MiniLM": text}
 PLANTED = [("clean", 0.0), *((kind, share) for kind in ("uniform", "class") for share in (0.05, 0.1, 0.2, 0.4))]

@@ -28,8 +28,8 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, Train
 from transformers.utils import logging
 
 from sage_hf import SageTrainer, SageTrainingArguments
+from sage_hf.comparison.intervals import estimate
 from sage_hf.demo import build_vit, load_noisy_digits
-from sage_hf.intervals import estimate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python_text import build_llama, topic_rows, train_tokenizer

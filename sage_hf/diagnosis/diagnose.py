@@ -11,17 +11,17 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from ..budget import resolve_budget
 from ..config import SageConfig, check_strategy
-from ..data import RowSource, check_dataset
-from ..encoding import LABEL_COLUMNS, Collator, Encoder
+from ..data.batches import RowSource, check_dataset
+from ..data.columns import open_source
+from ..data.encoding import LABEL_COLUMNS, Collator, Encoder
 from ..errors import ConfigError, DatasetError
 from ..gradients import GradientCollector
-from ..gradients.loss import LossFunction
-from ..notices import silent
-from ..opening import open_source
-from ..rng import isolated_rng
+from ..gradients.losses.per_example import LossFunction
 from ..strategies import STRATEGIES
+from ..strategies.quotas import resolve_budget
+from ..utils.notices import silent
+from ..utils.rng import isolated_rng
 from .diagnosis import Diagnosis, by_severity
 from .findings import CheckFindings, Problem, RowFindings, Space, TimeFindings
 from .labels import (

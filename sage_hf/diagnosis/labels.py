@@ -9,15 +9,15 @@ import numpy as np
 from datasets import Dataset
 from torch import nn
 
-from ..budget import resolve_budget
-from ..choice import share_out
-from ..classes import by_name, model_classes, names_of
 from ..config import CLUSTERS, SageConfig
-from ..encoding import LABEL_COLUMNS, Encoder
-from ..encoding.rows import is_list, named
+from ..data.classes import by_name, model_classes, names_of
+from ..data.columns import class_column, class_names, find_groups
+from ..data.encoding import LABEL_COLUMNS, Encoder
+from ..data.encoding.rows import is_list, named
 from ..errors import BudgetError, SageError
-from ..gradients.state import unwrap
-from ..opening import class_column, class_names, find_groups
+from ..gradients.model.state import unwrap
+from ..selection.choice import share_out
+from ..strategies.quotas import resolve_budget
 from .findings import ClassCount, ClassFindings, Problem
 from .text import listed, plural
 

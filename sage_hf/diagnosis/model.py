@@ -8,8 +8,8 @@ from torch import nn
 
 from ..config import SageConfig
 from ..gradients import GradientCollector
-from ..gradients.state import unwrap
-from ..gradients.targets import own_parameters, trainable_weights
+from ..gradients.layers.targets import own_parameters, trainable_weights
+from ..gradients.model.state import unwrap
 from .findings import ModelFindings, Problem, WeightKind
 from .text import listed, percent
 

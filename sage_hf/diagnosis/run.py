@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agreement import Consensus
-from ..choice import needed
 from ..config import SageConfig
-from ..data import RowSource
+from ..data.batches import RowSource
+from ..data.status import NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import SageError
-from ..features import FeaturePasses
 from ..gradients import GradientCollector
 from ..gradients.batch_axis import batch_rows
-from ..passes import GradientPasses
-from ..selection import NOT_FINITE, SCORED, ZERO_GRADIENT
-from ..selector import CHECKED_ROWS
-from ..sketch import FrequentDirections
+from ..passes.embeddings import FeaturePasses
+from ..passes.run import GradientPasses
+from ..scoring.agreement import Consensus
+from ..scoring.sketch import FrequentDirections
+from ..selection.choice import needed
+from ..selector.selector import CHECKED_ROWS
 from .findings import CheckFindings, Problem, TimeFindings
 
 # Batches by the clock, after one to warm up.

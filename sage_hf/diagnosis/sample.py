@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from datasets import Dataset
 
-from ..data import read_rows, readable
-from ..encoding import Encoder, Row
-from ..encoding.limits import Limits
-from ..encoding.rows import Offence, named
+from ..data.batches import read_rows, readable
+from ..data.encoding import Encoder, Row
+from ..data.encoding.limits import Limits
+from ..data.encoding.rows import Offence, named
 from ..errors import DatasetError, SageError
 from .findings import Lengths, Problem
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from datasets.config import HF_DATASETS_CACHE
 
-from ..choice import needed
 from ..config import CACHE_DTYPES, CLUSTERS, SageConfig
-from ..gradient_cache import cache_bytes
 from ..gradients import GradientCollector
-from ..memory import Memory, free_bytes, sums_fit
+from ..passes.gradient_cache import cache_bytes
+from ..passes.memory import Memory, free_bytes, sums_fit
+from ..selection.choice import needed
 from .findings import Problem, Space
 from .text import size
 

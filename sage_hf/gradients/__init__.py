@@ -1,7 +1,7 @@
 """Rows: from a model and a batch to per-example gradients [B, D]."""
 
 from .collector import GradientCollector
-from .loss import per_example_loss
-from .rules import register_rule
+from .layers.rules import register_rule
+from .losses.per_example import per_example_loss
 
 __all__ = ["GradientCollector", "per_example_loss", "register_rule"]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Block
-from .loss import Batch, own_loss
+from .layers.blocks import Block
+from .losses.per_example import Batch, own_loss
 
 Held = Sequence[tuple[Block, nn.Parameter]]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import BatchAxisError, GradientError, LabelError, SageError
 from .batch_axis import Batch, batch_rows, rows_of
-from .loss import HALF_LOSS_TOLERANCE, LOSS_TOLERANCE
+from .losses.per_example import HALF_LOSS_TOLERANCE, LOSS_TOLERANCE
 
 if TYPE_CHECKING:
     from .collector import GradientCollector

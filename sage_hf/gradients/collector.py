@@ -21,16 +21,16 @@ from torch.distributed.tensor import DTensor
 
 from ..errors import GradientError
 from .alone import gradients_into, row_alone
-from .axes import Axes, find_axes
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
-from .blocks import Block
 from .check import NoPartError, check_batch, compare_row
-from .hooks import LayerHooks
-from .layout import Projection, lay_out, unseen
-from .loss import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
-from .rerun import CannotRerun
-from .routing import leave_routing_out
-from .state import as_scored, unwrap
+from .layers.axes import Axes, find_axes
+from .layers.blocks import Block
+from .layers.hooks import LayerHooks
+from .layers.layout import Projection, lay_out, unseen
+from .layers.rerun import CannotRerun
+from .losses.per_example import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
+from .model.routing import leave_routing_out
+from .model.state import as_scored, unwrap
 
 logger = logging.getLogger(__name__)
 

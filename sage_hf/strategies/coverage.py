@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Candidates, Vectors, register_strategy
-from .parts import Pick, by_density, nearest_to_centres, pick_within_groups
+from .partition import Pick, by_density, nearest_to_centres, pick_within_groups
 
 # The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
 # decide everything; at 0 noise counts as much as signal. 0.25 was as good as the best on all tasks.

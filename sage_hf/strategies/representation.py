@@ -16,7 +16,7 @@ from sklearn.linear_model import orthogonal_mp_gram
 
 from .base import Candidates, register_strategy
 from .coverage import Centred, gradient_directions, unit_rows
-from .parts import pick_within_groups
+from .partition import pick_within_groups
 
 
 @register_strategy("k_center", needs=["embeddings"])

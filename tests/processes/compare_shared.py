@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from sage_hf import SageConfig, SageError, compare
-from sage_hf.trials import Trial
+from sage_hf.comparison.experiment import Trial
 from tests.cases import image_rows, llama, pad_tokens, token_rows, vit
 
 

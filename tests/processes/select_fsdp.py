@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers.utils import logging
 
 from sage_hf import SageConfig, SageError, SageSelector
-from sage_hf.processes import launched
+from sage_hf.passes.processes import launched
 from tests.cases import image_rows, llama, pad_tokens, token_rows, vit
 
 CASES = {

@@ -13,18 +13,18 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers.utils import logging
 
-import sage_hf.finished
-import sage_hf.stream_checkpoint
+import sage_hf.passes.resume
+import sage_hf.passes.stream_resume
 from sage_hf import SageConfig, SageSelector
-from sage_hf.passes import GradientPasses
-from sage_hf.processes import launched
+from sage_hf.passes.processes import launched
+from sage_hf.passes.run import GradientPasses
 from tests.cases import image_rows, vit
 from tests.processes.select_shared import digest
 
 
 def kill_while_writing(at: int) -> None:
     """Half of the file is written when the process goes."""
-    module = sage_hf.stream_checkpoint if "STREAM" in os.environ else sage_hf.finished
+    module = sage_hf.passes.stream_resume if "STREAM" in os.environ else sage_hf.passes.resume
     save, written = module.save_file, []
 
     def save_or_die(tensors, path):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-import sage_hf.finished
-import sage_hf.warmup
-from sage_hf.cli import main
-from sage_hf.passes import GradientPasses
+import sage_hf.passes.resume
+import sage_hf.training.warmup
+from sage_hf.cli.main import main
+from sage_hf.passes.run import GradientPasses
 
 
 def stop() -> None:
@@ -43,11 +43,11 @@ def main_stopped() -> None:
         case "step":
             torch.optim.AdamW.step = stopping(torch.optim.AdamW.step, at)
         case "warm-up's file":
-            sage_hf.warmup.save_file = stopping(sage_hf.warmup.save_file, at, halve=True)
+            sage_hf.training.warmup.save_file = stopping(sage_hf.training.warmup.save_file, at, halve=True)
         case "shard":
             GradientPasses.run_shard = stopping(GradientPasses.run_shard, at)
         case "shard's file":
-            sage_hf.finished.save_file = stopping(sage_hf.finished.save_file, at, halve=True)
+            sage_hf.passes.resume.save_file = stopping(sage_hf.passes.resume.save_file, at, halve=True)
     main()
 
 

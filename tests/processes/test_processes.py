@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sage_hf.processes import Processes, is_sharded, launched
+from sage_hf.passes.processes import Processes, is_sharded, launched
 
 
 def sharded(attribute):
@@ -27,8 +27,8 @@ def test_without_a_launch_there_is_one():
 @pytest.mark.parametrize("attribute", ["ds_id", "_is_flat_param"])
 def test_a_sharded_model_takes_all_rows_in_every_process(monkeypatch, attribute):
     third = SimpleNamespace(process_index=2, num_processes=3, device=torch.device("cpu"))
-    monkeypatch.setattr("sage_hf.processes.launched", lambda: third)
-    monkeypatch.setattr("sage_hf.processes.dist.get_backend", lambda: "gloo")
+    monkeypatch.setattr("sage_hf.passes.processes.launched", lambda: third)
+    monkeypatch.setattr("sage_hf.passes.processes.dist.get_backend", lambda: "gloo")
     shared, alone = Processes(nn.Linear(3, 2)), Processes(sharded(attribute))
     assert (shared.rank, shared.count) == (2, 3)
     assert (alone.rank, alone.count) == (0, 1)

@@ -8,12 +8,12 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
-import sage_hf.warmup
+import sage_hf.training.warmup
 from examples.python_text import train_tokenizer
 from sage_hf import Selection, find_suspects
-from sage_hf.cli import app
-from sage_hf.fingerprint import model_fingerprint
-from sage_hf.passes import GradientPasses
+from sage_hf.cli.main import app
+from sage_hf.passes.run import GradientPasses
+from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import BERT
 from . import launch
@@ -75,7 +75,7 @@ def found(output):
 )
 def test_the_same_command_gives_the_same_rows(folder, tmp_path, monkeypatch, model, options):
     for number in range(2):  # neither reads what the other kept
-        monkeypatch.setattr(sage_hf.warmup, "WARM_UPS", tmp_path / f"warm-ups {number}")
+        monkeypatch.setattr(sage_hf.training.warmup, "WARM_UPS", tmp_path / f"warm-ups {number}")
         select(folder, model, tmp_path / str(number), *options)
     select(folder, model, tmp_path / "kept", *options)
     assert found(tmp_path / "0") == found(tmp_path / "1") == found(tmp_path / "kept")
@@ -121,7 +121,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     stopped = shell(first, SCRIPT, *arguments, **place, STOP_BY=by, STOP_RANK=str(first - 1))
     assert stopped.returncode == (130 if by == "SIGINT" else -9 if first == 1 else 1), stopped.stderr[-3000:]
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(sage_hf.warmup, "WARM_UPS", tmp_path / "cache" / "sage_hf" / "warm-ups")
+    monkeypatch.setattr(sage_hf.training.warmup, "WARM_UPS", tmp_path / "cache" / "sage_hf" / "warm-ups")
     told = select(folder, "headless", tmp_path / "out", *WARM)
     assert ("as an earlier run left it" in told) == warmed
     again = len(ran) - whole
@@ -133,14 +133,14 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 def test_other_commands_go_on_from_the_same_weights(folder, tmp_path, monkeypatch):
     select(folder, "headless", tmp_path / "out", *WARM)
-    monkeypatch.setattr("sage_hf.warmup.take_steps", None)
+    monkeypatch.setattr("sage_hf.training.warmup.take_steps", None)
     weights = []
 
     def watched(model, *given, **named):
         weights.append(model_fingerprint(model))
         return find_suspects(model, *given, **named)
 
-    monkeypatch.setattr("sage_hf.suspects.find_suspects", watched)
+    monkeypatch.setattr("sage_hf.selector.suspects.find_suspects", watched)
     arguments = [folder / "headless", folder / "rows.jsonl", *WARM, "--seed", "3", "--device", "cpu"]
     result = RUNNER.invoke(app, ["suspects", *map(str, arguments)])
     assert result.exit_code == 0, result.output
@@ -153,7 +153,7 @@ def test_a_comparison_goes_on_from_the_same_weights(folder, tmp_path, monkeypatc
     for split, part in (("train", rows), ("test", rows.select(range(0, 40, 3)))):
         part.to_parquet(tmp_path / "data" / f"{split}.parquet")
     select(folder, "headless", tmp_path / "out", *WARM, rows=tmp_path / "data")
-    monkeypatch.setattr("sage_hf.warmup.take_steps", None)
+    monkeypatch.setattr("sage_hf.training.warmup.take_steps", None)
     arguments = [
         folder / "headless",
         tmp_path / "data",

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from examples.python_text import build_llama, docstring_rows, train_tokenizer
 from sage_hf import SageArguments, SageError, SageMixin, SageTrainer
-from sage_hf.training_loss import smoothed
+from sage_hf.training.loss import smoothed
 
 from ..cases import bert, image_rows, llama, lm_batch, vit
 from .runs import QUIET, losses, make, sage_args, selection_logs, train

@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from sage_hf import SageTrainer
-from sage_hf.fingerprint import model_fingerprint
+from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import HEADS, VOCABULARY, head, llama, lm_batch
 from .runs import plain_args, sage_args, train

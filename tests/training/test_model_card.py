@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from sage_hf import Selection
-from sage_hf.model_card import describe_training, eval_results, facts, render
+from sage_hf.training.model_card import describe_training, eval_results, facts, render
 
 from ..cases import image_rows, vit
 from .runs import make, sage_args, train
@@ -95,7 +95,7 @@ def test_writing_it_again_changes_nothing(trainer):
 
 
 def test_without_matplotlib_there_is_a_card_without_a_picture(trainer, monkeypatch):
-    monkeypatch.setattr("sage_hf.pictures.find_spec", lambda name: None)
+    monkeypatch.setattr("sage_hf.hub.pictures.find_spec", lambda name: None)
     trainer.create_model_card(dataset="bright squares")
     assert "![" not in (Path(trainer.args.output_dir) / "README.md").read_text()
 

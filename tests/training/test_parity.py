@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer
 
 from sage_hf import SageMixin, SageTrainer, SageTrainingArguments
-from sage_hf.training_publishing import PublishesSelection
+from sage_hf.training.publishing import PublishesSelection
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 from .runs import QUIET, difference, losses, make, plain_args, sage_args, selection_logs, train

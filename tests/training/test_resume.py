@@ -204,7 +204,7 @@ def test_a_model_that_is_saved_under_older_names_resumes_and_finds_its_best(tmp_
 
 
 def test_the_older_names_are_still_why_that_is_needed(tmp_path):
-    """When this fails, transformers reads what it writes, and sage_hf.checkpoint can go."""
+    """When this fails, transformers reads what it writes, and sage_hf.training.checkpoint can go."""
     rows = image_rows(24)
     whole = train(vit(), plain_args(tmp_path, save_strategy="steps", save_steps=3), rows, Trainer)
     if set(load_file(tmp_path / "checkpoint-3" / "model.safetensors")) == set(whole.model.state_dict()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from sage_hf.gradients.rules import MATRIX_KINDS
+from sage_hf.gradients.layers.rules import MATRIX_KINDS
 
 from .family import ROWS, Family, Setting, as_dtype, build
 

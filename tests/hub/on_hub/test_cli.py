@@ -11,7 +11,7 @@ from examples.python_text import train_tokenizer
 from sage_hf import Selection
 
 from ...cases import llama
-from ...test_cli import SMALL, TEXTS, run
+from ...cli.test_main import SMALL, TEXTS, run
 
 
 @pytest.fixture

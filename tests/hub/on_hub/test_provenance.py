@@ -3,7 +3,7 @@
 from datasets import load_dataset
 from transformers import ViTForImageClassification
 
-from sage_hf.provenance import describe_dataset, describe_model
+from sage_hf.hub.provenance import describe_dataset, describe_model
 
 from ...cases import image_rows, vit
 

@@ -1,0 +1,128 @@
+"""Folders and repositories that hold a PEFT adapter: the base model that they name, with the adapter in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from ..errors import ConfigError
+
+# PEFT's names of tasks, as the names of our tasks.
+_TASKS = {"CAUSAL_LM": "causal-lm", "SEQ_CLS": "sequence-classification"}
+# Where PEFT's files put the weights of the model that the adapter was trained on.
+_PREFIX = "base_model.model."
+_HEADS = ("score", "classifier", "classifier.out_proj")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter before its base is loaded.
+
+    Attributes:
+        path: The folder or Hub id that the user named.
+        base: Folder or Hub id of the base model.
+        base_revision: The commit of the base, where the adapter names one.
+        task: The task that it was trained for; None where it does not say.
+        commit: The adapter's own commit, of a repository on the Hub.
+    """
+
+    path: str
+    base: str
+    base_revision: str | None
+    task: str | None
+    commit: str | None
+
+
+def find_adapter(path: str, revision: str | None) -> Adapter | None:
+    """The adapter that a folder or a repository holds; None where it holds none.
+
+    Raises:
+        ConfigError: PEFT is not there, or the adapter has no weights, names no base, or is for a task without a head
+            here.
+    """
+    file = find_adapter_config_file(path, revision=revision)
+    if file is None:
+        return None
+    try:
+        from peft import PeftConfig
+    except ImportError as error:
+        raise ConfigError(
+            "The checkpoint is an adapter, and PEFT is not installed", where=path, fix="pip install peft"
+        ) from error
+    config = PeftConfig.from_pretrained(str(Path(file).parent))
+    base = config.base_model_name_or_path
+    if not base:
+        raise ConfigError(
+            "The adapter does not name its base model",
+            where=f"{path}, adapter_config.json",
+            fix="Fill in base_model_name_or_path, a folder or a Hub id.",
+        )
+    beside = Path(path, base)
+    if not Path(base).exists() and beside.is_dir():
+        base = str(beside)
+    task = None if config.task_type is None else _TASKS.get(str(getattr(config.task_type, "value", config.task_type)))
+    if config.task_type is not None and task is None:
+        raise ConfigError(
+            f"The adapter is for {getattr(config.task_type, 'value', config.task_type)}",
+            where=f"{path}, adapter_config.json",
+            fix=f"The shell takes {' and '.join(_TASKS)}; use SageSelector from Python for other heads.",
+        )
+    if Path(path).is_dir() and not list(Path(path).glob("adapter_model.*")):
+        raise ConfigError(
+            "The folder names an adapter and holds no weights of it",
+            where=path,
+            fix="Save it again with save_pretrained: adapter_model.safetensors is missing.",
+        )
+    commit = None if Path(path).exists() else Path(file).parent.name
+    return Adapter(path, base, getattr(config, "revision", None), task, commit)
+
+
+def saved_weights(adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """Names, as in the base model, and shapes of the whole weights that an adapter's file holds: its head, say."""
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+
+    file = _find_file(adapter.path, SAFETENSORS_WEIGHTS_NAME, adapter.commit)
+    if file is None:
+        return {}
+    with safe_open(file, framework="pt") as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    return {name.removeprefix(_PREFIX): shape for name, shape in shapes.items() if "lora_" not in name}
+
+
+def has_file(path: str, name: str, revision: str | None) -> bool:
+    """Whether a folder or a repository on the Hub holds a file."""
+    return _find_file(path, name, revision) is not None
+
+
+def _find_file(path: str, name: str, revision: str | None) -> str | None:
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(path, name, revision=revision, **quiet)
+
+
+def saved_classes(saved: dict[str, tuple[int, ...]]) -> int | None:
+    """How many classes the head has that an adapter brings along; None where it brings none."""
+    heads = [shape for name, shape in saved.items() if name.removesuffix(".weight") in _HEADS and len(shape) == 2]
+    return heads[0][0] if heads else None
+
+
+def with_adapter(base: Any, adapter: Adapter) -> Any:
+    """The base model with the adapter on it, whose weights can be trained.
+
+    Raises:
+        ConfigError: The adapter does not fit the base.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, adapter.path, is_trainable=True, revision=adapter.commit)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"The adapter does not fit {type(base).__name__} of {adapter.base}: {str(error).strip().splitlines()[0]}",
+            where=adapter.path,
+            fix="Check base_model_name_or_path in its adapter_config.json, and --task.",
+        ) from error

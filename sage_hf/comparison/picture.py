@@ -1,0 +1,114 @@
+"""The picture of a comparison; it needs matplotlib, which is optional.
+
+A strategy has a marker and a dash of its own besides its shade: lines are told apart in black and white, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..hub.pictures import KEPT_COLOUR, render
+from ..utils.files import whole_file
+from .runs import RANDOM, Arm
+
+PICTURE_NAME = "comparison"
+_FORMATS = ("png", "svg")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "p", "d")
+_DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (2, 1)))
+# From dark to light, so that they differ in grey; the first is the colour of what was kept in all other pictures.
+_COLOURS = (KEPT_COLOUR, "#2171b5", "#238b45", "#6a51a3", "#b8860b", "#41ab5d", "#807dba")
+_RANDOM_LINE = {"color": "#737373", "linestyle": ":", "marker": "x"}
+_ALL_COLOUR = "#d9d9d9"
+# How far apart, as a factor, neighbouring strategies stand at one share: intervals would hide each other.
+_APART = 1.035
+
+
+def draw_comparison(
+    arms: Sequence[Arm], reference: Arm, metric: str, lower_is_better: bool, strategies: Sequence[str]
+) -> Any:
+    """A matplotlib figure.
+
+    Args:
+        arms: All strategies at all shares.
+        reference: All rows.
+        metric: What is shown.
+        lower_is_better: Whether less of it is better, which the axis says then.
+        strategies: In the order of the legend.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError("matplotlib is not installed", where="plot", fix='pip install "sage-hf[plot]"')
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    with rc_context({"font.size": 9}):
+        figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+        axes = figure.subplots()
+        goal = reference.value
+        if goal.half is not None:
+            axes.axhspan(goal.mean - goal.half, goal.mean + goal.half, color=_ALL_COLOUR, alpha=0.6, linewidth=0)
+        axes.axhline(goal.mean, color="black", linewidth=1.0, label="all rows")
+        for place, strategy in enumerate(strategies):
+            own = [arm for arm in arms if arm.strategy == strategy]
+            shift = _APART ** (place - (len(strategies) - 1) / 2)
+            axes.errorbar(
+                [arm.fraction * shift for arm in own],
+                [arm.value.mean for arm in own],
+                yerr=[arm.value.half or 0.0 for arm in own],
+                label=strategy,
+                capsize=3,
+                linewidth=1.4,
+                markersize=5,
+                elinewidth=0.9,
+                **_line(strategy, place),
+            )
+        said = f"{metric} (less is better)" if lower_is_better else metric
+        shares = sorted({arm.fraction for arm in arms})
+        axes.set(xscale="log", xlabel="share of the rows trained on", ylabel=said)
+        axes.set_xlim(shares[0] / 1.25, shares[-1] * 1.25)
+        axes.xaxis.set_major_locator(FixedLocator(shares))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.grid(axis="y", color="#eeeeee")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside right upper", frameon=False)
+        if goal.half is not None:
+            figure.supxlabel(
+                f"bars and the band: 95 % intervals over {goal.count} seeds", x=0.01, ha="left", fontsize="small"
+            )
+        return figure
+
+
+def save_picture(figure: Any, folder: Path) -> list[Path]:
+    """Writes a figure as PNG and SVG; the same figure is the same bytes.
+
+    Args:
+        figure: As `draw_comparison` makes it.
+        folder: Where to.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    paths = [folder / f"{PICTURE_NAME}.{kind}" for kind in _FORMATS]
+    for path, kind in zip(paths, _FORMATS, strict=True):
+        with whole_file(path, "Choose a folder that can be written to.") as part:
+            part.write_bytes(render(figure, kind))
+    return paths
+
+
+def _line(strategy: str, place: int) -> dict[str, Any]:
+    if strategy == RANDOM:
+        return _RANDOM_LINE
+    return {
+        "color": _COLOURS[place % len(_COLOURS)],
+        "linestyle": _DASHES[place % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+    }

@@ -1,0 +1,65 @@
+"""Batches made ahead, in worker processes, while the device computes: torch's DataLoader over the units of shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import SageError
+from .batches import Batches, Numbered
+
+Made = list[Numbered]
+
+
+class _Units(Dataset[Made | SageError]):
+    """Batches by the number of their unit; an error of ours as a value, because a worker would turn it into text."""
+
+    def __init__(self, source: Batches, units: Sequence[range]) -> None:
+        self.source, self.units = source, units
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __getitem__(self, number: int) -> Made | SageError:
+        try:
+            return list(self.source.make(self.units[number]))
+        except SageError as error:
+            return error
+
+
+def load(source: Batches, shards: Sequence[range], workers: int, device: torch.device) -> Iterator[Numbered]:
+    """(row numbers [B], batch or None) over shards in their order; the same batches with any number of workers.
+
+    Args:
+        source: Makes the batches.
+        shards: The shards.
+        workers: Processes that make batches ahead, two units each; 0 makes them here, when they are asked for.
+        device: What computes: for a GPU, workers' batches are copied to pinned memory, from which it fetches them
+            without a wait.
+
+    Raises:
+        SageError: A row cannot be encoded, or the collator packs rows.
+    """
+    if not workers:
+        for shard in shards:
+            yield from source.batches(shard)
+        return
+    units = [unit for shard in shards for unit in source.units(shard)]
+    loader = DataLoader(
+        _Units(source, units),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=min(workers, len(units)),
+        pin_memory=device.type == "cuda",
+    )
+    for made in loader:
+        if isinstance(made, SageError):
+            raise made
+        yield from made
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

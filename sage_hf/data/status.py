@@ -1,0 +1,13 @@
+"""What becomes of a row, and the columns that tell of it."""
+
+SCORE_COLUMN = "sage_score"
+LOSS_COLUMN = "sage_loss"
+
+# Why a row was set aside.
+SCORED, NOT_FINITE, ZERO_GRADIENT, NO_TOKENS = 0, 1, 2, 3
+REASONS = {
+    NOT_FINITE: "gradient or loss not finite",
+    ZERO_GRADIENT: "gradient exactly zero",
+    NO_TOKENS: "no tokens",
+}
+STATUSES = 1 + len(REASONS)

@@ -1,0 +1,216 @@
+"""Hooks on the targeted layers that fill gradient rows during one forward and one backward pass.
+
+A forward hook keeps each layer's input (projected at once, where there is a projection), a hook on the layer's output
+meets the gradient there, and the layer's rule joins the two. No weight is ever differentiated, so the weights may be
+frozen, sharded or quantised; and the autograd graph starts at the first targeted layer, so nothing below costs a
+backward pass.
+
+Axes: B rows of the batch, D row width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ...errors import GradientError
+from ..losses.per_example import NotSeparable
+from .axes import Axes
+from .blocks import Block, capture, contribute
+from .layout import Layout
+from .rerun import keep_call
+from .rules import Lookup, Term
+
+
+class LayerHooks:
+    """The hooks of one batch.
+
+    Args:
+        layout: The layers, and where their gradients go.
+        rows: [B, D] to fill.
+        size: B.
+        axes: Which tensors have rows; None of a single row.
+        packed: Lengths that an axis has where the padding was taken out of the batch.
+
+    Attributes:
+        called: Layers that took part in the forward pass with gradients.
+        silent: Layers that were called without gradients.
+        written: Names of the blocks that hold numbers; the others' columns are as they were.
+        in_half: Whether a layer computed in half precision.
+    """
+
+    def __init__(
+        self, layout: Layout, rows: Tensor, size: int, axes: Axes | None, packed: frozenset[int] = frozenset()
+    ) -> None:
+        self._layout, self._rows, self._size, self._axes, self._packed = layout, rows, size, axes, packed
+        self._anchor = torch.ones((), requires_grad=True)
+        self._leading = size
+        self._rerunning = False
+        self.called: set[nn.Module] = set()
+        self.silent: set[nn.Module] = set()
+        self.written: set[str] = set()
+        self.in_half = False
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks are there inside, and gone afterwards."""
+        handles = [
+            module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True)
+            for module in self._layout.modules
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _on_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if self._rerunning:
+            return None
+        if not torch.is_grad_enabled():
+            self.silent.add(module)
+            return None
+        self.called.add(module)
+        axis = self._row_axis(module)
+        if any(isinstance(each, Tensor) and each.shape[:1] and each.shape[0] in self._packed for each in args):
+            raise NotSeparable(f"{self._layout.names[module]} sees the tokens of all rows in one run, without padding")
+        if module in self._layout.terms:
+            output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
+        if module in self._layout.reruns:
+            output = self._follow_rerun(module, (args, kwargs), output)
+        return output
+
+    def _row_axis(self, module: nn.Module) -> int:
+        """The axis of the rows in the first leaf of a layer's output, and of its input where a rule joins the two."""
+        if self._axes is None:
+            return 0
+        name = self._layout.names[module]
+        if module in self._axes.changing or module not in self._axes.outputs:
+            raise NotSeparable(f"{name} is called for some rows only")
+        if module in self._axes.shared:
+            if self._is_lookup(module):
+                return 0
+            raise NotSeparable(f"what {name} returns is one for all rows")
+        if module in self._axes.reordered:
+            raise NotSeparable(f"{name} does not see the rows in the order of the batch, or sees other rows with them")
+        axis = next(iter(self._axes.outputs[module]), None)
+        if axis is None or (module in self._layout.terms and self._axes.inputs[module][0] != axis):
+            raise NotSeparable(f"what {name} takes and returns has no axis of rows")
+        return axis
+
+    def _is_lookup(self, module: nn.Module) -> bool:
+        return any(isinstance(term, Lookup) for _, term in self._layout.terms.get(module, ()))
+
+    # --------------------------------------------------------------------- by rule
+    def _follow_terms(self, module: nn.Module, x: Tensor, output: Tensor, axis: int) -> Tensor:
+        size, name, terms = self._size, self._layout.names[module], self._layout.terms[module]
+        self.in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
+        if output.shape[0] == 1 and size > 1 and self._is_lookup(module):
+            # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
+            output = output.expand(self._leading, *output.shape[1:])
+        self._leading = max(self._leading, output.shape[axis])  # several times the rows, where a model folds its input
+        if output.shape[axis] % size:
+            raise NotSeparable(f"{name} returns {list(output.shape)}, which no axis of {size} rows divides")
+        rows_first = x.detach().movedim(axis, 0)
+        held = [(block, term, capture(term, block, rows_first, size)) for block, term in terms]
+        version = x._version
+
+        def on_gradient(grad: Tensor) -> None:
+            if x._version != version and any(_share_memory(kept, x) for _, _, kept in held):
+                raise _changed(name)
+            self._contribute(held, grad.movedim(axis, 0))
+
+        return self._hook(output, on_gradient, is_own_base=True)
+
+    def _contribute(self, held: list[tuple[Block, Term, Tensor | None]], grad: Tensor) -> None:
+        for block, term, kept in held:
+            contribute(self._rows, term, block, kept, grad, self._size, fresh=block.name not in self.written)
+            self.written.add(block.name)
+
+    # ------------------------------------------------------------- by running again
+    def _follow_rerun(self, module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], output: Any) -> Any:
+        name, held = self._layout.names[module], self._layout.reruns[module]
+        axes = (self._axes.inputs[module], self._axes.outputs[module]) if self._axes is not None else None
+        call = keep_call(module, held, inputs, axes, self._size)
+        versions = call.versions()
+
+        def follow(leaf: int) -> Callable[[Tensor], None]:
+            def on_gradient(grad: Tensor) -> None:
+                if call.versions() != versions:
+                    raise _changed(name)
+                for block, _ in held:
+                    if block.name not in self.written:
+                        self._rows[:, block.columns] = 0.0
+                        self.written.add(block.name)
+                self._rerunning = True
+                try:
+                    call.add(self._rows, leaf, grad)
+                finally:
+                    self._rerunning = False
+
+            return on_gradient
+
+        leaves, shape = tree_flatten(output)
+        floating = [isinstance(each, Tensor) and each.is_floating_point() for each in leaves]
+        if sum(floating) > 1:
+            # One output may be made of another: each copy meets what comes from behind the layer, and nothing else.
+            leaves = [each.clone() if is_float else each for each, is_float in zip(leaves, floating, strict=True)]
+        hooked = [
+            self._hook(each, follow(number), is_own_base=False) if is_float else each
+            for number, (each, is_float) in enumerate(zip(leaves, floating, strict=True))
+        ]
+        return tree_unflatten(hooked, shape)
+
+    def _hook(self, output: Tensor, on_gradient: Callable[[Tensor], None], is_own_base: bool) -> Tensor:
+        """A layer's output that tells of its gradient, whatever the model then does to it in place.
+
+        Args:
+            output: The output.
+            on_gradient: Gets its gradient.
+            is_own_base: Whether what the output is a view of, if anything, was made by the layer and by nobody else.
+        """
+        if not output.requires_grad:
+            output = _GraphStart.apply(output, self._anchor)
+        elif output._is_view():
+            # A change in place of a view goes past the hooks on it; those of its base are met.
+            base, shape = output._base, output.shape
+            if base is not None and is_own_base and _is_reshaped(output, base):
+                base.register_hook(lambda grad: on_gradient(grad.reshape(shape)))
+                return output
+            output = output.clone()
+        output.register_hook(on_gradient)
+        return output
+
+
+class _GraphStart(torch.autograd.Function):
+    """Identity whose output needs a gradient. A copy, since the model may go on to change it in place."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
+        return None, None
+
+
+def _changed(name: str) -> GradientError:
+    return GradientError(
+        f"The input of {name} is changed in place after the layer has read it",
+        where=name,
+        fix="Leave this module out of target_modules, or make the operation after it out of place.",
+    )
+
+
+def _is_reshaped(output: Tensor, base: Tensor) -> bool:
+    """Whether a view holds the numbers of its base in the same order."""
+    return base.numel() == output.numel() and base.is_contiguous() and output.is_contiguous()
+
+
+def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
+    return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()

@@ -1,0 +1,1 @@
+"""The model as it is scored, and as it was."""

@@ -1,0 +1,213 @@
+"""What can be known to fail before anything is sent to the Hub: names, rights, what is there, what cannot be held."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub import DatasetCard, HfApi
+
+# HTTPError is the HTTP library's, whichever it is: connections that fail, too.
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import ConfigError, DatasetError, HubError, SageError
+from .dataset_card import folder
+from .files import JSON_NAME
+
+LIBRARY = "sage_hf"
+README = "README.md"
+LOGIN = "Log in with `hf auth login`, set HF_TOKEN, or pass a token."
+# Characters of a value in a card's metadata; what the Hub lists and searches is shorter by far.
+_LONGEST_FIELD = 1000
+# Files of a repository that hold no rows.
+_NO_ROWS = re.compile(r"(\.gitattributes|README\.md|LICENSE.*|sage/.*)$")
+
+
+@contextmanager
+def asking(repo_id: str, what: str, fix: str) -> Iterator[None]:
+    """Turns what the Hub answers into one of our errors."""
+    try:
+        yield
+    except SageError:
+        raise
+    except (HTTPError, OSError, ValueError, DatasetsError) as error:
+        raise HubError(f"{what}: {first_line(error)}", where=repo_id, fix=fix) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def check_push(
+    repo_id: str,
+    origin: Mapping[str, Any],
+    *,
+    config_name: str = "default",
+    revision: str | None = None,
+    overwrite: bool = False,
+    scores_only: bool = False,
+    token: str | None = None,
+) -> str:
+    """Checks that a push can begin; to be called before a long run, too.
+
+    Args:
+        repo_id: "owner/name", or a name of the user's own.
+        origin: `source` and `source_digest` as in a selection's stats: what the rows are of.
+        config_name: The configuration that is pushed.
+        revision: The branch that is pushed to.
+        overwrite: Whether other data may be replaced.
+        scores_only: Whether no rows are pushed.
+        token: Of the Hub.
+
+    Returns:
+        The whole name of the repository, with its owner.
+
+    Raises:
+        HubError: The name is none, nobody is logged in, the token may only read, the Hub cannot be reached, or the
+            configuration is there with other data.
+        ConfigError: The configuration's name cannot be one.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise HubError(
+            f"{repo_id!r} is no name of a repository: {first_line(error)}", where="repo_id", fix="Give owner/name."
+        ) from error
+    # The folder of the default configuration is called "data".
+    if config_name == "data" or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", config_name):
+        raise ConfigError(
+            f"config_name is {config_name!r}", where="config_name", fix='Use letters and digits, and not "data".'
+        )
+    api = HfApi(token=token, library_name=LIBRARY)
+    with asking(repo_id, "The Hub does not know who is asking", LOGIN):
+        user = api.whoami()
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise HubError("The token may only read", where=repo_id, fix="Make one that may write, and log in with it.")
+    repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
+    _check_free(api, repo_id, config_name, revision, origin, overwrite, scores_only)
+    return repo_id
+
+
+def read_card(api: HfApi, repo_id: str, revision: str | None) -> DatasetCard | None:
+    """The card of a dataset repository; None where it has none."""
+    try:
+        path = api.hf_hub_download(repo_id, README, repo_type="dataset", revision=revision)
+    except (EntryNotFoundError, RevisionNotFoundError):
+        return None
+    # Bytes, because reading as text would change line ends.
+    return DatasetCard(Path(path).read_bytes().decode(), ignore_metadata_errors=True)
+
+
+def check_rows(splits: Mapping[str, Dataset]) -> None:
+    """Refuses columns of types that parquet, and so the Hub, cannot hold.
+
+    Raises:
+        DatasetError: Names them.
+    """
+    for name, rows in splits.items():
+        for column in rows.features.arrow_schema:
+            try:
+                pq.ParquetWriter(io.BytesIO(), pa.schema([column])).close()
+            except (pa.ArrowException, NotImplementedError) as error:
+                raise DatasetError(
+                    f"Parquet cannot hold the type of a column: {first_line(error)}",
+                    where=f"column {column.name!r} of split {name!r}",
+                    fix="Remove the column, or cast it to another type.",
+                ) from error
+
+
+def check_metadata(repo_id: str, card: DatasetCard) -> None:
+    """Refuses card metadata that the Hub would; its own validator has the last word.
+
+    Raises:
+        HubError: Names the field.
+    """
+    for name, value in card.data.to_dict().items():
+        longest = max((len(str(each)) for each in (value if isinstance(value, list) else [value])), default=0)
+        if longest > _LONGEST_FIELD:
+            raise HubError(
+                f"A value of the card's metadata has {longest:,} characters, and {_LONGEST_FIELD:,} are the most",
+                where=f"{repo_id}, {name}",
+                fix="Shorten it: in the source's card, in the one that is there, or by `license`.",
+            )
+    with asking(repo_id, "The Hub does not take the card's metadata", "Check `license`, and the source's card."):
+        card.validate()
+
+
+def check_license(source: Mapping[str, Any], source_card: DatasetCard | None, license: str | None) -> None:
+    """Refuses to hand on the rows of a repository that states no licence, unless one is named.
+
+    Raises:
+        HubError: Neither does.
+    """
+    stated = source_card.data.to_dict().get("license") if source_card is not None else None
+    if source["id"] is not None and not stated and not license:
+        raise HubError(
+            "The source states no licence",
+            where=source["id"],
+            fix='Ask its authors and pass license="...", or "unknown"; or push the scores alone (scores_only).',
+        )
+
+
+def _check_free(
+    api: HfApi,
+    repo_id: str,
+    config_name: str,
+    revision: str | None,
+    origin: Mapping[str, Any],
+    overwrite: bool,
+    scores_only: bool,
+) -> None:
+    """Refuses a configuration that is there, unless it was chosen from the same rows as what is pushed."""
+    with asking(repo_id, "The repository cannot be read", "Check its name and your rights to it. " + LOGIN):
+        try:
+            held = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return
+        card = read_card(api, repo_id, revision)
+        configs = card.data.to_dict().get("configs") if card is not None else None
+        if configs:
+            has_rows = config_name in [each.get("config_name") for each in configs]
+        else:
+            has_rows = config_name == "default" and any(not _NO_ROWS.match(path) for path in held)
+        told, is_same = f"{folder(config_name)}/{JSON_NAME}", False
+        if told in held:
+            file = api.hf_hub_download(repo_id, told, repo_type="dataset", revision=revision)
+            is_same = _is_same(json.loads(Path(file).read_text(encoding="utf-8"))["stats"], origin)
+    if has_rows and scores_only:
+        raise HubError(
+            f"The repository has rows of a configuration {config_name!r}, which the scores alone would be put beside",
+            where=repo_id,
+            fix="Choose another repository or config_name.",
+        )
+    if (has_rows or told in held) and not is_same and not overwrite:
+        raise HubError(
+            f"The repository has a configuration {config_name!r} with other data",
+            where=repo_id,
+            fix="Choose another repository or config_name, or pass overwrite=True (--overwrite).",
+        )
+
+
+def _is_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two selections are of the same rows; of streams, whose rows have no digest, of the same repository."""
+    if now["source_digest"] is not None or then.get("source_digest") is not None:
+        return bool(then.get("source_digest") == now["source_digest"])
+    names = ("id", "config", "split")
+    return now["source"]["id"] is not None and all(then["source"][name] == now["source"][name] for name in names)

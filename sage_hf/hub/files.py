@@ -1,0 +1,129 @@
+"""A selection's folder: its files by name, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ..errors import OutputError
+
+FORMAT_VERSION = 1
+JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
+
+
+def write_scores(folder: Path, arrays: dict[str, npt.NDArray[Any]], about: dict[str, Any]) -> None:
+    """Writes the two files of scores and settings to a folder that is there."""
+    save_file(arrays, folder / ARRAYS_NAME)
+    text = json.dumps({"format_version": FORMAT_VERSION, **about}, indent=2, ensure_ascii=False)
+    (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Reads what `write_scores` wrote.
+
+    Raises:
+        OutputError: The folder holds no selection, or one of a later version.
+    """
+    if not (folder / JSON_NAME).is_file() or not (folder / ARRAYS_NAME).is_file():
+        raise OutputError(
+            "The folder holds no selection",
+            where=str(folder),
+            fix=f"Name a folder with {JSON_NAME} and {ARRAYS_NAME}.",
+        )
+    try:
+        about = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        arrays = load_file(folder / ARRAYS_NAME)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise OutputError(
+            f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+        ) from error
+    version = about.get("format_version") if isinstance(about, dict) else None
+    if version != FORMAT_VERSION:
+        raise OutputError(
+            f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
+            where=str(folder / JSON_NAME),
+            fix="Use the sage_hf that wrote it, or a newer one.",
+        )
+    return arrays, about
+
+
+def write_selection(
+    target: Path,
+    overwrite: bool,
+    write_rows: Callable[[Path], None] | None,
+    arrays: dict[str, npt.NDArray[Any]],
+    about: dict[str, Any],
+) -> Path:
+    """Writes a selection's folder whole, or not at all.
+
+    Args:
+        target: The folder.
+        overwrite: Whether a selection that is there already may be replaced.
+        write_rows: Writes the kept rows to a folder, as `Dataset.save_to_disk` does.
+        arrays: What goes into the safetensors file.
+        about: What goes into the JSON file.
+
+    Raises:
+        OutputError: The folder holds something, or cannot be written.
+    """
+    check_output(target, overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
+    try:
+        if write_rows is not None:
+            write_rows(working / "part")
+            for file in (working / "part").iterdir():
+                file.rename(working / file.name)
+            (working / "part").rmdir()
+        write_scores(working, arrays, about)
+        working.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        working.rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"The selection could not be written: {error}",
+            where=str(target),
+            fix="Free some space, or choose another folder.",
+        ) from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return target
+
+
+def check_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses a folder that something would be lost in; to be called before the long run, too.
+
+    Raises:
+        OutputError: The folder holds another selection, or anything else.
+    """
+    if not path.exists():
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise OutputError(
+                f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
+            )
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.is_dir() and (path / JSON_NAME).is_file():
+        if overwrite:
+            return
+        raise OutputError(
+            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite."
+        )
+    raise OutputError(
+        "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
+    )

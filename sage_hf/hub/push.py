@@ -1,0 +1,316 @@
+"""To the Hub and back: the kept rows, their scores and their story.
+
+Rows first, then the card: while a push is under way, or after one that broke off, no card tells of rows that are not
+there. The Hub library's own functions send the files and retry.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, Value, load_dataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    snapshot_download,
+)
+from huggingface_hub.errors import HTTPError
+
+from ..data.classes import with_class_names
+from ..data.status import SCORE_COLUMN
+from ..data.stream import to_disk
+from ..errors import ConfigError, DatasetError, HubError
+from .checks import (
+    LIBRARY,
+    LOGIN,
+    README,
+    asking,
+    check_license,
+    check_metadata,
+    check_push,
+    check_rows,
+    first_line,
+    read_card,
+)
+from .dataset_card import card_facts, folder, merge, metadata, render_section, withdraw
+from .files import ARRAYS_NAME, JSON_NAME
+from .pictures import Seen, save_pictures
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is pushed of a selection.
+
+    Attributes:
+        stats: Of the selection.
+        config: Of the selection.
+        seen: For the pictures.
+        write_scores: Writes the files of the scores to a folder.
+        make_rows: Gives the kept rows with their scores; what it writes for that goes to the folder that it is
+            given. None pushes the scores alone.
+        all_scores: Whether the scores of rows that were not kept are in the files.
+        source_fingerprint: The source dataset's.
+    """
+
+    stats: dict[str, Any]
+    config: dict[str, Any]
+    seen: Seen
+    write_scores: Callable[[Path], None]
+    make_rows: Callable[[Path], Dataset] | None
+    all_scores: bool
+    source_fingerprint: str | None
+
+
+def push(
+    what: Push,
+    repo_id: str,
+    *,
+    config_name: str = "default",
+    other_splits: Mapping[str, Dataset | IterableDataset] | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    overwrite: bool = False,
+    token: str | None = None,
+    license: str | None = None,
+) -> CommitInfo | None:
+    """See `Shareable.push_to_hub`."""
+    if PartialState._shared_state and not PartialState().is_main_process:
+        return None
+    source = what.stats["source"]
+    # A pull request replaces nothing until its reader agrees.
+    repo_id = check_push(
+        repo_id,
+        {"source": source, "source_digest": what.stats.get("source_digest")},
+        config_name=config_name,
+        revision=revision,
+        overwrite=overwrite or create_pr,
+        scores_only=what.make_rows is None,
+        token=token,
+    )
+    api = HfApi(token=token, library_name=LIBRARY)
+    split = source["split"] if source["split"] and re.fullmatch(r"\w+(\.\w+)*", source["split"]) else "train"
+    with tempfile.TemporaryDirectory(prefix="sage_hf-") as temporary:
+        place = Path(temporary)
+        splits = {}
+        if what.make_rows is not None:
+            splits = _splits(what.make_rows(place), split, source, other_splits, token, place)
+        source_card = _source_card(api, source)
+        if splits:
+            check_license(source, source_card, license)
+            check_rows(splits)
+        scores = place / "scores"
+        scores.mkdir()
+        what.write_scores(scores)
+        pictures = save_pictures(what.seen, scores)
+        told = card_facts(
+            what.stats,
+            what.config,
+            repo_id=repo_id,
+            config_name=config_name,
+            split=split,
+            splits={name: len(rows) for name, rows in splits.items()},
+            source_card=source_card,
+            pictures=pictures,
+            all_scores=what.all_scores,
+            scores_only=what.make_rows is None,
+            source_fingerprint=what.source_fingerprint,
+            license=license,
+        )
+        if not splits:
+            told["splits"] = {split: what.stats["rows"]}
+        section, data = render_section(told), metadata(told, source_card)
+
+        def make_card(held: DatasetCard | None) -> DatasetCard:
+            return merge(held, section, config_name, data, license)
+
+        check_metadata(repo_id, make_card(None))
+
+        with asking(repo_id, "The repository cannot be made", "Check its name and your rights."):
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            if revision is not None and not revision.startswith("refs/"):
+                api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
+        target = _Target(api, repo_id, revision, create_pr)
+        if splits:
+            with asking(
+                repo_id,
+                "The rows could not be pushed",
+                "Nothing tells of them yet. Run it again with overwrite: sent files are kept.",
+            ):
+                target.withdraw(config_name)
+                target.push_rows(DatasetDict(splits), config_name, private)
+        fix = "The rows that are there stand without it. Run it again with overwrite."
+        with asking(repo_id, "The card could not be pushed", fix):
+            return target.push_story(scores, config_name, make_card)
+
+
+def fetch(repo_id: str, config_name: str, revision: str | None, token: str | None) -> Path:
+    """A folder with the files of a configuration's scores, downloaded.
+
+    Raises:
+        HubError: The repository or the revision is not there or may not be read, or has no such scores.
+    """
+    wanted = folder(config_name)
+    with asking(repo_id, "The repository cannot be read", "Check its name and the revision. " + LOGIN):
+        api = HfApi(token=token, library_name=LIBRARY)
+        held = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
+        if f"{wanted}/{JSON_NAME}" not in held or f"{wanted}/{ARRAYS_NAME}" not in held:
+            others = sorted({path.split("/")[1] for path in held if re.fullmatch(rf"sage/[^/]+/{ARRAYS_NAME}", path)})
+            raise HubError(
+                f"The repository holds no scores of a configuration {config_name!r}",
+                where=repo_id,
+                fix=f"Use config_name={others[0]!r}." if others else "Name one that sage_hf pushed to.",
+            )
+        root = snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            token=token,
+            allow_patterns=[f"{wanted}/{JSON_NAME}", f"{wanted}/{ARRAYS_NAME}"],
+        )
+    return Path(root) / wanted
+
+
+class _Target:
+    """A revision of a repository; a pull request is made by the first commit, and the others go into it."""
+
+    def __init__(self, api: HfApi, repo_id: str, revision: str | None, create_pr: bool) -> None:
+        self.api, self.repo_id, self.revision, self.create_pr = api, repo_id, revision, create_pr
+        self.pull_request: str | None = None
+
+    def withdraw(self, config_name: str) -> None:
+        """Takes the story of rows that are about to be replaced out of the card."""
+        card = read_card(self.api, self.repo_id, self.revision)
+        rest = withdraw(card, config_name) if card is not None else None
+        if rest is not None:
+            add = CommitOperationAdd(README, str(rest).encode())
+            self._commit([add], f"Withdraw the card of {config_name}, whose rows are being replaced")
+
+    def push_rows(self, splits: DatasetDict, config_name: str, private: bool | None) -> None:
+        """All splits, by the way of datasets."""
+        done = splits.push_to_hub(
+            self.repo_id,
+            config_name,
+            private=private,
+            token=self.api.token,
+            revision=self.revision,
+            create_pr=self.create_pr,
+            commit_message="Rows chosen by sage_hf",
+        )
+        self._follow(done)
+
+    def push_story(
+        self, files: Path, config_name: str, make_card: Callable[[DatasetCard | None], DatasetCard]
+    ) -> CommitInfo:
+        """The card, the scores and the pictures, in one commit."""
+        inside = folder(config_name)
+        adds = {f"{inside}/{file.name}": file for file in sorted(files.iterdir())}
+        held = self.api.list_repo_files(self.repo_id, repo_type="dataset", revision=self.revision)
+        stale = [path for path in held if path.startswith(f"{inside}/") and path not in adds]
+        done = self._commit(
+            [
+                *(CommitOperationDelete(path) for path in stale),
+                *(CommitOperationAdd(path, file) for path, file in adds.items()),
+                CommitOperationAdd(README, str(make_card(read_card(self.api, self.repo_id, self.revision))).encode()),
+            ],
+            "Card and scores by sage_hf",
+        )
+        return replace(done, pr_url=self.pull_request)
+
+    def _commit(self, operations: list[Any], message: str) -> CommitInfo:
+        done = self.api.create_commit(
+            self.repo_id,
+            operations,
+            commit_message=message,
+            repo_type="dataset",
+            revision=self.revision,
+            create_pr=self.create_pr,
+        )
+        self._follow(done)
+        return done
+
+    def _follow(self, done: CommitInfo) -> None:
+        if self.create_pr:
+            self.revision, self.create_pr, self.pull_request = done.pr_revision, False, done.pr_url
+
+
+def _splits(
+    rows: Dataset,
+    split: str,
+    source: dict[str, Any],
+    others: Mapping[str, Dataset | IterableDataset] | None,
+    token: str | None,
+    place: Path,
+) -> dict[str, Dataset]:
+    """All splits, with the same columns: the other ones' score is null."""
+    if others is None:
+        others = _source_splits(split, source, token)
+    if split in others:
+        raise ConfigError(
+            f"other_splits names {split!r}, which is the split of the kept rows",
+            where="other_splits",
+            fix="Leave it out.",
+        )
+    splits = {split: rows.with_format(None)}
+    for name, held in others.items():
+        made = to_disk(held, place / "splits") if isinstance(held, IterableDataset) else held.with_format(None)
+        if SCORE_COLUMN in made.column_names:
+            made = made.remove_columns(SCORE_COLUMN)
+        for column, feature in rows.features.items():
+            if isinstance(feature, ClassLabel) and column in made.column_names:
+                made = with_class_names(made, {"column": column, "names": feature.names})
+        made = made.add_column(SCORE_COLUMN, [None] * len(made), feature=Value("float32"))
+        if made.features != rows.features:
+            differ = sorted(
+                column
+                for column in {*made.features, *rows.features}
+                if made.features.get(column) != rows.features.get(column)
+            )
+            raise DatasetError(
+                f"The split {name!r} has other columns than the kept rows: they differ in {differ}",
+                where=f"other_splits[{name!r}]",
+                fix="Process all splits the same way and pass them, or pass other_splits={} to leave them out.",
+            )
+        splits[name] = made.select_columns(rows.column_names)
+    return splits
+
+
+def _source_splits(split: str, source: dict[str, Any], token: str | None) -> dict[str, Dataset]:
+    """The source's other splits, from where it came from."""
+    names = [name for name in source["splits"] if name != split]
+    if not names:
+        return {}
+    if source["id"] is None:
+        raise DatasetError(
+            f"The source has other splits ({', '.join(names)}), and it is not known where they are",
+            where="other_splits",
+            fix="Pass them as other_splits={name: dataset}, or other_splits={} to leave them out.",
+        )
+    try:
+        return {
+            name: load_dataset(source["id"], source["config"], split=name, revision=source["revision"], token=token)
+            for name in names
+        }
+    except (OSError, ValueError, RuntimeError, DatasetsError, HTTPError) as error:
+        raise DatasetError(
+            f"The source's other splits ({', '.join(names)}) cannot be loaded: {first_line(error)}",
+            where="other_splits",
+            fix="Pass them as other_splits={name: dataset}, or other_splits={} to leave them out.",
+        ) from error
+
+
+def _source_card(api: HfApi, source: dict[str, Any]) -> DatasetCard | None:
+    if source["id"] is None:
+        return None
+    with asking(source["id"], "The source's card cannot be read", "Try again, or check your rights to the source."):
+        return read_card(api, source["id"], source["revision"])

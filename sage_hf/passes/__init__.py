@@ -1,0 +1,5 @@
+"""Everything that reads all rows."""
+
+from .run import GradientPasses
+
+__all__ = ["GradientPasses"]

@@ -1,0 +1,223 @@
+"""Gradient rows of a dataset on disk, so that the second pass, and the next selection, cost no forward pass.
+
+A folder for everything that determines the rows (weights, dataset, settings, versions), and in it two files a shard:
+the rows, memory-mapped, and what belongs to them, renamed last, which tells that the shard is whole. Shards are those
+of the pass, so any number of processes may write and read them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from ..config import GRADIENT_SETTINGS, SageConfig
+from ..errors import ConfigError, OutputError
+from ..gradients import GradientCollector
+from ..utils.files import whole_file
+from ..utils.fingerprint import run_fingerprint
+
+logger = logging.getLogger(__name__)
+
+# Changes whenever the rows, their order or the files would be others.
+FORMAT_VERSION = 2
+_FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
+
+
+class GradientCache:
+    """The gradient rows of one dataset under one model and one set of settings.
+
+    Args:
+        folder: Of this key; made when the first shard is written.
+        dtype: "float32" keeps float32 rows to the bit; "float16" takes half the disk: 11 bits a number, and a factor a
+            row, so that no row overflows or vanishes.
+    """
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self.folder = folder
+        self.dtype = np.dtype(dtype)
+
+    def holds(self, number: int) -> bool:
+        """Whether a shard is there, whole."""
+        return self._about(number).is_file() and self._rows(number).is_file()
+
+    def check_space(self, missing: int, width: int) -> None:
+        """Refuses what the disk cannot hold, before the pass.
+
+        Args:
+            missing: Rows that will be written.
+            width: D.
+
+        Raises:
+            ConfigError: The disk has less room.
+        """
+        self._make()
+        needed = cache_bytes(missing, width, str(self.dtype))
+        free = shutil.disk_usage(self.folder).free
+        logger.info("Gradient rows take %d MB in %s.", needed >> 20, self.folder)
+        if needed > free:
+            raise ConfigError(
+                f"Gradient rows take {needed >> 20} MB, and {free >> 20} MB are free",
+                where=f"cache_gradients, {self.folder}",
+                fix='Use cache_gradients="float16", a narrower projection, another cache_dir, or none.',
+            )
+
+    def start(self, number: int, rows: int, width: int) -> ShardWriter:
+        """A writer of one shard.
+
+        Raises:
+            OutputError: The files cannot be made.
+        """
+        self._make()
+        return ShardWriter(self, number, rows, width)
+
+    def read(self, number: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The batches of a shard as they were written: row numbers, gradients, losses, status.
+
+        Raises:
+            OutputError: The files cannot be read.
+        """
+        try:
+            with safe_open(self._about(number), framework="np") as file:
+                about = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            gradients = np.load(self._rows(number), mmap_mode="r")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise OutputError(
+                f"Cached gradients cannot be read: {error}",
+                where=str(self._rows(number)),
+                fix=f"Delete the folder {self.folder}.",
+            ) from error
+        start = 0
+        for size in about["batches"].tolist():
+            part = slice(start, start + size)
+            factor = torch.from_numpy(about["factors"][part]).to(device)
+            stored = torch.from_numpy(np.array(gradients[part])).to(device)
+            yield (
+                torch.from_numpy(about["rows"][part]),
+                restored(stored, factor),
+                torch.from_numpy(about["losses"][part]).to(device),
+                torch.from_numpy(about["status"][part]).to(device),
+            )
+            start += size
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{error}", where=str(self.folder), fix="Choose another cache_dir.") from error
+
+    def _rows(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npy"
+
+    def _about(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.safetensors"
+
+
+def find_cache(
+    root: Path, config: SageConfig, collector: GradientCollector, dataset: Dataset, outside: Sequence[Any]
+) -> GradientCache | None:
+    """The cache for everything that determines the rows: a change of any of it is another folder.
+
+    Args:
+        root: Holds the folders of all keys.
+        config: Says whether and how rows are kept.
+        collector: Its model's weights count, and its kind of device.
+        dataset: Its fingerprint and its rows count.
+        outside: What else the user gave: processor, collator, loss function.
+
+    Returns:
+        None where `config.cache_gradients` is.
+    """
+    if config.cache_gradients is None:
+        return None
+    settings = {"format": FORMAT_VERSION, **{name: getattr(config, name) for name in GRADIENT_SETTINGS}}
+    key = run_fingerprint(collector.model, collector.device, dataset, settings, list(outside))
+    return GradientCache(root / key, config.cache_gradients)
+
+
+class ShardWriter:
+    """Writes one shard beside its name, and gives it the name when it is whole."""
+
+    def __init__(self, cache: GradientCache, number: int, rows: int, width: int) -> None:
+        self._cache, self._number = cache, number
+        self._temporary = cache._rows(number).with_suffix(f".{os.getpid()}.part")
+        self._seen: list[dict[str, npt.NDArray[np.generic]]] = []
+        self._filled = 0
+        try:
+            self._file = np.lib.format.open_memmap(self._temporary, mode="w+", dtype=cache.dtype, shape=(rows, width))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(self, rows: Tensor, gradients: Tensor, losses: Tensor, status: Tensor) -> Tensor:
+        """Stores a batch; returns its gradients as they will be read."""
+        stored, factor = compressed(gradients, torch.from_numpy(np.empty(0, self._cache.dtype)).dtype)
+        end = self._filled + len(rows)
+        self._file[self._filled : end] = stored.cpu().numpy()
+        self._filled = end
+        self._seen.append(
+            {
+                "rows": rows.numpy(),
+                "factors": factor.cpu().numpy(),
+                "losses": losses.float().cpu().numpy(),
+                "status": status.cpu().numpy(),
+                "batches": np.array([len(rows)]),
+            }
+        )
+        return restored(stored, factor)
+
+    def finish(self) -> None:
+        """Makes the shard visible.
+
+        Raises:
+            OutputError: The disk is full, or the files cannot be written.
+        """
+        try:
+            self._file.flush()
+            del self._file
+            self._temporary.replace(self._cache._rows(self._number))
+        except OSError as error:
+            raise self._failed(error) from error
+        with whole_file(self._cache._about(self._number), _FULL) as part:
+            save_file({name: np.concatenate([each[name] for each in self._seen]) for name in self._seen[0]}, part)
+
+    def drop(self) -> None:
+        """Removes what was written of a shard that was not finished."""
+        self._temporary.unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> OutputError:
+        self.drop()
+        return OutputError(
+            f"Gradient rows cannot be written: {error}",
+            where=str(self._cache.folder),
+            fix=_FULL,
+        )
+
+
+def cache_bytes(rows: int, width: int, dtype: str) -> int:
+    """What so many rows take on the disk."""
+    return rows * (width * np.dtype(dtype).itemsize + 24)
+
+
+def compressed(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rows [B, D] as they are stored, and a factor [B] float32 for each; 1 where the type has the range of float32."""
+    if dtype != torch.float16:
+        return gradients.to(dtype), torch.ones(len(gradients), device=gradients.device)
+    largest = gradients.abs().amax(1).float()
+    factor = torch.where(largest > 0, largest, 1.0)
+    return (gradients / factor[:, None]).to(dtype), factor
+
+
+def restored(stored: Tensor, factor: Tensor) -> Tensor:
+    """What `compressed` came from, as float32."""
+    return stored.float() if stored.dtype != torch.float16 else stored.float() * factor[:, None]

@@ -1,0 +1,131 @@
+"""What every kind of selection can do with others: push, draw, and show itself in a notebook."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from datasets import Dataset, IterableDataset
+from huggingface_hub import CommitInfo
+
+from ..errors import ConfigError
+from ..hub.files import write_scores
+from ..hub.pictures import Seen, draw
+from ..hub.push import Push, push
+from .notebook import as_html
+
+
+class Shareable(ABC):
+    """A selection; the class that it is of says what its parts are.
+
+    Attributes:
+        stats: What the run measured.
+        config: The settings.
+    """
+
+    stats: dict[str, Any]
+    config: dict[str, Any]
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        config_name: str = "default",
+        other_splits: Mapping[str, Dataset | IterableDataset] | None = None,
+        scores_only: bool = False,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        overwrite: bool = False,
+        token: str | None = None,
+        license: str | None = None,
+    ) -> CommitInfo | None:
+        """Pushes the kept rows with their scores, and a card that tells how they were chosen.
+
+        The repository gets the rows as parquet with a column `sage_score`, the source's other splits with a null
+        there, a card with pictures, and the scores of all rows, which `Selection.from_hub` reads. Rows are pushed
+        before the card. Pushing again replaces both; what else the card says stays. In a run of several processes the
+        main one pushes.
+
+        Args:
+            repo_id: "owner/name", or a name of your own.
+            config_name: The configuration of the repository that the rows are.
+            other_splits: The source's other splits. None takes those of a source from the Hub from there; {} pushes
+                none.
+            scores_only: Push no rows, only their scores: about 13 bytes a row.
+            private: Whether a new repository is private; None is as your account has it.
+            revision: The branch to push to; a new one is made from main.
+            create_pr: Whether to open a pull request instead.
+            overwrite: Whether a configuration that holds other data than rows of the same source may be replaced.
+            token: Of the Hub; the one of your login by default.
+            license: Of what is pushed; the source's by default.
+
+        Returns:
+            The last commit, with its address and that of the pull request; None in other processes than the main one.
+
+        Raises:
+            HubError: Nobody is logged in, the repository cannot be written, or the Hub does not answer. Says what is
+                there by then.
+            DatasetError: The other splits are not known, or have other columns.
+            ConfigError: `config_name` cannot be one, or a stream has no scores of the rows that were not kept.
+        """
+        if scores_only and not self._has_all_scores:
+            raise ConfigError(
+                "A selection from a stream has no scores of the rows that were not kept",
+                where="scores_only",
+                fix="Push the kept rows, or select from a dataset.",
+            )
+        what = Push(
+            self.stats,
+            self.config,
+            self.seen(),
+            lambda place: write_scores(place, *self._files()),
+            None if scores_only else self._rows,
+            self._has_all_scores,
+            getattr(self, "source_fingerprint", None),
+        )
+        return push(
+            what,
+            repo_id,
+            config_name=config_name,
+            other_splits=other_splits,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            overwrite=overwrite,
+            token=token,
+            license=license,
+        )
+
+    def plot(self, name: str | None = None) -> Any:
+        """A matplotlib figure.
+
+        Args:
+            name: "scores" (agreement by group, kept against not kept), "spectrum" (what the sketch holds) or "groups"
+                (share of each that was kept); None draws all three.
+
+        Raises:
+            ConfigError: The name is unknown, or matplotlib is not installed.
+        """
+        return draw(self.seen(), name)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.stats, self.seen())
+
+    # ------------------------------------------------------- of the class's own
+    _has_all_scores: bool
+
+    @abstractmethod
+    def seen(self) -> Seen:
+        """What pictures show of it."""
+
+    @abstractmethod
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """What goes into the safetensors file and the JSON file."""
+
+    @abstractmethod
+    def _rows(self, folder: Path) -> Dataset:
+        """The kept rows with their scores; what is written for it goes to the folder."""

@@ -1,0 +1,318 @@
+"""What was chosen, and why: the result of a selection, in memory and on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import Dataset, load_from_disk
+
+from ..config import SageConfig, check_strategy
+from ..data.classes import with_class_names
+from ..data.groups import Groups
+from ..data.status import REASONS, SCORE_COLUMN, SCORED
+from ..errors import DatasetError, OutputError
+from ..hub.files import read_scores, write_selection
+from ..hub.pictures import Seen
+from ..hub.provenance import describe_dataset
+from ..hub.push import fetch
+from ..strategies import STRATEGIES
+from ..strategies.quotas import resolve_budget
+from ..utils.fingerprint import dataset_digest
+from .base import Shareable
+from .choice import choose_rows, lost_groups
+from .signals import Material
+
+_ARRAYS = ("indices", "scores", "losses", "groups", "status")
+
+
+@dataclass
+class Selection(Shareable):
+    """The rows that were kept, with every row's score.
+
+    N rows of the source, K kept, G groups.
+
+    Attributes:
+        indices: [K] int64, the kept row numbers of the source, ascending.
+        scores: [N] float32, agreement in [-1, 1]: 1 pulls the weights as its group does, 0 is unrelated, negative
+            pulls against it. NaN where the row was set aside.
+        losses: [N] float32, each row's own loss before training; NaN where the row was set aside.
+        groups: [N] int32 in [0, G).
+        group_names: [G].
+        status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero, 3 no tokens.
+        stats: What the run measured: rows, energy captured, error bound, seconds, per-group table, ...
+        config: The settings, as `SageConfig.to_dict` gives them.
+        source_fingerprint: The source dataset's fingerprint.
+        source: The source dataset, if at hand.
+    """
+
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    losses: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int32]
+    group_names: list[str]
+    status: npt.NDArray[np.uint8]
+    stats: dict[str, Any]
+    config: dict[str, Any]
+    source_fingerprint: str
+    source: Dataset | None = field(default=None, repr=False)
+
+    _has_all_scores = True
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.indices)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The kept rows in the source's order, with their scores in a column `sage_score`.
+
+        Class labels that are text become numbers with the names of all classes (`ClassLabel`), also of those that lost
+        every row, in the order of the model's numbers, so that a Trainer can train on them. They stay text where a
+        collator or a transform of the user's reads them.
+
+        Raises:
+            DatasetError: The selection was loaded without its source.
+        """
+        if self.source is None:
+            raise DatasetError(
+                "The selection was loaded without the rows it was made from",
+                where="Selection.load",
+                fix="Pass the source: Selection.load(path, source=dataset).",
+            )
+        source = self.source
+        if SCORE_COLUMN in source.column_names:
+            source = source.remove_columns(SCORE_COLUMN)
+        source = with_class_names(source, self.stats.get("classes"))
+        # Before the rows are chosen: adding a column afterwards rewrites the table.
+        return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
+
+    @property
+    def set_aside(self) -> dict[int, str]:
+        """Row number to reason of every row that has no score."""
+        return {int(row): REASONS[int(self.status[row])] for row in np.flatnonzero(self.status)}
+
+    @property
+    def group_table(self) -> list[dict[str, Any]]:
+        """One entry a group: name, rows, kept, set_aside, and the mean scores of its scored and of its kept rows."""
+        kept = np.zeros(len(self.scores), dtype=bool)
+        kept[self.indices] = True
+        table = []
+        for code, name in enumerate(self.group_names):
+            mine = self.groups == code
+            scored, chosen = mine & (self.status == SCORED), mine & kept
+            table.append(
+                {
+                    "name": name,
+                    "rows": int(mine.sum()),
+                    "kept": int(chosen.sum()),
+                    "set_aside": int((mine & (self.status != SCORED)).sum()),
+                    "mean_score": _mean(self.scores[scored]),
+                    "mean_score_kept": _mean(self.scores[chosen]),
+                }
+            )
+        return table
+
+    def choose(
+        self,
+        *,
+        fraction: float | None = None,
+        num_examples: int | None = None,
+        strategy: str | None = None,
+        balance: str | None = None,
+        min_per_group: int | None = None,
+    ) -> Selection:
+        """Other rows by the same scores, without a model: those that a selection with these settings keeps.
+
+        Args:
+            fraction: Share of the rows to keep, or
+            num_examples: number of rows to keep. With neither, the budget stays as it was.
+            strategy: As of `SageConfig`; as it was by default.
+            balance: As of `SageConfig`; as it was by default.
+            min_per_group: As of `SageConfig`; as it was by default.
+
+        Raises:
+            BudgetError: The budget is impossible, or given twice.
+            ConfigError: The strategy or the balance is unknown, or the strategy needs more of the rows than scores,
+                losses and groups; `SageSelector.gather` keeps it.
+        """
+        changes: dict[str, Any] = {"strategy": strategy, "balance": balance, "min_per_group": min_per_group}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if fraction is not None or num_examples is not None:
+            changes |= {"fraction": fraction, "num_examples": num_examples}
+        config = SageConfig(**{**self.config, **changes})
+        check_strategy(config.strategy, STRATEGIES)
+        budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
+        groups = Groups(self.stats["group_by"], self.groups, self.group_names, {})
+        material = Material(groups, self.status == SCORED, self.scores, self.losses)
+        indices, _ = choose_rows(config, material, budget)
+        made = replace(self, indices=indices, config=config.to_dict(), stats=dict(self.stats))
+        for name in ("command", "gate"):  # of other rows
+            made.stats.pop(name, None)
+        made.stats.update(
+            strategy=config.strategy,
+            kept=len(indices),
+            mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
+            groups=(table := made.group_table),
+            lost_groups=lost_groups(table, config),
+        )
+        return made
+
+    # --------------------------------------------------------------------- disk
+    def save(self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False) -> Path:
+        """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
+
+        Written beside the folder and renamed, so that a folder of this name is always whole.
+
+        Args:
+            path: The folder; it must not exist, or be empty.
+            include_dataset: Whether to write the kept rows, too.
+            overwrite: Whether a selection that is there already may be replaced.
+
+        Raises:
+            OutputError: The folder holds something, or cannot be written.
+        """
+        return write_selection(
+            Path(path),
+            overwrite,
+            (lambda folder: self.dataset.with_format(None).save_to_disk(str(folder))) if include_dataset else None,
+            *self._files(),
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The folder.
+            source: The dataset that was selected from; when omitted, `dataset` gives the rows saved in the folder.
+
+        Raises:
+            OutputError: The folder holds no selection, or one of a later version.
+            DatasetError: `source` is not the dataset that was selected from.
+        """
+        folder = Path(path)
+        arrays, about = read_scores(folder)
+        if about.get("kind") == "stream":
+            raise OutputError(
+                "The folder holds a selection from a stream, which has no scores of the rows that were not kept",
+                where=str(folder),
+                fix="Read it with sage_hf.StreamSelection.load.",
+            )
+        try:
+            selection = cls(
+                **{name: arrays[name] for name in _ARRAYS},
+                group_names=about["group_names"],
+                stats=about["stats"],
+                config=about["config"],
+                source_fingerprint=about["source_fingerprint"],
+            )
+        except KeyError as error:
+            raise OutputError(
+                f"The selection lacks {error}", where=str(folder), fix="Make it again, or restore its files."
+            ) from error
+        if source is not None:
+            selection.attach(source)
+        elif (folder / "dataset_info.json").is_file():
+            try:
+                selection.__dict__["dataset"] = load_from_disk(str(folder))
+            except (OSError, ValueError) as error:
+                raise OutputError(
+                    f"The kept rows cannot be read: {error}", where=str(folder), fix="Pass the source instead."
+                ) from error
+        return selection
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        source: Dataset | None = None,
+        *,
+        config_name: str = "default",
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Selection:
+        """Reads the scores that `push_to_hub` pushed; `choose` and `dataset` then work as after the selection.
+
+        Args:
+            repo_id: "owner/name" of a dataset repository.
+            source: The dataset that was selected from; needed for `dataset`.
+            config_name: The configuration of the repository.
+            revision: A branch, tag or commit.
+            token: Of the Hub; the one of your login by default.
+
+        Raises:
+            HubError: The repository is not there, may not be read, or holds no such scores.
+            DatasetError: `source` is not the dataset that was selected from, or another revision of it.
+            OutputError: The scores are of a stream, or of a later version.
+        """
+        return cls.load(fetch(repo_id, config_name, revision, token), source=source)
+
+    def attach(self, source: Dataset) -> None:
+        """Makes `dataset` choose from `source`.
+
+        Raises:
+            DatasetError: It is another dataset than the one that was selected from, or another revision of it.
+        """
+        here, then = describe_dataset(source)["revision"], (self.stats.get("source") or {}).get("revision")
+        # The fingerprint tells how a dataset was made; where it differs, the rows decide, of which a part is read.
+        same = len(source) == len(self.scores) and (
+            source._fingerprint == self.source_fingerprint
+            or (
+                (here is None or then is None or here == then)
+                and dataset_digest(source) == self.stats.get("source_digest")
+            )
+        )
+        if not same and here and then and here != then:
+            raise DatasetError(
+                f"The selection was made from revision {then} of its source, and this dataset is of revision {here}",
+                where="source",
+                fix=f'Load it with revision="{then}".',
+            )
+        if not same:
+            raise DatasetError(
+                f"The selection was made from {len(self.scores)} rows with fingerprint {self.source_fingerprint}, and "
+                f"this dataset has {len(source)} rows and fingerprint {source._fingerprint}",
+                where="source",
+                fix="Pass the same dataset, loaded and processed the same way; or use the saved rows.",
+            )
+        self.source = source
+        self.__dict__.pop("dataset", None)
+
+    # ------------------------------------------------------------------ sharing
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        about = {
+            "group_names": self.group_names,
+            "stats": self.stats,
+            "config": self.config,
+            "source_fingerprint": self.source_fingerprint,
+            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
+        }
+        return {name: getattr(self, name) for name in _ARRAYS}, about
+
+    def _rows(self, folder: Path) -> Dataset:
+        return self.dataset
+
+    def seen(self) -> Seen:
+        """What pictures show of it."""
+        kept = np.zeros(len(self.scores), dtype=bool)
+        kept[self.indices] = True
+        scored = self.status == SCORED
+        parts = [self.groups == code for code in range(len(self.group_names))]
+        return Seen(
+            self.stats["group_by"],
+            self.stats["groups"],
+            [self.scores[part & kept] for part in parts],
+            [self.scores[part & scored & ~kept] for part in parts],
+            self.stats["spectrum"],
+            self.stats["squared_norm"],
+        )
+
+
+def _mean(values: npt.NDArray[np.float32]) -> float | None:
+    return float(values.mean(dtype=np.float64)) if len(values) else None

@@ -1,0 +1,82 @@
+"""All that passes learned of the rows of a dataset: what any strategy chooses from, at any budget."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.groups import Groups
+from ..errors import ConfigError
+from ..strategies import Candidates, Vectors
+from ..strategies.base import PartOf
+
+
+@dataclass
+class Material:
+    """Columns of N rows.
+
+    Attributes:
+        groups: The groups of all rows.
+        usable: [N], whether a row has a score.
+        scores: [N] float32 agreement.
+        losses: [N] float32.
+        labels: [N] classes of the rows, whatever they are grouped by; None where the task has none.
+        norms: [N] float32, lengths of the gradients; None where nobody asked, as all that follow.
+        sketched: [N, l] z = S g / |g|.
+        spectrum: [l] float32, singular values of the sketch, the largest 1.
+        embeddings: [N, H].
+        el2n: [N] float32.
+        doubts: [N] float32, how the scoring model doubts each label; NaN where a row has no class.
+        progress: Whether strategies show progress.
+        shares: [G] how the budget is shared between groups that are targets; None leaves it to the balance.
+    """
+
+    groups: Groups
+    usable: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float32]
+    losses: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32] | None = None
+    norms: npt.NDArray[np.float32] | None = None
+    sketched: Vectors | None = None
+    spectrum: npt.NDArray[np.float32] | None = None
+    embeddings: Vectors | None = None
+    el2n: npt.NDArray[np.float32] | None = None
+    doubts: npt.NDArray[np.float32] | None = None
+    shares: npt.NDArray[np.float64] | None = None
+    progress: bool = False
+
+    def candidates(self, balanced: bool, spectrum_power: float | None) -> Candidates:
+        """The rows that have a score; all in one group where the groups do not count."""
+        rows = np.flatnonzero(self.usable).astype(np.int64)
+        codes = self.groups.codes[rows].astype(np.int64) if balanced else np.zeros(len(rows), dtype=np.int64)
+        return Candidates(
+            rows,
+            self.scores[rows],
+            self.losses[rows],
+            codes,
+            norms=None if self.norms is None else self.norms[rows],
+            sketched=None if self.sketched is None else PartOf(self.sketched, rows),
+            spectrum=self.spectrum,
+            embeddings=None if self.embeddings is None else PartOf(self.embeddings, rows),
+            el2n=None if self.el2n is None else self.el2n[rows],
+            has_classes=self.labels is not None,
+            spectrum_power=spectrum_power,
+            progress=self.progress,
+        )
+
+    def check(self, strategy: str, needs: Set[str]) -> None:
+        """Refuses what a strategy cannot do without.
+
+        Raises:
+            ConfigError: Something that it needs is not there.
+        """
+        lacking = sorted(name for name in needs if getattr(self, name) is None)
+        if lacking:
+            raise ConfigError(
+                f"The strategy {strategy!r} needs {', '.join(lacking)} of every row, which a selection does not keep",
+                where="strategy",
+                fix=f"Select again with SageSelector and strategy={strategy!r}.",
+            )

@@ -1,0 +1,209 @@
+"""What was chosen of a stream: the kept rows' numbers and scores, and the stream of the kept rows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, IterableDataset, Value, load_from_disk
+from datasets.iterable_dataset import ExamplesIterable
+from torch.utils.data import get_worker_info
+
+from ..data.classes import Classes
+from ..data.status import SCORE_COLUMN
+from ..data.stream import to_disk
+from ..errors import DatasetError, OutputError
+from ..hub.files import read_scores, write_selection
+from ..hub.pictures import Seen
+from .base import Shareable
+
+
+@dataclass
+class StreamSelection(Shareable):
+    """The rows of a stream that were kept; of the others, counts alone.
+
+    K kept rows, G groups.
+
+    Attributes:
+        indices: [K] int64, the kept rows' numbers in the order of the stream, ascending.
+        scores: [K] float32, their agreement in [-1, 1].
+        groups: [K] int32 in [0, G).
+        group_names: [G].
+        set_aside: Row number to reason, of the first 1,000 rows without a score; `stats["set_aside"]` counts all.
+        stats: As of a `Selection`.
+        config: The settings, as `SageConfig.to_dict` gives them.
+        source: The stream; None where the selection was loaded.
+        saved: The kept rows, where the selection was loaded.
+    """
+
+    indices: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int32]
+    group_names: list[str]
+    set_aside: dict[int, str]
+    stats: dict[str, Any]
+    config: dict[str, Any]
+    source: IterableDataset | None = field(default=None, repr=False)
+    saved: Dataset | None = field(default=None, repr=False)
+
+    _has_all_scores = False
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.indices)
+
+    @property
+    def dataset(self) -> IterableDataset:
+        """The kept rows as a stream, with their scores in a column `sage_score`; it reads the source as it goes.
+
+        Class labels that are text become numbers, as of a `Selection`.
+
+        Raises:
+            DatasetError: While it is read: the source has fewer rows than it had, or several workers of a DataLoader
+                would each read a part of it.
+        """
+        if self.source is None:
+            return self._saved().to_iterable_dataset()
+        features, classes = self.source.features, self._classes()
+        if features is not None:
+            named = {classes["column"]: ClassLabel(names=classes["names"])} if classes else {}
+            features = Features({**features, **named, SCORE_COLUMN: Value("float32")})
+        # The constructor, not from_generator: that one pickles the whole source to name a cache that it never uses.
+        return IterableDataset(
+            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.scores, classes), {}),
+            info=DatasetInfo(features=features),
+            split=self.source.split,
+        )
+
+    @property
+    def group_table(self) -> list[dict[str, Any]]:
+        """One entry a group, as of a `Selection`."""
+        table: list[dict[str, Any]] = self.stats["groups"]
+        return table
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the kept rows, for `datasets.load_from_disk`, their numbers, scores and the settings to a folder.
+
+        Written beside the folder and renamed, so that a folder of this name is always whole.
+
+        Args:
+            path: The folder; it must not exist, or be empty.
+            overwrite: Whether a selection that is there already may be replaced.
+
+        Raises:
+            OutputError: The folder holds something, or cannot be written.
+        """
+        return write_selection(Path(path), overwrite, self._write_rows, *self._files())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> StreamSelection:
+        """Reads what `save` wrote; `dataset` then streams the rows of the folder.
+
+        Raises:
+            OutputError: The folder holds no selection from a stream.
+        """
+        folder = Path(path)
+        arrays, about = read_scores(folder)
+        if about.get("kind") != "stream":
+            raise OutputError(
+                "The folder holds a selection from a dataset", where=str(folder), fix="Read it with Selection.load."
+            )
+        try:
+            return cls(
+                indices=arrays["indices"],
+                scores=arrays["scores"],
+                groups=arrays["groups"],
+                group_names=about["group_names"],
+                stats=about["stats"],
+                config=about["config"],
+                set_aside={int(row): reason for row, reason in about["set_aside"].items()},
+                saved=load_from_disk(str(folder)),
+            )
+        except (KeyError, OSError, ValueError) as error:
+            raise OutputError(
+                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+            ) from error
+
+    def _write_rows(self, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
+            self._rows(Path(cache)).save_to_disk(str(folder))
+
+    # ------------------------------------------------------------------ sharing
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        about: dict[str, Any] = {
+            "kind": "stream",
+            "group_names": self.group_names,
+            "stats": self.stats,
+            "config": self.config,
+            "set_aside": {str(row): reason for row, reason in self.set_aside.items()},
+        }
+        return {"indices": self.indices, "scores": self.scores, "groups": self.groups}, about
+
+    def _saved(self) -> Dataset:
+        assert self.saved is not None
+        return self.saved
+
+    def _rows(self, folder: Path) -> Dataset:
+        if self.source is None:
+            return self._saved()
+        rows, classes = to_disk(self.dataset, folder), self._classes()
+        if classes and not isinstance(rows.features[classes["column"]], ClassLabel):  # nothing knew the features
+            rows = rows.cast_column(classes["column"], ClassLabel(names=classes["names"]))
+        return rows
+
+    def _classes(self) -> Classes | None:
+        classes: Classes | None = self.stats.get("classes")
+        return classes
+
+    def seen(self) -> Seen:
+        """What pictures show of it."""
+        kept = [self.scores[self.groups == code] for code in range(len(self.group_names))]
+        stats = self.stats
+        return Seen(stats["group_by"], stats["groups"], kept, None, stats["spectrum"], stats["squared_norm"])
+
+
+class _KeptRows:
+    """Makes (key, row) of a source's kept rows; an object, so that workers of a DataLoader can be given it."""
+
+    def __init__(
+        self,
+        source: IterableDataset,
+        indices: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+        classes: Classes | None,
+    ) -> None:
+        self.source, self.indices, self.scores = source, indices, scores
+        self.column = classes["column"] if classes else None
+        self.number_of = {name: number for number, name in enumerate(classes["names"])} if classes else {}
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1 and self.source.num_shards > 1:
+            raise DatasetError(
+                f"{worker.num_workers} workers would each read a part of the source, and rows are known by their "
+                "numbers in the whole",
+                where="num_workers",
+                fix="Use one worker, or none; or save the selection and load it as a Dataset.",
+            )
+        place = count = 0
+        for number, row in enumerate(self.source):
+            if place == len(self.indices):
+                return
+            count = number + 1
+            if number == self.indices[place]:
+                if self.column is not None:
+                    row = {**row, self.column: self.number_of.get(row[self.column], row[self.column])}
+                yield number, {**row, SCORE_COLUMN: float(self.scores[place])}
+                place += 1
+        if place < len(self.indices):
+            raise DatasetError(
+                f"The stream has {count} rows now, and row {self.indices[place]} was chosen",
+                where="dataset",
+                fix="Give the stream that was selected from.",
+            )

@@ -1,0 +1,71 @@
+"""Two lines before a pass: what the gradients are of, and what the check of them came to.
+
+They are logged with the level INFO; the shell prints them, of the main process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+from ..config import SageConfig
+from ..gradients import GradientCollector
+from ..gradients.layers.targets import trainable_weights
+
+logger = logging.getLogger(__name__)
+
+
+def say_targets(collector: GradientCollector, config: SageConfig) -> None:
+    """Logs what rows are gradients of, how wide they are, and what a sketch of them takes."""
+    taken = len(collector.blocks) - len(collector.left_out)
+    trained = len(trainable_weights(collector.model))
+    logger.info(
+        "Gradients of %d of %d tensors (%s of the trainable weights), rows %s wide, a sketch of %s MB.",
+        taken,
+        trained,
+        f"{collector.layout.share:.0%}".replace("%", " %"),
+        f"{collector.width:,}",
+        f"{2 * config.sketch_size * collector.width * 4 / 2**20:,.0f}",
+    )
+
+
+def say_check(collector: GradientCollector, config: SageConfig, is_cached: bool) -> None:
+    """Logs what came of the check; that there was none, where all rows are cached or it is off."""
+    if is_cached:
+        logger.info("All gradient rows are in the cache: no check, and no forward pass for them.")
+    elif not config.check_gradients:
+        logger.info("Not checked: check_gradients is off.")
+    elif collector.one_at_a_time:
+        logger.info(
+            "Checked in %.1f s: rows are taken one at a time, which is slow: %s.",
+            collector.check_seconds,
+            collector.why_one_at_a_time,
+        )
+    else:
+        logger.info("Check passed in %.1f s: whole batches of %d rows.", collector.check_seconds, config.batch_size)
+
+
+@contextmanager
+def printing(console: Console) -> Iterator[None]:
+    """Prints these lines on a console."""
+    handler, level = _Printed(console), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Printed(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(Text(record.getMessage()))

@@ -1,0 +1,179 @@
+"""Which labels of a dataset are likely wrong: a product of its own, by one forward pass and no gradients."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datasets import ClassLabel, Dataset
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from ..config import SageConfig
+from ..data.batches import check_dataset
+from ..data.columns import class_column, open_source
+from ..data.encoding import Collator
+from ..data.groups import Groups
+from ..errors import LabelError, OutputError
+from ..gradients import GradientCollector
+from ..passes.embeddings import read_features
+from ..passes.run import GradientPasses
+from ..selection.gate import SUSPECT, cross_fold, joined_doubts
+from ..strategies.base import PartOf
+from ..utils.files import whole_file
+from ..utils.rng import isolated_rng
+
+DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_doubt", "sage_suggestion"
+# Characters of a row's text that the table shows.
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """How likely each label is wrong.
+
+    Attributes:
+        dataset: The N rows.
+        column: Of the labels.
+        doubts: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not seen
+            the row; above 2/3 another class is twice as likely.
+        suggestions: [N] the likeliest other class, as the column holds it.
+        rows: [S] row numbers of the suspects (doubt above 2/3), the most doubted first.
+    """
+
+    dataset: Dataset
+    column: str
+    doubts: npt.NDArray[np.float64]
+    suggestions: list[Any]
+    rows: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """S."""
+        return len(self.rows)
+
+    def to_dataset(self) -> Dataset:
+        """The suspects, the most doubted first, with their row numbers, doubts and suggestions.
+
+        Columns `row`, `sage_doubt` and `sage_suggestion` come before those of the dataset.
+        """
+        found = {
+            "row": self.rows,
+            DOUBT_COLUMN: self.doubts[self.rows],
+            SUGGESTION_COLUMN: [self._name(self.suggestions[row]) for row in self.rows],
+        }
+        rows = self.dataset.with_format(None).select(self.rows).flatten_indices()
+        rows = rows.remove_columns([name for name in found if name in rows.column_names])
+        order = [*found, *rows.column_names]
+        for name, values in found.items():
+            rows = rows.add_column(name, values)
+        return rows.select_columns(order)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the suspects to a file: .csv, .jsonl or .parquet.
+
+        Raises:
+            OutputError: The ending is another, or the file cannot be written.
+        """
+        place = Path(path)
+        writers = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
+        if place.suffix not in writers:
+            raise OutputError(
+                f"{place.name!r} is no file for suspects",
+                where="output",
+                fix=f"End it in one of {', '.join(writers)}.",
+            )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(place, "Free some space and start again.") as part:
+            getattr(self.to_dataset(), writers[place.suffix])(str(part))
+        return place
+
+    def table(self, most: int = 20) -> Table:
+        """The most doubted rows, as something `rich` prints."""
+        share = len(self) / len(self.doubts)
+        title = f"{len(self):,} of {len(self.doubts):,} labels are doubted ({share:.1%})"
+        table = Table(title=title, title_justify="left")
+        for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("rather", "left")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        texts = [name for name, value in self.dataset.features.items() if getattr(value, "dtype", "") == "string"]
+        text = next((name for name in texts if name != self.column), None)
+        if text is not None:
+            table.add_column(text, no_wrap=True, overflow="ellipsis", max_width=_SHOWN)
+        labels = self.dataset.with_format(None)[self.column]
+        for row in self.rows[:most].tolist():
+            cells = [f"{row:,}", f"{self.doubts[row]:.3f}", self._name(labels[row]), self._name(self.suggestions[row])]
+            if text is not None:
+                cells.append(" ".join(str(self.dataset.with_format(None)[text][row]).split())[: 2 * _SHOWN])
+            table.add_row(*(Text(cell) for cell in cells))
+        return table
+
+    def _name(self, value: Any) -> str:
+        feature = self.dataset.features[self.column]
+        if isinstance(feature, ClassLabel) and isinstance(value, int) and 0 <= value < len(feature.names):
+            return str(feature.int2str(value))
+        return str(value)
+
+
+def find_suspects(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    processing_class: Any = None,
+    data_collator: Collator | None = None,
+    config: SageConfig | None = None,
+    progress: bool = True,
+) -> Suspects:
+    """Which labels are likely wrong, by a model that was trained on them for a little.
+
+    One forward pass, and five logistic regressions on the model's embeddings. A label that a class often has by
+    mistake for one other is harder to find than one that is wrong by chance; a label of a class with fewer than 10
+    rows is not doubted at all.
+
+    Args:
+        model: As for `SageSelector`, with a classification head; it comes back as it was given.
+        dataset: Raw or prepared rows with class labels.
+        processing_class: As for `SageSelector`.
+        data_collator: As for `SageSelector`.
+        config: How rows are encoded, the batch size and the seed.
+        progress: Whether to show progress, on the main process.
+
+    Raises:
+        LabelError: The dataset has no column of class labels, or one with nulls.
+        DatasetError: As for `SageSelector.fit`.
+        ConfigError: The model shows no vector of a row.
+
+    Example:
+        >>> suspects = find_suspects(model, dataset, processing_class=tokenizer)
+        >>> suspects.to_dataset()                     # the most doubted first
+    """
+    config = config or SageConfig()
+    column = class_column(check_dataset(dataset).features, model)
+    if column is None:
+        raise LabelError(
+            f"The dataset has no column of class labels, only {dataset.column_names}",
+            where="dataset",
+            fix="Name the column label or labels; rows without classes have no wrong ones.",
+        )
+    values = list(dataset.with_format(None)[column])
+    if nulls := [row for row, value in enumerate(values) if value is None]:
+        raise LabelError(
+            f"{len(nulls)} rows have no label, first {nulls[:5]}", where=f"column {column!r}", fix="Filter them out."
+        )
+    groups = Groups.from_values(column, values)
+    classes = list(groups.code_of)
+    collector = GradientCollector(model, target_modules=config.target_modules, projection=config.projection)
+    with isolated_rng(config.seed):
+        source = open_source(collector.model, dataset, config, processing_class, data_collator)
+    passes = GradientPasses(collector, config.seed, len(dataset), progress, workers=config.num_workers)
+    found = read_features(passes, source)
+    # Of a row without tokens nothing can be told.
+    rows, doubts, others = np.flatnonzero(found.seen), np.zeros(len(dataset)), groups.codes.astype(np.int64)
+    doubts[rows], places = cross_fold(PartOf(found.embeddings, rows), groups.codes[rows], config.seed)
+    others[rows] = np.unique(groups.codes[rows])[places]
+    doubts = joined_doubts(doubts, found.doubts)
+    order = np.argsort(-doubts, kind="stable")
+    return Suspects(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > SUSPECT])

@@ -1,0 +1,115 @@
+"""What Trainer's checkpoints lack: the subset that is trained on, and weights whose names on disk are not the model's.
+
+`save_pretrained` writes some models (ViT, several vision-language ones) under the names of an older layout, and
+`Trainer` reads a checkpoint without turning the names back: it warns of missing keys and goes on with the weights that
+it had (huggingface/transformers issues 43701 and 48805). A resumed training must not.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datasets import Dataset
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from ..config import SageConfig
+from ..errors import ConfigError, OutputError
+from ..selection.selection import Selection
+from ..utils.rng import isolated_rng
+
+# Folder of the current subset in a checkpoint.
+SELECTION_FOLDER = "sage_selection"
+# Key in a selection's stats: the optimizer steps before it.
+CHOSEN_AT = "trained_steps"
+# Settings that change no score.
+_HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
+
+
+def save_selection(selection: Selection, checkpoint: Path) -> None:
+    """Puts the current subset into a checkpoint's folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    selection.save(checkpoint / SELECTION_FOLDER, include_dataset=False, overwrite=True)
+
+
+def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selection | None:
+    """The subset in a checkpoint; None where there is none.
+
+    Args:
+        checkpoint: The folder.
+        dataset: What it must have been chosen from.
+        needed: Whether training cannot go on without it.
+
+    Raises:
+        OutputError: It is needed and missing, or cannot be read.
+        DatasetError: It was chosen from another dataset.
+    """
+    folder = checkpoint / SELECTION_FOLDER
+    if folder.is_dir():
+        return Selection.load(folder, source=dataset)
+    if needed:
+        raise OutputError(
+            "The checkpoint was made in the middle of training on a subset, and the subset is missing",
+            where=str(folder),
+            fix="Restore the folder, resume from a checkpoint of the warm-up, or start again.",
+        )
+    return None
+
+
+def check_selection(selection: Selection, config: SageConfig, chosen_at: int, checkpoint: Path) -> None:
+    """Whether a subset is the one that these settings would have chosen.
+
+    Args:
+        selection: As read from the checkpoint.
+        config: The settings now.
+        chosen_at: Optimizer steps after which the settings now choose it.
+        checkpoint: The folder, for the message.
+
+    Raises:
+        ConfigError: It was chosen with other settings.
+    """
+    then = {**selection.config, CHOSEN_AT: selection.stats.get(CHOSEN_AT)}
+    now = {**config.to_dict(), CHOSEN_AT: chosen_at}
+    changed = sorted(name for name in now if now[name] != then.get(name) and name not in _HARMLESS)
+    if changed:
+        told = ", ".join(f"{name} {then.get(name)!r} (now {now[name]!r})" for name in changed)
+        raise ConfigError(
+            f"The subset in the checkpoint was chosen with {told}",
+            where=str(checkpoint / SELECTION_FOLDER),
+            fix="Resume with the settings that the checkpoint was made with, or start again.",
+        )
+
+
+def load_renamed(model: nn.Module, folder: Path) -> bool:
+    """Loads the weights in a folder by `from_pretrained` where Trainer could not have matched their names.
+
+    Args:
+        model: Whose weights are replaced in place.
+        folder: A checkpoint with safetensors; anything else is left alone.
+
+    Returns:
+        Whether there was something to do.
+    """
+    if not isinstance(model, PreTrainedModel) or not _saved_names(folder) - set(model.state_dict()):
+        return False
+    # The widest type holds all others exactly.
+    widest = max((parameter.dtype for parameter in model.parameters()), key=lambda dtype: dtype.itemsize)
+    with isolated_rng(0):
+        loaded = type(model).from_pretrained(folder, config=model.config, dtype=widest)
+    model.load_state_dict(loaded.state_dict())
+    return True
+
+
+def _saved_names(folder: Path) -> set[str]:
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt") as file:
+            return set(file.keys())
+    if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
+        return set(json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))["weight_map"])
+    return set()

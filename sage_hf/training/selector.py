@@ -1,0 +1,157 @@
+"""Rows as a training sees them: through the dataset and the collator of its own dataloader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..config import SageConfig
+from ..data.batches import RowSource, check_dataset
+from ..data.classes import class_ids
+from ..data.columns import find_groups
+from ..data.encoding import LABEL_COLUMNS, Row
+from ..errors import ConfigError, DatasetError
+from ..gradients.losses.per_example import LossFunction
+from ..passes.memory import plan_consensus
+from ..selector.selector import CHECKED_ROWS, SageSelector
+from ..strategies.quotas import resolve_budget
+from ..utils.rng import isolated_rng
+
+# Options of training arguments that join rows to one sequence.
+_PACKING_OPTIONS = ("packing", "padding_free")
+
+
+@dataclass
+class TrainingBatcher:
+    """Rows to batches by the collator alone, which is all that stands between them in a training.
+
+    Attributes:
+        collator: The dataloader's.
+        is_tokens: Whether rows hold token ids.
+    """
+
+    collator: Callable[[list[Row]], Mapping[str, Any]]
+    is_tokens: bool
+
+    def encode(self, rows: list[Row], first: int = 0) -> list[Row]:
+        """The rows."""
+        return rows
+
+    def length(self, feature: Row) -> int | None:
+        """Tokens of a row."""
+        ids = feature.get("input_ids")
+        return None if ids is None else len(ids)
+
+    def collate(self, features: list[Row]) -> dict[str, Any]:
+        """A batch."""
+        return dict(self.collator(features))
+
+
+class TrainingRows(RowSource):
+    """Reads rows as a dataloader does, in the dataset's own format."""
+
+    def _features(self, rows: range) -> list[Row]:
+        return self.dataset.__getitems__(list(rows))
+
+
+class TrainingSelector(SageSelector):
+    """Scores what a training trains on: its dataloader gives the rows and the collator.
+
+    Args:
+        model: The model in training.
+        dataloader: Over all rows, in any order.
+        loss_function: As for `SageSelector`.
+        config: As for `SageSelector`.
+        progress: As for `SageSelector`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: DataLoader,
+        *,
+        loss_function: LossFunction | None,
+        config: SageConfig,
+        progress: bool,
+    ) -> None:
+        super().__init__(model, loss_function=loss_function, config=config, progress=progress)
+        missing = [name for name in ("dataset", "collate_fn") if getattr(dataloader, name, None) is None]
+        if missing:
+            raise DatasetError(
+                f"Rows are scored through the training dataloader's {' and '.join(missing)}, which the "
+                f"{type(dataloader).__name__} has not",
+                where="get_train_dataloader",
+                fix="Return a torch DataLoader over train_dataset with a collate_fn, or choose rows before: "
+                "SageSelector(...).select(dataset).dataset.",
+            )
+        self._rows: Any = dataloader.dataset
+        self._collator: Any = dataloader.collate_fn
+
+    def check(self, dataset: Dataset) -> None:
+        """What can go wrong before the first step rather than in the middle: a few rows are scored and compared.
+
+        Args:
+            dataset: The rows of the dataloader with all their columns.
+
+        Raises:
+            SageError: As for `SageSelector.fit`.
+        """
+        if not isinstance(self._rows, Dataset):
+            raise DatasetError(
+                f"The training dataloader reads from a {type(self._rows).__name__}, not from the dataset",
+                where="get_train_dataloader",
+                fix="Leave the dataset as it is, and change rows with dataset.map or with_transform.",
+            )
+        resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        source = self._open(dataset)
+        groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say
+        about_rows = (self.collector.width, self.collector.device, len(source.shards()))
+        plan_consensus(self.config, *about_rows, groups.count)
+        with isolated_rng(self.config.seed):
+            source.sample(CHECKED_ROWS)  # the collator gives rows, and does not pack them
+        self._check_gradients(source)
+
+    def _open_source(self, dataset: Dataset) -> RowSource:
+        batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in self._rows.column_names)
+        return TrainingRows(self._rows, batcher, self.config.batch_size, self.config.shard_size)
+
+
+def check_trainable(dataset: Any, args: Any, sequence_parallel: int) -> None:
+    """Refuses rows and options in which no row has a gradient of its own, before anything is computed.
+
+    Args:
+        dataset: What is trained on.
+        args: The training's settings.
+        sequence_parallel: Processes that a row is split between.
+
+    Raises:
+        DatasetError: The rows cannot be counted.
+        ConfigError: An option joins rows, or splits them.
+    """
+    if isinstance(dataset, IterableDataset):
+        raise DatasetError(
+            "A stream has no length and no row numbers, which a schedule over a subset needs",
+            where="train_dataset",
+            fix="Choose from the stream before training (SageSelector(...).select(stream).dataset is a stream of the "
+            "kept rows), or write it to a Dataset first (Dataset.from_generator), or train without sage_fraction.",
+        )
+    check_dataset(dataset)
+    if sequence_parallel > 1:
+        raise ConfigError(
+            "Sequence parallelism splits every row between processes",
+            where="parallelism_config",
+            fix="Choose rows before: SageSelector(...).select(dataset).dataset.",
+        )
+    if packed := [name for name in _PACKING_OPTIONS if getattr(args, name, False)]:
+        raise ConfigError(
+            f"{' and '.join(packed)} joins rows to one sequence, in which no row has a gradient of its own",
+            where=", ".join(packed),
+            fix=f"Set {' and '.join(f'{name}=False' for name in packed)}, or choose rows before packing: "
+            "SageSelector(...).select(dataset).dataset.",
+        )

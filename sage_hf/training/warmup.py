@@ -1,0 +1,216 @@
+"""A short training before the selection: the gradients of a fresh head say nothing about the rows.
+
+Where a folder is given for it, the end of a warm-up is kept there, in one file whose name is a hash of all that it
+depends on: the same warm-up asked for again, by whatever command and in however many processes, gives the same
+weights, on a GPU, too, where the same steps taken again would not.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from datasets.config import HF_DATASETS_CACHE
+from datasets.fingerprint import Hasher
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..config import SageConfig
+from ..data.batches import check_dataset, readable
+from ..data.columns import open_source
+from ..data.encoding import Collator
+from ..data.training_batches import TrainingBatches
+from ..errors import ConfigError, OutputError
+from ..gradients.model.padding import padding_shown
+from ..gradients.model.state import unchanged_config, unwrap
+from ..passes.processes import Processes, is_sharded
+from ..utils.files import whole_file
+from ..utils.fingerprint import run_fingerprint
+from ..utils.rng import isolated_rng
+from .warmup_steps import take_steps
+
+logger = logging.getLogger(__name__)
+
+# Where the shell keeps warm-ups: not beside an output, because `select`, `suspects` and `compare` have different ones.
+WARM_UPS = Path(HF_DATASETS_CACHE) / "sage_hf" / "warm-ups"
+# Changes whenever the same call would end with other weights.
+_VERSION = 1
+# Settings of how rows are encoded and drawn.
+_SETTINGS = ("text_columns", "max_length", "seed")
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a warm-up did.
+
+    Attributes:
+        steps: Optimizer steps taken.
+        loss: Mean training loss over them.
+        file: Where its end is kept; None where it is not.
+        is_kept: Whether an earlier call took the steps, and this one read its end.
+    """
+
+    steps: int
+    loss: float
+    file: Path | None = None
+    is_kept: bool = False
+
+
+def warm_up(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    steps: int | None = None,
+    fraction: float | None = None,
+    learning_rate: float = 5e-5,
+    batch_size: int = 16,
+    processing_class: Any = None,
+    data_collator: Collator | None = None,
+    config: SageConfig | None = None,
+    cache_dir: Path | None = None,
+) -> WarmUp:
+    """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
+
+    Its weights change, and nothing else: training modes and random states come back. Under `accelerate launch` or
+    `torchrun`, call it in every process: all take the same steps, of `batch_size` rows in all, and end with the main
+    process's weights, so that on any number of processes they are those of one.
+
+    Args:
+        model: As for `SageSelector`; it trains where it is.
+        dataset: Raw or prepared rows.
+        steps: Optimizer steps to take, on random rows of the whole dataset.
+        fraction: Instead of steps: the share of the rows, in (0, 1], to see once.
+        learning_rate: At the start; it falls linearly to 0. Trainer's default suits a pretrained model; a model from a
+            config learns faster with 1e-3.
+        batch_size: Rows a step.
+        processing_class: As for `SageSelector`.
+        data_collator: As for `SageSelector`.
+        config: Gives the seed and how rows are encoded.
+        cache_dir: Folder that keeps the end of a warm-up, from which the same call goes on; None keeps nothing. A
+            model whose weights are spread over processes is not kept.
+
+    Raises:
+        ConfigError: Both or neither of steps and fraction are given, one is out of range, or no weight is trainable.
+        DatasetError: As for `SageSelector.fit`.
+        LabelError: As for `SageSelector.fit`.
+        GradientError: The loss is not finite.
+    """
+    _check(steps, fraction, batch_size)
+    config = config or SageConfig()
+    model = unwrap(model)
+    check_dataset(dataset)
+    with isolated_rng(config.seed):  # a transform of the dataset may draw
+        source = open_source(model, dataset, config, processing_class, data_collator)
+    rows = readable(dataset, source.columns)
+    if fraction is not None:
+        rows = rows.shuffle(seed=config.seed).select(range(max(1, round(fraction * len(dataset)))))
+    steps = steps or -(-len(rows) // batch_size)
+    everyone = Processes(nn.Identity())
+    is_shared = not is_sharded(model)
+    file = None
+    if cache_dir is not None and is_shared:
+        asked = {"steps": steps, "fraction": fraction, "learning_rate": learning_rate, "batch_size": batch_size}
+        asked |= {name: getattr(config, name) for name in _SETTINGS}
+        file = cache_dir / f"{_key(model, dataset, asked, [processing_class, data_collator])}.safetensors"
+    # The main process's file counts: the others may have no such folder.
+    loss = everyone.told_by_main(_read(model, file) if file is not None and everyone.rank == 0 else None)
+    is_kept = loss is not None
+    if not is_kept:
+        training = {module: module.training for module in model.modules()}
+        failure: Exception | None = None
+        try:
+            with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
+                loss = take_steps(
+                    model,
+                    rows,
+                    TrainingBatches(source),
+                    steps=steps,
+                    learning_rate=learning_rate,
+                    batch_size=batch_size,
+                    seed=config.seed,
+                )
+        except Exception as error:
+            failure = error
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        if is_shared:  # otherwise the others are in the middle of it
+            everyone.agree(failure)
+        elif failure is not None:
+            raise failure
+    if is_shared:
+        everyone.tensors_from_main(list(_trained(model).values()))
+    if file is not None and not is_kept and everyone.rank == 0 and not _write(model, file, loss):
+        file = None
+    return WarmUp(steps, loss, file, is_kept)
+
+
+def _check(steps: int | None, fraction: float | None, batch_size: int) -> None:
+    if (steps is None) == (fraction is None):
+        raise ConfigError(
+            f"{'Neither' if steps is None else 'Both'} of steps and fraction was given",
+            where="steps, fraction",
+            fix="Give exactly one of them.",
+        )
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps is {steps}", where="steps", fix="Take at least one step.")
+    if fraction is not None and not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"fraction is {fraction}", where="fraction", fix="Give a share above 0 and at most 1.")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}", where="batch_size", fix="Take at least one row a step.")
+
+
+# --------------------------------------------------------------------- the file
+def _key(model: nn.Module, dataset: Dataset, asked: dict[str, Any], outside: list[Any]) -> str:
+    """16 hexadecimal digits from all that the end of a warm-up depends on."""
+    settings = model.config.to_dict() if isinstance(model, PreTrainedModel) else {}
+    # Where the checkpoint lies, and what wrote it.
+    for name in ("_name_or_path", "transformers_version"):
+        settings.pop(name, None)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    asked = {**asked, "version": _VERSION, "model": [type(model).__qualname__, Hasher.hash(settings), trainable]}
+    return run_fingerprint(model, next(model.parameters()).device, dataset, asked, outside)
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """What a training changes: trainable parameters and buffers, each once."""
+    saved = model.state_dict(keep_vars=True)
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return trainable | {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def _read(model: nn.Module, file: Path) -> float | None:
+    """Gives a model the weights at the end of the warm-up, and returns its mean loss; None where there is no file."""
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as held, torch.no_grad():
+            for name, tensor in _trained(model).items():
+                tensor.copy_(held.get_tensor(name))
+            return float(held.metadata()["loss"])
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise OutputError(
+            f"The warm-up that is kept cannot be read: {error}",
+            where=str(file),
+            fix="Delete this file; the steps are taken again.",
+        ) from error
+
+
+def _write(model: nn.Module, file: Path, loss: float) -> bool:
+    """Keeps the end of a warm-up; whether it could be."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(model).items()}
+    try:
+        for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+        with whole_file(file, "Free some space.") as part:
+            save_file(tensors, part, metadata={"format": "pt", "loss": repr(loss)})
+    except (OSError, SafetensorError) as error:
+        logger.warning("The warm-up is not kept, and would be made again: %s", error)
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""The steps of a warm-up: AdamW at a rate that falls linearly to 0, as `transformers.Trainer` takes them by default.
+
+Not by Trainer, which shares a training between the processes of a launch and the GPUs of a machine: other batches, or
+the same ones rounded otherwise, would be other weights. Every process takes the same steps here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from accelerate.utils import send_to_device, tqdm
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import get_scheduler
+
+from ..data.encoding import Row
+from ..errors import ConfigError, GradientError, LabelError
+from ..gradients.losses.per_example import accepted, output_field
+
+# Trainer's.
+_LARGEST_NORM = 1.0
+# A progress bar appears after this many seconds.
+_BAR_DELAY = 2.0
+
+
+def take_steps(
+    model: nn.Module,
+    rows: Dataset,
+    collate: Callable[[list[Row]], dict[str, Any]],
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Trains a model in place.
+
+    Args:
+        model: Where it trains; in train mode afterwards.
+        rows: In a new order every epoch.
+        collate: Rows to a batch.
+        steps: Optimizer steps.
+        learning_rate: At the start.
+        batch_size: Rows a step; the last of an epoch may have fewer.
+        seed: Of the order; what the model draws is the caller's to seed.
+
+    Returns:
+        The mean loss.
+
+    Raises:
+        ConfigError: No weight is trainable.
+        LabelError: The model gives no loss.
+        GradientError: The loss is not finite.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not weights:
+        raise ConfigError(
+            f"{type(model).__name__} has no trainable weight to warm up",
+            where="model",
+            fix="Load an adapter with is_trainable=True, or set requires_grad on what is to be trained.",
+        )
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, fused=True)
+    schedule = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=steps)
+    sampler = SeedableRandomSampler(rows, data_seed=seed)
+    loader: DataLoader[Any] = DataLoader(rows, batch_size, sampler=sampler, collate_fn=collate)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    model.train()
+    with tqdm(total=steps, desc="warm-up", unit="step", delay=_BAR_DELAY, leave=False) as bar:
+        for _, batch in zip(range(steps), _endlessly(loader), strict=False):
+            loss = _loss(model, send_to_device(batch, device))
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
+            optimizer.step()
+            schedule.step()
+            model.zero_grad()
+            total += loss.detach()
+            bar.update()
+    mean = float(total) / steps
+    if not torch.isfinite(total):
+        raise GradientError(
+            f"The loss of the warm-up is {mean}, and so its weights are of no use",
+            where="learning_rate, dataset",
+            fix="Lower the learning rate, or look for rows with values that are not finite.",
+        )
+    return mean
+
+
+def _endlessly(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
+    while True:
+        yield from loader
+
+
+def _loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+    loss = output_field(model(**accepted(model, batch)), "loss")
+    if not isinstance(loss, Tensor):
+        raise LabelError(
+            f"{type(model).__name__} returns no loss to train by for columns {sorted(batch)}",
+            where="model, dataset",
+            fix="Give the rows labels, or return a loss from the model's forward.",
+        )
+    return loss if loss.ndim == 0 else loss.mean()

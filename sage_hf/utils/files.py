@@ -1,0 +1,35 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import OutputError
+
+
+@contextmanager
+def whole_file(path: Path, fix: str) -> Iterator[Path]:
+    """Gives a temporary name to write to; the file gets its name when it is on the disk, and not before.
+
+    Args:
+        path: The name in the end; what has it is replaced.
+        fix: What to do where the disk is full.
+
+    Raises:
+        OutputError: It cannot be written; what had the name is still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{error}", where=str(path), fix=fix) from error
+    finally:
+        with suppress(OSError):  # the parent may be no folder
+            part.unlink(missing_ok=True)

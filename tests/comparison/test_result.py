@@ -1,0 +1,245 @@
+"""What follows from finished trainings: numbers alone, no model."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sage_hf import Comparison
+from sage_hf.comparison.intervals import estimate, student_t
+from sage_hf.comparison.metrics import Accuracy, is_lower_better, numbers_of
+from sage_hf.comparison.picture import save_picture
+from sage_hf.comparison.runs import Cell
+from sage_hf.errors import ConfigError, OutputError
+from sage_hf.hub.pictures import render
+
+
+def made(arms, metric="accuracy", lower=False, tolerance=0.01, **changes):
+    """A comparison from {(strategy, fraction): a value a seed}."""
+    cells = [
+        Cell(strategy, fraction, seed, round(1000 * fraction), {metric: value})
+        for (strategy, fraction), values in arms.items()
+        for seed, value in enumerate(values)
+    ]
+    strategies = list(dict.fromkeys(strategy for strategy, _ in arms if strategy != "all"))
+    fractions = sorted({fraction for strategy, fraction in arms if strategy != "all"})
+    return Comparison(cells, metric, lower, strategies, fractions, tolerance, **changes)
+
+
+USUAL = {
+    ("auto", 0.05): [0.80, 0.82, 0.81],
+    ("random", 0.05): [0.70, 0.73, 0.71],
+    ("auto", 0.25): [0.90, 0.91, 0.89],
+    ("random", 0.25): [0.89, 0.93, 0.88],
+    ("all", 1.0): [0.90, 0.91, 0.90],
+}
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 10, 29, 100])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_students_t_is_scipys(degrees, confidence):
+    assert student_t(degrees, confidence) == pytest.approx(stats.t.ppf((1 + confidence) / 2, degrees), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_the_interval_is_scipys(count):
+    values = np.random.default_rng(count).normal(0.8, 0.05, count)
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    found = estimate(values.tolist())
+    assert (found.mean, found.half) == (pytest.approx(values.mean()), pytest.approx((high - low) / 2))
+
+
+def test_one_value_has_no_interval_and_none_no_mean():
+    assert estimate([0.3]).half is None
+    assert not estimate([0.3]).differs_from_zero
+    assert math.isnan(estimate([]).mean)
+
+
+def test_differences_are_taken_seed_by_seed():
+    comparison = made(USUAL)
+    found = comparison.arm("auto", 0.05).difference
+    wanted = stats.ttest_rel(USUAL["auto", 0.05], USUAL["random", 0.05]).confidence_interval(0.95)
+    assert found.mean - found.half == pytest.approx(wanted.low)
+    assert found.mean + found.half == pytest.approx(wanted.high)
+    assert comparison.arm("random", 0.05).difference is None
+    assert comparison.reference.difference is None
+
+
+def test_only_seeds_of_both_are_paired():
+    arms = {("auto", 0.1): [0.5, 0.6, 0.9], ("random", 0.1): [0.4, 0.5], ("all", 1.0): [0.9, 0.9, 0.9]}
+    found = made(arms).arm("auto", 0.1).difference
+    assert (found.count, found.mean) == (2, pytest.approx(0.1))
+
+
+def test_luck_that_a_seed_brings_to_both_goes_out_of_the_difference():
+    luck = np.array([-0.2, 0.0, 0.2, 0.1])
+    arms = {
+        ("auto", 0.1): (0.6 + luck).tolist(),
+        ("random", 0.1): (0.55 + luck + [0, 0.01, -0.01, 0]).tolist(),
+        ("all", 1.0): [0.8] * 4,
+    }
+    comparison = made(arms)
+    assert comparison.arm("auto", 0.1).value.half > 0.2
+    assert comparison.arm("auto", 0.1).gain(lower_is_better=False) == 1
+
+
+def test_it_says_what_is_best_where_it_beats_random_rows_and_how_few_rows_suffice():
+    said = made(USUAL).recommendation
+    assert "auto is best on average over 5 % and 25 % of the rows: accuracy 0.855, of random rows 0.807." in said
+    assert "beats random rows by more than the 95 % interval at 5 %" in said
+    assert "at 25 % the interval of its difference to random rows holds 0" in said
+    assert "auto at 25 % (250 rows) is the least that reaches training on all rows (0.903) to within 1 %" in said
+    assert "0.900, 99.6 % of it" in said
+
+
+def test_of_equals_the_one_named_first_is_best():
+    arms = {(name, 0.1): [0.7, 0.8] for name in ("coverage", "auto", "random")} | {("all", 1.0): [0.9, 0.9]}
+    assert made(arms).recommendation.startswith("coverage is best")
+
+
+def test_the_reference_may_be_out_of_reach():
+    said = made({**USUAL, ("all", 1.0): [0.99, 0.98, 0.99]}).recommendation
+    assert "None reaches training on all rows (0.987) to within 1 %; nearest is auto at 25 %: 0.900" in said
+
+
+def test_a_wider_tolerance_needs_fewer_rows():
+    assert "auto at 5 %" in made(USUAL, tolerance=0.15).recommendation
+
+
+def test_random_rows_may_be_best():
+    arms = {("auto", 0.1): [0.5, 0.52], ("random", 0.1): [0.7, 0.71], ("all", 1.0): [0.9, 0.9]}
+    comparison = made(arms)
+    assert comparison.arm("auto", 0.1).gain(lower_is_better=False) == -1
+    assert "random is best on average" in comparison.recommendation
+    assert "No other strategy is worth its passes" in comparison.recommendation
+
+
+def test_a_strategy_that_loses_at_one_share_is_said_to():
+    arms = {
+        ("auto", 0.1): [0.90, 0.91],
+        ("random", 0.1): [0.50, 0.51],
+        ("auto", 0.2): [0.60, 0.61],
+        ("random", 0.2): [0.70, 0.71],
+        ("all", 1.0): [0.9, 0.9],
+    }
+    assert "worse than random rows by more than the interval at 20 %" in made(arms).recommendation
+
+
+def test_less_of_a_loss_is_better():
+    arms = {
+        ("auto", 0.1): [2.0, 2.1, 2.0],
+        ("random", 0.1): [2.5, 2.6, 2.6],
+        ("auto", 0.5): [1.51, 1.5, 1.5],
+        ("random", 0.5): [1.7, 1.8, 1.75],
+        ("all", 1.0): [1.5, 1.5, 1.5],
+    }
+    comparison = made(arms, "loss", lower=True)
+    arm = comparison.arm("auto", 0.1)
+    assert arm.difference.mean < 0
+    assert arm.gain(lower_is_better=True) == 1
+    assert "better" in arm.difference_text(lower_is_better=True)
+    assert comparison.recommendation.startswith("auto is best")
+    assert (
+        "auto at 50 % (500 rows) is the least that reaches training on all rows (1.500)" in comparison.recommendation
+    )
+
+
+def test_one_seed_is_said_to_prove_nothing():
+    comparison = made({key: values[:1] for key, values in USUAL.items()})
+    assert "One seed gives no interval" in comparison.recommendation
+    assert "beats" not in comparison.recommendation
+    assert "±" not in comparison.card()
+
+
+def test_without_random_rows_the_gain_is_open():
+    arms = {("auto", 0.1): [0.5, 0.6], ("all", 1.0): [0.9, 0.9]}
+    assert "open what the choice gains" in made(arms).recommendation
+
+
+def test_a_training_that_went_astray_is_worst_and_not_an_error():
+    arms = {**USUAL, ("auto", 0.05): [math.nan] * 3}
+    assert made(arms).recommendation.startswith("random is best")
+    assert "no finite accuracy" in made({**USUAL, ("all", 1.0): [math.nan] * 3}).recommendation
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    comparison = made(USUAL, about={"rows": "1,000"})
+    comparison.save(tmp_path / "folder")
+    assert Comparison.load(tmp_path / "folder") == comparison
+    assert Comparison.load(comparison.save(tmp_path / "one.json")) == comparison
+    told = json.loads((tmp_path / "one.json").read_text())
+    assert told["arms"][0]["value"]["half"] == pytest.approx(comparison.arms[0].value.half)
+    assert told["recommendation"] == comparison.recommendation
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="cannot be read"):
+        Comparison.load(tmp_path)
+    for text, words in (("{}", "format None"), ('{"format_version": 1}', "lacks"), ("[1]", "format"), ("{", "read")):
+        (tmp_path / "comparison.json").write_text(text)
+        with pytest.raises(OutputError, match=words):
+            Comparison.load(tmp_path)
+
+
+def test_a_metric_or_an_arm_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="'f1'"):
+        replace(made(USUAL), metric="f1")
+    with pytest.raises(ConfigError, match="not trained at"):
+        made(USUAL).arm("auto", 0.5)
+
+
+def test_the_table_and_the_card_tell_every_arm():
+    from rich.console import Console
+
+    comparison = made(USUAL, about={"rows": "1,000 of a|b"})
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison.table())
+    table, card = console.export_text(), comparison.card("comparison.png")
+    for text in (table, card):
+        for arm in (*comparison.arms, comparison.reference):
+            assert arm.value_text in text
+        assert "+0.097 ± 0.014 better" in text
+        assert "more" in text.lower()
+    assert comparison.recommendation in card
+    assert "](comparison.png)" in card
+    assert r"1,000 of a\|b" in card
+    assert "![" not in comparison.card()
+
+
+def test_the_picture_is_the_same_bytes_again_and_names_every_line(tmp_path):
+    pytest.importorskip("matplotlib")
+    comparison = made(USUAL)
+    png, svg = save_picture(comparison.plot(), tmp_path)
+    assert png.read_bytes() == render(comparison.plot(), "png")
+    assert svg.read_bytes() == render(comparison.plot(), "svg")
+    text = svg.read_text()
+    for word in ("all rows", "auto", "random", "accuracy", "25 %", "bars and the band: 95 % intervals over 3"):
+        assert f">{word}" in text
+    axes = comparison.plot().axes[0]
+    styles = {(line.get_marker(), line.get_linestyle()) for line in axes.lines if line.get_marker() not in ("|", "_")}
+    assert axes.get_xscale() == "log"
+    assert len(styles) >= 3
+
+
+def test_accuracy_counts_what_has_a_reference():
+    assert Accuracy().compute(predictions=[1, 2, 3], references=[1, 0, -100]) == {"accuracy": 0.5}
+    with pytest.raises(ConfigError, match="shape"):
+        Accuracy().compute(predictions=[1, 2], references=[1])
+    with pytest.raises(ConfigError, match="no reference"):
+        Accuracy().compute(predictions=[1], references=[-100])
+
+
+def test_numbers_are_taken_of_what_a_metric_computes():
+    assert numbers_of({"f1": np.float64(0.5), "by_class": [0.1, 0.2], "name": "x"}) == {"f1": 0.5}
+    for nothing in (None, {}, {"by_class": [0.1]}, 0.5):
+        with pytest.raises(ConfigError, match="no number"):
+            numbers_of(nothing)
+
+
+def test_losses_and_errors_are_known_to_be_better_low():
+    assert all(map(is_lower_better, ("loss", "eval_loss", "perplexity", "mse", "word_error")))
+    assert not is_lower_better("accuracy")
+    assert is_lower_better("distance", frozenset(["distance"]))

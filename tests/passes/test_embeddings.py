@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import RobertaConfig, RobertaForSequenceClassification, T5Config, T5ForConditionalGeneration
+
+from sage_hf import SageConfig, SageSelector
+from sage_hf.errors import ConfigError
+from sage_hf.passes.embeddings import features
+
+from ..cases import image_rows, llama, pad_tokens, token_rows, vit
+
+CPU = torch.device("cpu")
+
+
+def test_a_classifiers_embedding_is_what_its_output_layer_sees():
+    model, rows = vit().eval(), image_rows(6)
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    vectors, _, _ = features(model, batch, CPU)
+    with torch.no_grad():
+        hidden = model.vit(batch["pixel_values"]).last_hidden_state[:, 0]
+    assert torch.allclose(vectors, hidden, atol=1e-6)
+
+
+def test_el2n_is_the_length_of_the_error_of_the_probabilities():
+    model, rows = vit().eval(), image_rows(6)
+    labels = torch.tensor(rows["label"][:])
+    labels[2] = -100
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": labels}
+    _, el2n, doubts = features(model, batch, CPU)
+    with torch.no_grad():
+        error = model(batch["pixel_values"]).logits.softmax(1)
+    assert el2n[2].isnan()
+    for row in (0, 1, 3, 4, 5):
+        wanted = error[row].clone()
+        wanted[labels[row]] -= 1
+        assert el2n[row] == pytest.approx(float(wanted.norm()), rel=1e-5)
+        others = [float(p) for label, p in enumerate(error[row]) if label != labels[row]]
+        own = float(error[row][labels[row]])
+        assert doubts[row] == pytest.approx(max(others) / (max(others) + own), rel=1e-5)
+    assert doubts[2].isnan()
+
+
+def test_the_last_layer_of_a_head_of_several_layers_counts():
+    config = RobertaConfig(
+        vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+    )
+    model = RobertaForSequenceClassification(config).eval()
+    batch = {"input_ids": torch.randint(3, 50, (4, 7)), "labels": torch.tensor([0, 1, 2, 0])}
+    vectors, _, _ = features(model, batch, CPU)
+    with torch.no_grad():
+        first = model.roberta(batch["input_ids"]).last_hidden_state[:, 0]
+        wanted = torch.tanh(model.classifier.dense(first))
+    assert torch.allclose(vectors, wanted, atol=1e-6)
+
+
+def test_a_language_models_embedding_is_the_mean_over_its_own_tokens_whatever_the_padding():
+    model = llama().eval()
+    rows = [dict(row) for row in token_rows(6)]
+    together, el2n, _ = features(model, pad_tokens(rows), CPU)
+    alone = torch.cat([features(model, pad_tokens([row]), CPU)[0] for row in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+    with torch.no_grad():
+        hidden = model.model(torch.tensor([rows[0]["input_ids"]])).last_hidden_state[0]
+    assert torch.allclose(together[0], hidden.mean(0), atol=1e-5)
+    assert el2n.isnan().all()
+
+
+def test_an_encoder_decoder_shows_what_it_writes():
+    config = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(config).eval()
+    batch = {"input_ids": torch.randint(2, 40, (3, 6)), "labels": torch.randint(2, 40, (3, 4))}
+    batch["labels"][1, 2:] = -100
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    vectors, _, _ = features(model, batch, CPU)
+    with torch.no_grad():
+        hidden = model(**batch, output_hidden_states=True).decoder_hidden_states[-1]
+    # Tied embeddings scale what the output layer is given.
+    assert torch.cosine_similarity(vectors[1], hidden[1, :2].mean(0), dim=0) > 1 - 1e-5
+
+
+def test_the_model_comes_back_as_it_was():
+    model = vit().train()
+    rows = image_rows(4)
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features(model, batch, CPU)
+    assert model.training and all(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Strange(nn.Module):
+    """A model that shows no vector of a row: its only layer sees patches of another shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, labels=None):
+        return {"logits": self.layer(x.reshape(-1, 2)).reshape(len(x), -1)}
+
+
+def test_a_model_without_embeddings_is_told_what_to_do():
+    with pytest.raises(ConfigError, match="shows no vector of a row"):
+        features(Strange(), {"x": torch.randn(3, 4), "labels": torch.tensor([0, 1, 0])}, CPU)
+
+
+def test_a_pass_reads_every_row_once_and_in_its_place():
+    rows, model = image_rows(30), vit().eval()
+    selector = SageSelector(model, config=SageConfig(sketch_size=8, batch_size=7, shard_size=12), progress=False)
+    material = selector.gather(rows, {"embeddings", "el2n"})
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    vectors, el2n, doubts = features(model, batch, CPU)
+    assert np.allclose(material.doubts, doubts.numpy(), atol=1e-5)
+    assert np.allclose(material.embeddings[np.arange(30)], vectors.numpy(), atol=1e-5)
+    assert np.allclose(material.el2n, el2n.numpy(), atol=1e-5)
+    assert material.labels.tolist() == rows["label"][:]
+    assert material.sketched is None and material.norms is None

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from sage_hf import GradientCollector, SageConfig, SageSelector
+from sage_hf.errors import ConfigError, DatasetError, GroupError
+from sage_hf.scoring.agreement import unit
+
+from ..cases import image_rows, llama, pad_tokens, token_rows, vit
+
+SMALL = {"sketch_size": 16, "batch_size": 8, "shard_size": 16, "fraction": 0.3, "projection": 4}
+
+
+def selector(model=None, **settings):
+    model = model or vit()
+    collator = pad_tokens if hasattr(model, "lm_head") else None
+    return SageSelector(model, data_collator=collator, config=SageConfig(**{**SMALL, **settings}), progress=False)
+
+
+def sketched(one, rows):
+    """Unit sketched gradients of rows, by a fitted selector."""
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    matrix = (one.sketch.sketch / one.sketch.singular_values[0]).double()
+    return unit(unit(GradientCollector(one.model, projection=4)(batch)).double() @ matrix.T)
+
+
+def test_rows_are_scored_by_their_agreement_with_the_target():
+    rows, target = image_rows(50), image_rows(12, seed=7)
+    one = selector(group_by=None)
+    selection = one.select(rows, target=target)
+    consensus = unit(sketched(one, target).sum(0, keepdim=True))
+    wanted = (sketched(one, rows) @ consensus.T)[:, 0]
+    assert np.allclose(selection.scores, wanted, atol=1e-4)
+    assert selection.stats["strategy"] == "agreement"
+    assert set(selection.indices) == set(np.argsort(-selection.scores)[:15])
+
+
+def test_each_class_has_the_consensus_of_the_targets_rows_of_the_class():
+    rows, target = image_rows(50), image_rows(12, seed=7)
+    one = selector()
+    selection = one.select(rows, target=target)
+    labels, target_labels = np.array(rows["label"][:]), np.array(target["label"][:])
+    for label in range(3):
+        consensus = unit(sketched(one, target)[target_labels == label].sum(0, keepdim=True))
+        wanted = (sketched(one, rows)[labels == label] @ consensus.T)[:, 0]
+        assert np.allclose(selection.scores[labels == label], wanted, atol=1e-4)
+
+
+def test_a_target_of_one_class_draws_rows_of_this_class():
+    rows = image_rows(60)
+    target = rows.select([row for row in range(60) if rows["label"][row] == 1][:5])
+    selection = selector(group_by=None, num_examples=10, fraction=None).select(rows, target=target)
+    assert np.mean(np.array(rows["label"][:])[selection.indices] == 1) > 0.7
+
+
+def test_several_targets_share_the_budget_as_they_are_told():
+    rows = image_rows(60)
+    parts = {
+        name: rows.select([row for row in range(60) if rows["label"][row] == label][:5])
+        for label, name in ((0, "dark"), (2, "bright"))
+    }
+    one = selector(num_examples=12, fraction=None)
+    selection = one.select(rows, target=parts, target_shares={"dark": 1, "bright": 2})
+    assert selection.group_names == ["dark", "bright"]
+    assert [group["kept"] for group in selection.group_table] == [4, 8]
+    assert selection.stats["targets"] == ["dark", "bright"]
+    directions = torch.cat([unit(sketched(one, part).sum(0, keepdim=True)) for part in parts.values()])
+    towards = sketched(one, rows) @ directions.T
+    assert np.allclose(selection.scores, towards.max(1).values, atol=1e-4)
+    assert np.array_equal(selection.groups, towards.argmax(1))
+    even = selector(num_examples=12, fraction=None).select(rows, target=parts)
+    assert [group["kept"] for group in even.group_table] == [6, 6]
+
+
+def test_text_towards_a_target():
+    rows, target = token_rows(40), token_rows(6, seed=5)
+    selection = selector(llama(), group_by=None).select(rows, target=target)
+    assert len(selection) == 12
+    assert selection.stats["mean_score_kept"] > selection.stats["mean_score"]
+
+
+@pytest.mark.parametrize(
+    ("target", "shares", "error", "words"),
+    [
+        ([1, 2], None, DatasetError, "is no dataset"),
+        (image_rows(4).select([]), None, DatasetError, "no rows"),
+        ({}, None, ConfigError, "no target"),
+        ({"a": image_rows(4)}, {"b": 1.0}, ConfigError, "the targets are"),
+        ({"a": image_rows(4)}, {"a": 0.0}, ConfigError, "one positive number"),
+        (image_rows(4), {"a": 1.0}, ConfigError, "one target"),
+    ],
+)
+def test_what_is_no_target_is_refused_before_the_first_pass(target, shares, error, words, monkeypatch):
+    monkeypatch.setattr(GradientCollector, "_collect", lambda *_: pytest.fail("a gradient was taken"))
+    with pytest.raises(error, match=words):
+        selector().select(image_rows(30), target=target, target_shares=shares)
+
+
+def test_a_target_without_the_column_or_with_another_class_is_refused():
+    rows = image_rows(30).add_column("source", ["a", "b"] * 15)
+    with pytest.raises(GroupError, match="no column 'source'"):
+        selector(group_by="source").select(rows, target=image_rows(6))
+    with pytest.raises(GroupError, match="were not in the dataset"):
+        selector(group_by="source").select(rows, target=image_rows(6).add_column("source", ["c"] * 6))
+    with pytest.raises(ConfigError, match="no target yet"):
+        selector(strategy="agreement").select(image_rows(30).to_iterable_dataset(), target=image_rows(6))

@@ -1,0 +1,145 @@
+"""A group that loses every row is told by name, and `min_per_group` keeps some of each."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, load_from_disk
+from rich.console import Console
+
+from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
+from sage_hf.errors import ConfigError
+from sage_hf.selection.choice import about_lost, share_out
+from sage_hf.selection.report import summary
+
+from ..cases import image_rows, vit
+
+
+def rare_rows(rare=3, count=60):
+    """Rows of two common classes and one of a few rows."""
+    rows = image_rows(count)
+    labels = [row % 2 for row in range(count)]
+    labels[5 : 5 + rare] = [2] * rare
+    return (
+        rows.remove_columns("label")
+        .add_column("label", labels)
+        .cast_column("label", ClassLabel(names=["a", "b", "rare"]))
+    )
+
+
+def select(rows, **settings):
+    return SageSelector(vit(), config=SageConfig(**{"fraction": 0.1, **settings}), progress=False).select(rows)
+
+
+def kept_of(selection):
+    return {group["name"]: group["kept"] for group in selection.stats["groups"]}
+
+
+def warnings(caplog):
+    return [record.message for record in caplog.records if "No row is kept" in record.message]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_class_that_vanishes_is_named_once_with_what_keeps_it(streaming, caplog):
+    rows = rare_rows()
+    found = select(rows.to_iterable_dataset() if streaming else rows, strategy="agreement")
+    assert kept_of(found) == {"a": 3, "b": 3, "rare": 0}
+    assert found.stats["lost_groups"] == ["rare"]
+    (said,) = warnings(caplog)
+    assert "'rare' (3 rows)" in said and "min_per_group=1" in said and "--min-per-group 1" in said
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary(found))
+    assert said in " ".join(console.export_text().split())
+
+
+@pytest.mark.parametrize("settings", [{}, {"strategy": "agreement"}, {"strategy": "random"}, {"strategy": "coverage"}])
+def test_a_least_number_keeps_it_and_the_budget_is_the_same(settings, caplog):
+    found = select(rare_rows(), min_per_group=1, **settings)
+    assert kept_of(found) == {"a": 3, "b": 2, "rare": 1}
+    assert found.stats["lost_groups"] == [] and not warnings(caplog)
+
+
+@pytest.mark.parametrize("budget", [{"fraction": 0.1}, {"fraction": None, "num_examples": 6}])
+def test_a_stream_keeps_as_a_dataset_does(budget):
+    settings = {"strategy": "agreement", "min_per_group": 2, **budget}
+    rows = rare_rows()
+    whole, stream = select(rows, **settings), select(rows.to_iterable_dataset(), **settings)
+    assert kept_of(stream) == kept_of(whole) == {"a": 2, "b": 2, "rare": 2}
+    assert stream.indices.tolist() == whole.indices.tolist()
+
+
+def test_clusters_and_targets_keep_the_least_each():
+    clusters = select(rare_rows(), group_by="cluster", num_clusters=5, min_per_group=1, consensus="exact")
+    assert all(group["kept"] for group in clusters.stats["groups"] if group["rows"] > group["set_aside"])
+    rows = rare_rows()
+    targets = {"one": rows.select([0, 2]), "other": rows.select([5, 6])}
+    config = SageConfig(num_examples=10, min_per_group=4)
+    shares = {"one": 99.0, "other": 1.0}
+    found = SageSelector(vit(), config=config, progress=False).select(rows, target=targets, target_shares=shares)
+    had = {group["name"]: group["rows"] for group in found.stats["groups"]}
+    assert all(kept >= min(4, had[name]) for name, kept in kept_of(found).items())
+    assert len(found) == 10
+
+
+def test_another_choice_of_the_same_scores_tells_anew(caplog):
+    found = select(rare_rows(), strategy="agreement")
+    caplog.clear()
+    assert kept_of(found.choose(min_per_group=1)) == {"a": 3, "b": 2, "rare": 1}
+    assert not warnings(caplog)
+    assert found.choose(min_per_group=1).stats["lost_groups"] == []
+    again = found.choose(num_examples=4)
+    assert again.stats["lost_groups"] == ["rare"] and len(warnings(caplog)) == 1
+
+
+def test_a_budget_that_does_not_reach_all_groups_says_so(caplog):
+    config = SageConfig(num_examples=3, min_per_group=2)
+    with caplog.at_level(logging.WARNING):
+        assert share_out(config, np.array([30, 30, 3]), 3).tolist() == [1, 1, 1]
+    assert "min_per_group=2 needs 6 rows for 3 groups, and 3 are kept" in caplog.text
+
+
+def test_groups_whose_rows_have_no_score_are_told_apart():
+    table = [{"name": "a", "rows": 3, "kept": 3, "set_aside": 0}, {"name": "b", "rows": 1, "kept": 0, "set_aside": 1}]
+    said = about_lost(table, SageConfig().to_dict())
+    assert "'b' (1 row)." in said and "could be scored" in said and "min_per_group" not in said
+    assert about_lost(table[:1], SageConfig().to_dict()) == ""
+
+
+def test_all_lost_groups_are_counted_and_five_are_named():
+    table = [{"name": f"g{number}", "rows": 2, "kept": 0, "set_aside": 0} for number in range(1200)]
+    said = about_lost(table, SageConfig().to_dict())
+    assert "1,200 groups" in said and "'g4'" in said and "'g5'" not in said and "1,195 more" in said
+
+
+def test_without_groups_there_is_no_least_number():
+    with pytest.raises(ConfigError, match="balance 'none' gives no group a part of its own"):
+        SageConfig(balance="none", min_per_group=1)
+
+
+def test_a_trainer_keeps_the_least_number(tmp_path, caplog):
+    rows = rare_rows().with_format("torch")
+    for least, kept in ((0, 0), (1, 1)):
+        caplog.clear()
+        args = SageTrainingArguments(
+            str(tmp_path),
+            sage_fraction=0.1,
+            sage_warmup_epochs=0,
+            sage_min_per_group=least,
+            num_train_epochs=1,
+            report_to=[],
+            use_cpu=True,
+        )
+        trainer = SageTrainer(model=vit(), args=args, train_dataset=rows)
+        trainer.train()
+        assert kept_of(trainer.selection)["rare"] == kept
+        assert len(warnings(caplog)) == 1 - kept
+
+
+def test_the_names_of_lost_classes_stay_with_the_kept_rows(tmp_path):
+    found = select(rare_rows(), strategy="agreement")
+    found.save(tmp_path / "kept")
+    for rows in (found.dataset, load_from_disk(str(tmp_path / "kept")), Selection.load(tmp_path / "kept").dataset):
+        assert isinstance(rows, Dataset)
+        assert rows.features["label"].names == ["a", "b", "rare"]
+        assert set(rows["label"]) == {0, 1}

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from sage_hf import SageConfig, SageSelector, select_over
+from sage_hf.errors import ConfigError
+
+from ..cases import image_rows, vit
+
+SMALL = {"sketch_size": 16, "batch_size": 8, "shard_size": 16, "fraction": 0.3, "projection": 4}
+
+
+def checkpoint(number):
+    """A model whose head differs from that of the other numbers."""
+    model = vit()
+    generator = torch.Generator().manual_seed(number)
+    with torch.no_grad():
+        model.classifier.weight += 0.3 * torch.randn(model.classifier.weight.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
+def test_scores_are_the_weighted_mean_of_those_of_every_model(weights):
+    rows, config = image_rows(40), SageConfig(**SMALL, strategy="agreement")
+    models = [checkpoint(1), checkpoint(2)]
+    alone = [SageSelector(model, config=config, progress=False).select(rows) for model in models]
+    share = np.array(weights or (1.0, 1.0)) / sum(weights or (1.0, 1.0))
+    selection = select_over(models, rows, weights=weights, config=config, progress=False)
+    assert np.allclose(selection.scores, share[0] * alone[0].scores + share[1] * alone[1].scores, atol=1e-6)
+    assert np.allclose(selection.losses, share[0] * alone[0].losses + share[1] * alone[1].losses, atol=1e-6)
+    assert selection.stats["checkpoints"] == 2
+    assert len(selection) == 12
+
+
+def test_one_model_gives_what_the_selector_gives():
+    rows, config = image_rows(40), SageConfig(**SMALL)
+    one = select_over([lambda: checkpoint(1)], rows, config=config, progress=False)
+    other = SageSelector(checkpoint(1), config=config, progress=False).select(rows)
+    assert np.array_equal(one.indices, other.indices)
+    assert np.array_equal(one.scores, other.scores)
+
+
+def test_models_are_loaded_one_after_the_other_and_averaged_towards_a_target():
+    loaded = []
+
+    def load(number):
+        loaded.append(number)
+        return checkpoint(number)
+
+    rows, target = image_rows(40), image_rows(9, seed=3)
+    models = [lambda: load(1), lambda: load(2), lambda: load(3)]
+    selection = select_over(models, rows, target=target, config=SageConfig(**SMALL), progress=False)
+    assert loaded == [1, 2, 3]
+    assert selection.stats["strategy"] == "agreement"
+    assert set(selection.indices) == set(
+        np.concatenate(
+            [
+                np.flatnonzero(selection.groups == group)[
+                    np.argsort(-selection.scores[selection.groups == group])[:kept]
+                ]
+                for group, kept in enumerate(entry["kept"] for entry in selection.group_table)
+            ]
+        )
+    )
+
+
+def test_several_targets_and_several_models_do_not_go_together():
+    parts = {"one": image_rows(5), "other": image_rows(5, seed=2)}
+    with pytest.raises(ConfigError, match="another for every model"):
+        select_over([vit, vit], image_rows(10), target=parts, config=SageConfig(**SMALL))
+    assert select_over([vit], image_rows(20), target=parts, config=SageConfig(**SMALL)).group_names == ["one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("models", "weights", "settings", "words"),
+    [
+        ([], None, {}, "no model"),
+        ([vit], (1.0, 2.0), {}, "for 1 models"),
+        ([vit], (0.0,), {}, "positive number"),
+        ([vit, vit], None, {"group_by": "cluster"}, "others for every model"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused(models, weights, settings, words):
+    with pytest.raises(ConfigError) as caught:
+        select_over(models, image_rows(10), weights=weights, config=SageConfig(**{**SMALL, **settings}))
+    assert words in str(caught.value)

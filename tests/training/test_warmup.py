@@ -1,0 +1,232 @@
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import DefaultDataCollator, PrinterCallback, Trainer, TrainingArguments
+
+from examples.python_text import train_tokenizer
+from sage_hf import SageConfig
+from sage_hf.errors import ConfigError, DatasetError, GradientError, LabelError, OutputError
+from sage_hf.training.warmup import warm_up
+from sage_hf.utils.fingerprint import model_fingerprint
+
+from ..cases import bert, head, image_rows, llama, pad_tokens, token_rows, vit
+
+
+def test_it_learns_and_takes_the_steps_that_it_was_asked_for():
+    model, rows = vit(), image_rows(60)
+    done = warm_up(model, rows, steps=40, learning_rate=1e-2)
+    assert done.steps == 40
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"]), "labels": torch.tensor(rows["label"])}
+    assert model.eval()(**batch).loss < done.loss < 1.2
+
+
+def test_a_fraction_sees_that_share_once():
+    assert warm_up(vit(), image_rows(60), fraction=0.5, batch_size=10).steps == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others():
+    weights = []
+    for seed in (0, 0, 1):
+        model = vit()
+        warm_up(model, image_rows(40), steps=3, learning_rate=1e-2, config=SageConfig(seed=seed))
+        weights.append(model.classifier.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def bert_rows(count=50):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 64, (count, 9), generator=generator).tolist()
+    return Dataset.from_dict({"input_ids": ids, "label": [number % 3 for number in range(count)]})
+
+
+@pytest.mark.parametrize(
+    ("build", "rows", "collator"),
+    [(vit, image_rows, None), (bert, bert_rows, None), (llama, token_rows, pad_tokens)],
+    ids=["image", "with dropout", "language"],
+)
+def test_the_weights_are_those_of_a_trainer_to_the_bit(tmp_path, build, rows, collator):
+    ours, theirs = build(), build()
+    warm_up(ours, rows(), steps=11, learning_rate=1e-2, data_collator=collator, config=SageConfig(seed=5))
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=11,
+        learning_rate=1e-2,
+        per_device_train_batch_size=16,
+        seed=5,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    trainer = Trainer(model=theirs, args=args, train_dataset=rows(), data_collator=collator)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    assert model_fingerprint(ours) == model_fingerprint(theirs)
+
+
+# ------------------------------------------------------------------- it is kept
+def asked(folder, build=vit, rows=None, **changes):
+    """A warm-up that is kept, and the digest of the weights that it ended with."""
+    settings = {"steps": 3, "learning_rate": 1e-2, "cache_dir": folder, **changes}
+    model = build()
+    done = warm_up(model, rows if rows is not None else image_rows(40), **settings)
+    return done, model_fingerprint(model)
+
+
+def test_the_same_warm_up_is_made_once(tmp_path, monkeypatch):
+    first, weights = asked(tmp_path)
+    assert not first.is_kept
+    assert first.file.parent == tmp_path
+    monkeypatch.setattr("sage_hf.training.warmup.take_steps", None)
+    again, same = asked(tmp_path)
+    assert (again.is_kept, again.steps, again.loss, again.file) == (True, 3, first.loss, first.file)
+    assert same == weights
+
+
+def with_dropout():
+    model = vit()
+    model.config.hidden_dropout_prob = 0.5
+    return model
+
+
+def frozen():
+    model = vit()
+    model.vit.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 4},
+        {"steps": None, "fraction": 1.0},
+        {"learning_rate": 2e-2},
+        {"batch_size": 8},
+        {"config": SageConfig(seed=1)},
+        {"build": with_dropout},
+        {"build": frozen},
+        {"rows": image_rows(41)},
+        {"rows": image_rows(40).map(lambda row, number: {"label": (number * 7) % 3}, with_indices=True)},
+        {"data_collator": DefaultDataCollator()},
+    ],
+    ids=lambda change: ", ".join(change),
+)
+def test_another_warm_up_is_another_file(tmp_path, change):
+    asked(tmp_path)
+    assert not asked(tmp_path, **change)[0].is_kept
+    assert asked(tmp_path)[0] == asked(tmp_path)[0]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_settings_that_it_does_not_depend_on_are_free(tmp_path):
+    asked(tmp_path)
+    assert asked(tmp_path, config=SageConfig(fraction=0.5, strategy="random", batch_size=3, sketch_size=4))[0].is_kept
+
+
+def test_buffers_are_kept_and_frozen_weights_are_not(tmp_path):
+    batch = head("resnet")[1]
+    rows = Dataset.from_dict({name: value.tolist() for name, value in batch.items()})
+
+    def build():
+        built = head("resnet")[0]
+        built.resnet.requires_grad_(False)
+        return built
+
+    done, weights = asked(tmp_path, build, rows, batch_size=4)
+    assert asked(tmp_path, build, rows, batch_size=4) == (type(done)(3, done.loss, done.file, True), weights)
+    assert weights != model_fingerprint(build())
+    assert done.file.stat().st_size < 8000
+
+
+def test_only_adapters_are_trained_and_kept(tmp_path):
+    def build():
+        torch.manual_seed(0)
+        return get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+
+    done, weights = asked(tmp_path, build, token_rows(), data_collator=pad_tokens)
+    again, same = asked(tmp_path, build, token_rows(), data_collator=pad_tokens)
+    assert again.is_kept
+    assert same == weights != model_fingerprint(build())
+    assert done.file.stat().st_size < 8000
+
+
+def test_a_tokenizer_that_was_used_is_the_same_tokenizer(tmp_path):
+    tokenizer = train_tokenizer(["a b c"], 260)
+    rows = Dataset.from_dict({"text": ["a b", "c", "a"] * 5})
+    settings = {"build": lambda: llama(vocab_size=260), "rows": rows, "processing_class": tokenizer}
+    asked(tmp_path, **settings)
+    tokenizer(["a b c", "a"], truncation=True, max_length=2)
+    assert asked(tmp_path, **settings)[0].is_kept
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    done, _ = asked(tmp_path)
+    done.file.write_bytes(done.file.read_bytes()[:100])
+    with pytest.raises(OutputError, match="Delete this file"):
+        asked(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    done, _ = asked(tmp_path / "file")
+    assert done.file is None
+    assert "not kept" in caplog.text
+
+
+# ----------------------------------------------------------------- what is refused
+def test_a_loss_that_is_not_finite_is_an_error():
+    with pytest.raises(GradientError, match="loss of the warm-up is"):
+        warm_up(vit(), image_rows(20), steps=3, learning_rate=1e30)
+
+
+def test_a_model_without_a_loss_or_a_trainable_weight_is_refused():
+    class Lossless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def forward(self, pixel_values, labels):
+            return {"logits": self.layer(pixel_values[:, 0, 0, :1])}
+
+    with pytest.raises(LabelError, match="returns no loss"):
+        warm_up(Lossless(), image_rows(20), steps=1)
+    with pytest.raises(ConfigError, match="no trainable weight"):
+        warm_up(vit().requires_grad_(False), image_rows(20), steps=1)
+
+
+def test_modes_and_random_state_come_back():
+    model, state = vit(), torch.get_rng_state()
+    model.eval()
+    model.vit.embeddings.train()
+    before = [module.training for module in model.modules()]
+    warm_up(model, image_rows(20), steps=1)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_tokens_are_padded_as_for_the_selection():
+    tokenizer = train_tokenizer(["a"], 260)
+    assert warm_up(llama(), token_rows(), steps=2, processing_class=tokenizer).steps == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"steps": 1, "fraction": 0.5}, {"steps": 0}, {"fraction": 0.0}, {"fraction": 1.5}]
+)
+def test_impossible_lengths_are_refused(settings):
+    with pytest.raises(ConfigError):
+        warm_up(vit(), image_rows(20), **settings)
+
+
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(DatasetError, match="no rows"):
+        warm_up(vit(), image_rows(20).select([]), steps=1)
+
+
+def test_a_row_that_cannot_be_used_is_named_by_its_number_in_the_dataset():
+    rows = image_rows(60)
+    rows = rows.remove_columns("label").add_column("label", [0] * 50 + [7] * 10)
+    with pytest.raises(LabelError, match=r"label is 7.*10 rows, first 50, 51, 52, 53, 54"):
+        warm_up(vit(), rows, fraction=1.0)
