@@ -48,7 +48,7 @@ benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks
 benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong labels are found: hours; goes on where it stopped
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python examples/benchmarks/quality.py
-	$(BIN)/python examples/benchmarks/suspects.py
+	$(BIN)/python examples/benchmarks/label_issues.py
 	$(BIN)/python examples/benchmarks/readme.py
 
 .PHONY: models

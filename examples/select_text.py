@@ -59,7 +59,7 @@ def main() -> None:
         for row in rows.tolist():
             print(f"  {selection.scores[row]:+.3f}  {' '.join(dataset[row]['text'].split())[:90]}")
     if arguments.output is not None:
-        selection.save(arguments.output)
+        selection.save_to_disk(arguments.output)
         print(f"\nWritten to {arguments.output}.")
 
 

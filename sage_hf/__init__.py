@@ -1,5 +1,7 @@
 """Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem."""
 
+import warnings
+
 from .comparison.compare import compare
 from .comparison.result import Comparison
 from .config import SageConfig
@@ -10,14 +12,31 @@ from .scoring.agreement import Consensus, agreement
 from .scoring.sketch import FrequentDirections
 from .selection.selection import Selection
 from .selection.stream_selection import StreamSelection
+from .selector.label_issues import LabelIssues, find_label_issues
 from .selector.selector import SageSelector
-from .selector.several_models import select_over
-from .selector.suspects import Suspects, find_suspects
+from .selector.several_models import select_over_checkpoints
 from .strategies import register_strategy
 from .training.arguments import SageArguments, SageTrainingArguments
 from .training.trainer import SageMixin, SageTrainer
+from .training.warmup import warm_up
 
 __version__ = "0.1.0"
+
+_OLD_NAMES = {
+    "find_suspects": "find_label_issues",
+    "select_over": "select_over_checkpoints",
+    "Suspects": "LabelIssues",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Names as they were before 0.1.0, for one version."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module 'sage_hf' has no attribute {name!r}")
+    now = _OLD_NAMES[name]
+    warnings.warn(f"sage_hf.{name} is now sage_hf.{now}", DeprecationWarning, stacklevel=2)
+    return globals()[now]
+
 
 __all__ = [
     "Comparison",
@@ -25,6 +44,7 @@ __all__ = [
     "Diagnosis",
     "FrequentDirections",
     "GradientCollector",
+    "LabelIssues",
     "SageArguments",
     "SageConfig",
     "SageError",
@@ -34,12 +54,12 @@ __all__ = [
     "SageTrainingArguments",
     "Selection",
     "StreamSelection",
-    "Suspects",
     "agreement",
     "compare",
     "diagnose",
-    "find_suspects",
+    "find_label_issues",
     "per_example_loss",
     "register_strategy",
-    "select_over",
+    "select_over_checkpoints",
+    "warm_up",
 ]

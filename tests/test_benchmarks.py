@@ -1,4 +1,4 @@
-"""The benchmarks of quality and of suspects say of the committed measurements what they came to."""
+"""The benchmarks of quality and of label_issues say of the committed measurements what they came to."""
 
 import importlib
 import json
@@ -23,8 +23,8 @@ def quality_report(scripts):
 
 
 @pytest.fixture(scope="module")
-def suspects(scripts):
-    return scripts("suspects")
+def label_issues(scripts):
+    return scripts("label_issues")
 
 
 def task_of(values, lower=False):
@@ -102,21 +102,21 @@ def test_the_committed_tables_of_quality_are_those_of_the_committed_trainings(qu
         assert all(len(each) == len(task["seeds"]) for values in task["values"].values() for each in values.values())
 
 
-def test_the_committed_table_of_suspects_is_that_of_the_committed_measurements(suspects):
-    rows = json.loads((BENCHMARKS / "results" / "suspects.json").read_text(encoding="utf-8"))["rows"]
+def test_the_committed_table_of_label_issues_is_that_of_the_committed_measurements(label_issues):
+    rows = json.loads((BENCHMARKS / "results" / "label_issues.json").read_text(encoding="utf-8"))["rows"]
     lines = [
         {"task": row["task"], "kind": row["kind"], "share": row["share"], "found": run}
         for row in rows
         for run in row["runs"]
     ]
-    assert suspects.summed_up(lines) == rows
-    assert (BENCHMARKS / "results" / "suspects.md").read_text(encoding="utf-8").strip() == suspects.table(rows)
+    assert label_issues.summed_up(lines) == rows
+    assert (BENCHMARKS / "results" / "label_issues.md").read_text(encoding="utf-8").strip() == label_issues.table(rows)
     assert all(row["seeds"] >= 5 for row in rows)
     planted = {(row["task"], row["kind"], row["share"]) for row in rows}
-    assert planted == {(task, *each) for task in suspects.TASKS for each in suspects.PLANTED}
+    assert planted == {(task, *each) for task in label_issues.TASKS for each in label_issues.PLANTED}
 
 
-def test_a_clean_dataset_has_no_precision_to_show(suspects):
-    task = next(iter(suspects.TASKS))
-    rows = suspects.summed_up([{"task": task, "kind": "clean", "share": 0.0, "found": {"listed": 0.03}}])
-    assert suspects.table(rows).splitlines()[-1] == f"| {task} | none | 3 |{'  |' * 7}"
+def test_a_clean_dataset_has_no_precision_to_show(label_issues):
+    task = next(iter(label_issues.TASKS))
+    rows = label_issues.summed_up([{"task": task, "kind": "clean", "share": 0.0, "found": {"listed": 0.03}}])
+    assert label_issues.table(rows).splitlines()[-1] == f"| {task} | none | 3 |{'  |' * 7}"

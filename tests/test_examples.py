@@ -104,7 +104,7 @@ def test_the_text_example_runs_from_the_shell(tmp_path):
     assert "Kept 12 of 120 rows" in result.stdout
     assert "Lowest agreement" in result.stdout
     assert len(load_from_disk(str(tmp_path / "out"))) == 12
-    assert len(Selection.load(tmp_path / "out").scores) == 120
+    assert len(Selection.load_from_disk(tmp_path / "out").scores) == 120
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def _load_processor(path: str, revision: str | None, task: str, own_files: bool 
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turns what datasets says into one of our errors."""
+    """ForwardSync what datasets says into one of our errors."""
     try:
         yield
     except SageError:

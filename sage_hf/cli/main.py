@@ -97,7 +97,7 @@ def select(
 ) -> None:
     """Choose rows of a dataset and write them to a folder.
 
-    The folder opens with `datasets.load_from_disk`; `sage_hf.Selection.load` gives every row's score, too.
+    The folder opens with `datasets.load_from_disk`; `sage_hf.Selection.load_from_disk` gives every row's score, too.
 
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
@@ -107,7 +107,7 @@ def select(
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
     from ..selector.selector import SageSelector
-    from ..selector.several_models import select_over
+    from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
     from .loading import load_rows
 
@@ -145,7 +145,7 @@ def select(
     with printing(console):
         if isinstance(rows, Dataset):
             models = [*inputs.load_earlier(checkpoints, rows, state.device, config.seed), loaded.model]
-            selection = select_over(models, rows, **aims, **about)
+            selection = select_over_checkpoints(models, rows, **aims, **about)
         else:
             selection = SageSelector(loaded.model, **about).select(rows)
     options = {
@@ -169,7 +169,7 @@ def select(
         selection.stats["model"] |= {"id": inputs.model, "revision": loaded.revision}
     selection.stats["command"] = select_command(inputs.model, inputs.dataset, output.name, options, config)
     if state.is_main_process:
-        selection.save(output, overwrite=overwrite)
+        selection.save_to_disk(output, overwrite=overwrite)
         shutil.rmtree(unfinished, ignore_errors=True)
         Console().print(summary(selection))
         Console().print(f"Written to {output}.", markup=False)
@@ -182,9 +182,9 @@ def select(
 @app.command()
 @friendly
 @functools.partial(with_options, only=_ENCODING)
-def suspects(
+def label_issues(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for all suspects: .csv, .jsonl or .parquet.")
+        Path | None, typer.Option("--output", "-o", help="File for all label issues: .csv, .jsonl or .parquet.")
     ] = None,
     most: Annotated[int, typer.Option(min=0, help="How many to show, the most doubted first.")] = 20,
     *,
@@ -194,13 +194,13 @@ def suspects(
     """List the rows whose class label is likely wrong, with the class that they rather look like.
 
     Takes one forward pass of a model that was trained on these labels for a little, and no gradients. Not every
-    suspect is wrong: on hard data many are only unusual. The most doubted come first.
+    label issue is an error: on hard data many are only unusual. The most doubted come first.
 
-    `sage-hf suspects distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o suspects.csv`
+    `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
     from datasets import Dataset
 
-    from ..selector.suspects import find_suspects
+    from ..selector.label_issues import find_label_issues
     from .loading import load_rows
 
     inputs.check()
@@ -210,7 +210,7 @@ def suspects(
     assert isinstance(rows, Dataset)
     loaded = inputs.load_model(rows, state.device, config.seed, console)
     inputs.warm_up(loaded, rows, config, console)
-    found = find_suspects(loaded.model, rows, processing_class=loaded.processing_class, config=config)
+    found = find_label_issues(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     if state.is_main_process:
         Console().print(found.table(most))
         if output is not None:
@@ -222,7 +222,7 @@ def suspects(
 @app.command()
 @friendly
 def push(
-    folder: Annotated[Path, typer.Argument(help="What `sage-hf select` or `Selection.save` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="What `sage-hf select` or `Selection.save_to_disk` wrote.")],
     repository: Annotated[str, typer.Argument(help="Dataset repository: owner/name, or a name of your own.")],
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Of a new repository; as your account has it.")
@@ -257,7 +257,7 @@ def push(
     from ..selection.stream_selection import StreamSelection
 
     is_stream = read_scores(folder)[1].get("kind") == "stream"
-    selection = StreamSelection.load(folder) if is_stream else Selection.load(folder)
+    selection = StreamSelection.load_from_disk(folder) if is_stream else Selection.load_from_disk(folder)
     about: dict[str, Any] = {
         "private": private,
         "revision": revision,

@@ -382,4 +382,4 @@ def _train_one(
 
 def _cells_from_main(everyone: Processes, cells: list[Cell]) -> list[Cell]:
     """The main process's trainings, in every process."""
-    return [Cell(**told) for told in everyone.told_by_main([vars(cell) for cell in cells])]
+    return [Cell(**told) for told in everyone.broadcast_object([vars(cell) for cell in cells])]

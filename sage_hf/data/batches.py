@@ -163,7 +163,7 @@ class Batcher(Protocol):
 Numbered: TypeAlias = tuple[Tensor, dict[str, Any] | None]
 
 
-class Batches:
+class BatchSource:
     """The way from numbered rows to batches; where rows come from is the subclass's.
 
     Attributes:
@@ -288,7 +288,7 @@ class Batches:
 
 
 @dataclass
-class RowSource(Batches):
+class RowSource(BatchSource):
     """A dataset and the way from its rows to batches.
 
     Attributes:
@@ -296,7 +296,7 @@ class RowSource(Batches):
         encoder: Makes batches of them.
         batch_size: Rows a batch.
         shard_size: Consecutive rows a logical shard.
-        seed: See `Batches`.
+        seed: See `BatchSource`.
         columns: Those that the encoder reads; None for all.
     """
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import SageError
-from .batches import Batches, Numbered
+from .batches import BatchSource, Numbered
 
 Made = list[Numbered]
 
@@ -17,7 +17,7 @@ Made = list[Numbered]
 class _Units(Dataset[Made | SageError]):
     """Batches by the number of their unit; an error of ours as a value, because a worker would turn it into text."""
 
-    def __init__(self, source: Batches, units: Sequence[range]) -> None:
+    def __init__(self, source: BatchSource, units: Sequence[range]) -> None:
         self.source, self.units = source, units
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class _Units(Dataset[Made | SageError]):
             return error
 
 
-def load(source: Batches, shards: Sequence[range], workers: int, device: torch.device) -> Iterator[Numbered]:
+def load(source: BatchSource, shards: Sequence[range], workers: int, device: torch.device) -> Iterator[Numbered]:
     """(row numbers [B], batch or None) over shards in their order; the same batches with any number of workers.
 
     Args:

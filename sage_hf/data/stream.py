@@ -17,13 +17,13 @@ from datasets.fingerprint import Hasher
 
 from ..errors import DatasetError, GroupError
 from ..utils.rng import drawing
-from .batches import Batcher, Batches, as_scalar
+from .batches import Batcher, BatchSource, as_scalar
 from .encoding import Row
 from .groups import Groups, check_values
 
 
 @dataclass
-class HeldRows(Batches):
+class HeldRows(BatchSource):
     """Rows that are in memory, numbered from `start`.
 
     Attributes:
@@ -32,7 +32,7 @@ class HeldRows(Batches):
         rows: The rows.
         start: The number that the first of them goes by.
         first: Its number in the stream, for messages.
-        seed: See `Batches`.
+        seed: See `BatchSource`.
     """
 
     encoder: Batcher

@@ -16,7 +16,7 @@ from ..data.encoding import LABEL_COLUMNS, Encoder
 from ..data.encoding.rows import is_list, named
 from ..errors import BudgetError, SageError
 from ..gradients.model.state import unwrap
-from ..selection.choice import share_out
+from ..selection.choice import quotas_for
 from ..strategies.quotas import resolve_budget
 from .findings import ClassCount, ClassFindings, Problem
 from .text import listed, plural
@@ -99,7 +99,7 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
     if grouped and distinct and (config.fraction, config.num_examples) != (None, None):
         try:
             budget = resolve_budget(len(dataset), config.fraction, config.num_examples)
-            kept = share_out(config, sizes, budget).tolist()
+            kept = quotas_for(config, sizes, budget).tolist()
         except BudgetError:  # told of elsewhere
             pass
 

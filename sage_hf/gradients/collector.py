@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class GradientCollector:
-    """Turns a model and a batch into per-example gradient rows [B, D].
+    """ForwardSync a model and a batch into per-example gradient rows [B, D].
 
     Row i is the gradient of example i's own loss, as if it were alone in the batch, with respect to the targeted
     weights: their gradients one after the other in the order of `model.named_parameters()`, each exact or projected.

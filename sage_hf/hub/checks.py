@@ -41,7 +41,7 @@ _NO_ROWS = re.compile(r"(\.gitattributes|README\.md|LICENSE.*|sage/.*)$")
 
 @contextmanager
 def asking(repo_id: str, what: str, fix: str) -> Iterator[None]:
-    """Turns what the Hub answers into one of our errors."""
+    """ForwardSync what the Hub answers into one of our errors."""
     try:
         yield
     except SageError:

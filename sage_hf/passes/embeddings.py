@@ -28,7 +28,7 @@ from ..strategies import Vectors
 from ..utils.rng import isolated_rng
 from .merge_tree import Partial
 from .run import GradientPasses
-from .vector_file import Projections
+from .vector_file import VectorFile
 
 # Stands in a file for the doubt of a row without a class.
 _NO_CLASS = -1.0
@@ -63,7 +63,7 @@ def read_features(passes: GradientPasses, source: RowSource) -> Features:
         ConfigError: The model shows no vector of a row.
     """
     forward = FeaturePasses(passes)
-    file = Projections(len(source.dataset), forward.find_width(source))
+    file = VectorFile(len(source.dataset), forward.find_width(source))
 
     def add(partial: Partial, rows: Tensor, vectors: Tensor) -> Tensor:
         file.write(rows, vectors[:, :-1])

@@ -87,7 +87,7 @@ class Processes:
             return values
         return np.asarray(self._broadcast(torch.from_numpy(np.ascontiguousarray(values))).cpu().numpy())
 
-    def told_by_main(self, values: Any) -> Any:
+    def broadcast_object(self, values: Any) -> Any:
         """What the main process has to tell, as JSON can hold it, in every process."""
         text = np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
         return json.loads(self.array_from_main(text.copy()).tobytes())

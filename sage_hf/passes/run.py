@@ -18,7 +18,7 @@ from accelerate.utils import tqdm
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from ..data.batches import Batches, Numbered, RowSource
+from ..data.batches import BatchSource, Numbered, RowSource
 from ..data.loader import load
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import GradientError, SageError
@@ -54,7 +54,7 @@ class GradientPasses:
         status: [N] uint8, whether each row is scored or why it is set aside.
         losses: [N] float32, each row's own loss.
         last_parts: The rows of every process in the last pass.
-        taken: Batches that went through the model.
+        taken: BatchSource that went through the model.
         recheck: Compares a row now and then with itself alone.
     """
 
@@ -152,7 +152,7 @@ class GradientPasses:
         self.last_parts = parts
         return self.processes.merge(tree, new_partial), values
 
-    def turns(self, own: int, source: Batches, parts: Sequence[range]) -> Turns:
+    def turns(self, own: int, source: BatchSource, parts: Sequence[range]) -> ForwardSync:
         """The forward passes of all processes, where each needs all of them.
 
         Args:
@@ -161,11 +161,11 @@ class GradientPasses:
             parts: Rows that are there in every process.
         """
         if not self.processes.together:
-            return Turns(self, 0, {})
+            return ForwardSync(self, 0, {})
         most = self.processes.most(own)
         with isolated_rng(self.seed):
             made = (batch for part in parts for _, batch in source.batches(part) if batch is not None)
-            return Turns(self, most if (batch := next(made, None)) else 0, batch or {})
+            return ForwardSync(self, most if (batch := next(made, None)) else 0, batch or {})
 
     def _find(self, finished: FinishedNodes | None) -> list[tuple[int, int]]:
         """The nodes that are finished; what the main process finds, so that all go by the same."""
@@ -286,7 +286,7 @@ class GradientPasses:
         return torch.where(finite[:, None], gradients, 0.0), losses, status
 
 
-class Turns:
+class ForwardSync:
     """Keeps processes in step whose every forward pass needs all of them (FSDP2).
 
     A process that has fewer batches than another makes the rest of the forward passes with rows that it throws away:

@@ -117,7 +117,7 @@ def target_codes(target: Dataset, groups: Groups) -> npt.NDArray[np.int32]:
     return groups.codes_for(list(target.with_format(None)[groups.column]))
 
 
-def aim(
+def consensus_of_target(
     target: Target,
     open_rows: Callable[[Dataset], RowSource],
     passes: GradientPasses,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import OutputError
 
 
-class Projections:
+class VectorFile:
     """Vectors [N, width] float32 in a file; one of the `Vectors` that strategies read.
 
     Args:
@@ -66,11 +66,11 @@ class SketchedRows:
     Args:
         rows: N.
         sketch_size: l.
-        path: As of `Projections`.
+        path: As of `VectorFile`.
     """
 
     def __init__(self, rows: int, sketch_size: int, path: Path | None = None) -> None:
-        self.file = Projections(rows, sketch_size + 1, path)
+        self.file = VectorFile(rows, sketch_size + 1, path)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -47,20 +47,20 @@ def choose_rows(config: SageConfig, material: Material, budget: int) -> tuple[np
     balanced = config.balance != "none"
     candidates = material.candidates(balanced, config.spectrum_power)
     sizes = np.bincount(candidates.groups, minlength=material.groups.count if balanced else 1)
-    quotas = share_out(config, sizes, budget, material.shares if balanced else None)
+    quotas = quotas_for(config, sizes, budget, material.shares if balanced else None)
     about: dict[str, Any] = {}
     if is_gated(config):
         verdict = judge(config, material, candidates)
-        suspects = int(verdict.suspects.sum())
-        about["gate"] = {"method": verdict.method, "suspects": suspects, "judged": len(verdict.doubts)}
+        doubted = int(verdict.doubted.sum())
+        about["gate"] = {"method": verdict.method, "doubted": doubted, "judged": len(verdict.doubts)}
         if config.gate == "auto" and verdict.method == "cross-fold":
             verdict = set_hard_aside(candidates, quotas, verdict)
-            about["gate"]["hard"] = int(verdict.suspects.sum()) - suspects
+            about["gate"]["hard"] = int(verdict.doubted.sum()) - doubted
         candidates = let_through(candidates, quotas, verdict)
     return STRATEGIES[config.strategy](candidates, quotas, config.seed), about
 
 
-def share_out(
+def quotas_for(
     config: SageConfig,
     sizes: npt.NDArray[np.int64],
     budget: int,

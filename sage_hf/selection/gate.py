@@ -3,7 +3,7 @@
 A row with a class is doubted by two: the scoring model, and a classifier that has not seen the row (logistic
 regression on the scoring model's embeddings, in five folds). Their log odds are averaged, which found wrong labels
 better than either alone, than the loss and than agreement (AUC 0.96 to 1.00 on digits and text with 5 to 20 % of wrong
-labels). A row is suspect where another class is `ODDS` times as likely as its label. Nothing fixes the share of rows
+labels). A row is doubted where another class is `ODDS` times as likely as its label. Nothing fixes the share of rows
 that go: easy clean data loses 3 %, easy data with a fifth of wrong labels a fifth, hard data its doubtful rows, too,
 without which a model learned better at every budget up to a half.
 
@@ -31,10 +31,10 @@ from ..strategies.base import PartOf, take_highest
 from ..strategies.coverage import Centred
 from .signals import Material
 
-# A row is suspect where the classifier finds another class this many times as likely as the row's own.
+# A row is doubted where the classifier finds another class this many times as likely as the row's own.
 ODDS = 2.0
 # Doubt p_other / (p_other + p_own) at these odds.
-SUSPECT = ODDS / (1 + ODDS)
+DOUBT_LIMIT = ODDS / (1 + ODDS)
 # Quota of a group from which on hard rows are as welcome as plain ones; below it, the share that goes rises to a half.
 PLENTY = 12
 _FOLDS = 5
@@ -53,12 +53,12 @@ class Verdict:
 
     Attributes:
         doubts: [M] in [0, 1], how likely a row is wrong; 0.5 where its label and the best other are as likely.
-        suspects: [M], whether the row is to go.
+        doubted: [M], whether the row is to go.
         method: How the doubts were found: "cross-fold" or "mixture".
     """
 
     doubts: npt.NDArray[np.float64]
-    suspects: npt.NDArray[np.bool_]
+    doubted: npt.NDArray[np.bool_]
     method: str
 
 
@@ -66,7 +66,7 @@ def judge(config: SageConfig, material: Material, candidates: Candidates) -> Ver
     """Doubts every candidate, and says which are to go.
 
     Args:
-        config: The gate: "auto" takes those that are suspect, a share that share of each group, the most doubted.
+        config: The gate: "auto" takes those that are is_doubted, a share that share of each group, the most doubted.
         material: Of all rows; their classes and embeddings, where there are any.
         candidates: The rows to judge.
     """
@@ -80,17 +80,17 @@ def judge(config: SageConfig, material: Material, candidates: Candidates) -> Ver
         doubts = mixture_doubts(candidates.losses, config.seed)
         method = "mixture"
     if config.gate == "auto":
-        return Verdict(doubts, doubts > SUSPECT, method)
+        return Verdict(doubts, doubts > DOUBT_LIMIT, method)
     assert isinstance(config.gate, float)
     counts = (config.gate * np.bincount(candidates.groups) + 0.5).astype(np.int64)
-    suspects = np.isin(rows, take_highest(candidates, doubts, counts))
-    return Verdict(doubts, suspects, method)
+    doubted = np.isin(rows, take_highest(candidates, doubts, counts))
+    return Verdict(doubts, doubted, method)
 
 
 def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Verdict:
-    """The verdict with more suspects where a group's quota is below `PLENTY`: (1 - quota / `PLENTY`) / 2 of its rows.
+    """The verdict with more doubted where a group's quota is below `PLENTY`: (1 - quota / `PLENTY`) / 2 of its rows.
 
-    These are its most doubted, the suspects among them; a row of which nothing could be told stays.
+    These are its most doubted, the doubted among them; a row of which nothing could be told stays.
 
     Args:
         candidates: The rows.
@@ -101,12 +101,12 @@ def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdic
     is_few = (quotas > 0) & (quotas < PLENTY)
     counts = np.where(is_few, (1 - quotas / PLENTY) / 2 * judged + 0.5, 0).astype(np.int64)
     hard = np.isin(candidates.rows, take_highest(candidates, verdict.doubts, counts))
-    return replace(verdict, suspects=verdict.suspects | hard)
+    return replace(verdict, doubted=verdict.doubted | hard)
 
 
 def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:
-    """The candidates without the suspects; where a group's quota needs some of these, its least doubted stay."""
-    stays = ~verdict.suspects
+    """The candidates without the doubted; where a group's quota needs some of these, its least doubted stay."""
+    stays = ~verdict.doubted
     lacking = np.maximum(0, quotas - np.bincount(candidates.groups[stays], minlength=len(quotas)))
     out = np.flatnonzero(~stays)
     stays |= np.isin(candidates.rows, take_highest(candidates.where(out), -verdict.doubts[out], lacking))

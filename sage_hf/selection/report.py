@@ -48,8 +48,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         hard = f", so do {gate['hard']:,} hard ones of groups that keep few" if gate.get("hard") else ""
         lines.insert(
             2,
-            f"Gate: {gate['suspects']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out"
-            f"{hard}; sage-hf suspects lists the doubted.",
+            f"Gate: {gate['doubted']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out"
+            f"{hard}; sage-hf label-issues lists the doubted.",
         )
     if stats["one_at_a_time"]:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")

@@ -82,8 +82,8 @@ class Selection(Shareable):
         if self.source is None:
             raise DatasetError(
                 "The selection was loaded without the rows it was made from",
-                where="Selection.load",
-                fix="Pass the source: Selection.load(path, source=dataset).",
+                where="Selection.load_from_disk",
+                fix="Pass the source: Selection.load_from_disk(path, source=dataset).",
             )
         source = self.source
         if SCORE_COLUMN in source.column_names:
@@ -164,7 +164,9 @@ class Selection(Shareable):
         return made
 
     # --------------------------------------------------------------------- disk
-    def save(self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False) -> Path:
+    def save_to_disk(
+        self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False
+    ) -> Path:
         """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
 
         Written beside the folder and renamed, so that a folder of this name is always whole.
@@ -185,8 +187,8 @@ class Selection(Shareable):
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
-        """Reads what `save` wrote.
+    def load_from_disk(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
+        """Reads what `save_to_disk` wrote.
 
         Args:
             path: The folder.
@@ -202,7 +204,7 @@ class Selection(Shareable):
             raise OutputError(
                 "The folder holds a selection from a stream, which has no scores of the rows that were not kept",
                 where=str(folder),
-                fix="Read it with sage_hf.StreamSelection.load.",
+                fix="Read it with sage_hf.StreamSelection.load_from_disk.",
             )
         try:
             selection = cls(
@@ -251,7 +253,7 @@ class Selection(Shareable):
             DatasetError: `source` is not the dataset that was selected from, or another revision of it.
             OutputError: The scores are of a stream, or of a later version.
         """
-        return cls.load(fetch(repo_id, config_name, revision, token), source=source)
+        return cls.load_from_disk(fetch(repo_id, config_name, revision, token), source=source)
 
     def attach(self, source: Dataset) -> None:
         """Makes `dataset` choose from `source`.

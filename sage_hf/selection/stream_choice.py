@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..strategies import STRATEGIES, Candidates, Merit
 from ..strategies.base import take_highest
 from ..strategies.quotas import resolve_budget
-from .choice import share_out
+from .choice import quotas_for
 
 # Parts of [-1, 1] that a histogram counts: 2^-13 wide each.
 _BINS = 2**14
@@ -212,7 +212,7 @@ class HighestShare:
         """See `StreamChoice`."""
         self._gather()
         budget = resolve_budget(self._judge.count, self._config.fraction, None)
-        quotas = share_out(self._config, self._histogram.counts.sum(1), budget)
+        quotas = quotas_for(self._config, self._histogram.counts.sum(1), budget)
         bins, left = self._histogram.boundary(quotas)
         kept, last = [], []
         for part in self._again():
@@ -258,4 +258,4 @@ class HighestRows:
     def finish(self) -> StreamRows:
         """See `StreamChoice`."""
         budget = resolve_budget(self._judge.count, None, self._most)
-        return joined(self._held).highest(share_out(self._config, self._sizes, budget))
+        return joined(self._held).highest(quotas_for(self._config, self._sizes, budget))

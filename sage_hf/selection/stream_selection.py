@@ -87,7 +87,7 @@ class StreamSelection(Shareable):
         table: list[dict[str, Any]] = self.stats["groups"]
         return table
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save_to_disk(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the kept rows, for `datasets.load_from_disk`, their numbers, scores and the settings to a folder.
 
         Written beside the folder and renamed, so that a folder of this name is always whole.
@@ -102,8 +102,8 @@ class StreamSelection(Shareable):
         return write_selection(Path(path), overwrite, self._write_rows, *self._files())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> StreamSelection:
-        """Reads what `save` wrote; `dataset` then streams the rows of the folder.
+    def load_from_disk(cls, path: str | os.PathLike[str]) -> StreamSelection:
+        """Reads what `save_to_disk` wrote; `dataset` then streams the rows of the folder.
 
         Raises:
             OutputError: The folder holds no selection from a stream.
@@ -112,7 +112,9 @@ class StreamSelection(Shareable):
         arrays, about = read_scores(folder)
         if about.get("kind") != "stream":
             raise OutputError(
-                "The folder holds a selection from a dataset", where=str(folder), fix="Read it with Selection.load."
+                "The folder holds a selection from a dataset",
+                where=str(folder),
+                fix="Read it with Selection.load_from_disk.",
             )
         try:
             return cls(

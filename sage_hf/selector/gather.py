@@ -125,7 +125,7 @@ def shared_choice(
     except Exception as error:
         failure = error
     processes.agree(failure)
-    return processes.array_from_main(indices), processes.told_by_main(about)
+    return processes.array_from_main(indices), processes.broadcast_object(about)
 
 
 def make_selection(

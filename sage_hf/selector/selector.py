@@ -25,7 +25,7 @@ from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
 from ..config import CLUSTERS, SageConfig, check_strategy
-from ..data.batches import Batcher, Batches, RowSource, check_dataset
+from ..data.batches import Batcher, BatchSource, RowSource, check_dataset
 from ..data.columns import find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.groups import Groups
@@ -40,7 +40,7 @@ from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, plan_cons
 from ..passes.merge_tree import Partial
 from ..passes.resume import find_checkpoint
 from ..passes.run import GradientPasses, check_any_scored
-from ..passes.target import NearestTarget, Target, aim, check_target
+from ..passes.target import NearestTarget, Target, check_target, consensus_of_target
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..selection.choice import needed
@@ -344,7 +344,7 @@ class SageSelector(ScoredInMap):
         assert self._groups is not None and self._matrix is not None and self.directions is not None
         if target is not None:
             about_rows = (self._passes, self.config, source, self._groups, self._matrix)
-            self.directions, self._exact, self._groups = aim(target, self._open, *about_rows)
+            self.directions, self._exact, self._groups = consensus_of_target(target, self._open, *about_rows)
         self._fitted = time.perf_counter()
         about = (self._passes, source, self._groups, self._matrix, self.directions)
         material = gather_material(*about, self._spectrum, needs, self._exact)
@@ -385,7 +385,7 @@ class SageSelector(ScoredInMap):
     def _open_source(self, dataset: Dataset) -> RowSource:
         return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
 
-    def _check_gradients(self, source: Batches) -> None:
+    def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
             with isolated_rng(self.config.seed):

@@ -24,7 +24,7 @@ from ..selection.selection import Selection
 from .selector import SageSelector
 
 
-def select_over(
+def select_over_checkpoints(
     models: Sequence[nn.Module | Callable[[], nn.Module]],
     dataset: Dataset,
     *,
@@ -57,7 +57,7 @@ def select_over(
 
     Example:
         >>> load = AutoModelForCausalLM.from_pretrained
-        >>> select_over([lambda: load("out/checkpoint-100"), lambda: load("out/checkpoint-200")], dataset)
+        >>> select_over_checkpoints([lambda: load("out/checkpoint-100"), lambda: load("out/checkpoint-200")], dataset)
     """
     config = config or SageConfig()
     shares = _check(models, weights, config, target)

@@ -86,20 +86,20 @@ def least_quotas(sizes: npt.NDArray[np.int64], budget: int, least: int) -> npt.N
 def _at_least(
     lowest: npt.NDArray[np.int64],
     budget: int,
-    share_out: Callable[[npt.NDArray[np.bool_], int], npt.NDArray[np.int64]],
+    quotas_for: Callable[[npt.NDArray[np.bool_], int], npt.NDArray[np.int64]],
 ) -> npt.NDArray[np.int64]:
     """Quotas of at least `lowest`: groups that would get less get that, and the others share what is left.
 
     Args:
         lowest: [G], in all at most the budget.
         budget: Rows to keep.
-        share_out: (which groups [G], rows) -> their quotas.
+        quotas_for: (which groups [G], rows) -> their quotas.
     """
     is_open = np.ones(len(lowest), dtype=bool)
     while True:
         quotas = lowest.copy()
         if is_open.any():
-            quotas[is_open] = share_out(is_open, budget - int(lowest[~is_open].sum()))
+            quotas[is_open] = quotas_for(is_open, budget - int(lowest[~is_open].sum()))
         short = quotas < lowest
         if not short.any():
             return quotas

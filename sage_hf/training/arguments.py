@@ -37,7 +37,7 @@ class SageArguments:
             as epochs of the training, so they must be fewer than these.
         sage_refresh_epochs: Passes over a subset before the next one is chosen with the model as it is then; 0 chooses
             once.
-        sage_scoring_batch_size: Rows a forward pass while rows are scored, in each process; None takes
+        sage_batch_size: Rows a forward pass while rows are scored, in each process; None takes
             `per_device_train_batch_size`. Does not change the scores. Fewer are taken where memory is not enough, and,
             with `auto_find_batch_size`, no more than the batch size that was found.
         sage_hub_dataset_id: Dataset repository that `trainer.push_to_hub()` pushes the kept rows to before the model,
@@ -61,7 +61,7 @@ class SageArguments:
     sage_refresh_epochs: int = field(
         default=0, metadata={"help": "Passes over a subset before the next is chosen; 0 chooses once."}
     )
-    sage_scoring_batch_size: int | None = field(
+    sage_batch_size: int | None = field(
         default=None, metadata={"help": "Rows a forward pass of the scoring; per_device_train_batch_size by default."}
     )
     sage_hub_dataset_id: str | None = field(
@@ -128,7 +128,7 @@ class SageArguments:
     def sage_config(self) -> SageConfig:
         """The settings of a selection."""
         given = {name: getattr(self, f"sage_{name}") for name in _CONFIG_FIELDS if name not in _NOT_HERE}
-        size: Any = self.sage_scoring_batch_size
+        size: Any = self.sage_batch_size
         if size is None:
             size = getattr(self, "per_device_train_batch_size")  # noqa: B009  # of the class behind this one
         return SageConfig(**{name: from_text(name, value) for name, value in given.items()}, batch_size=size)

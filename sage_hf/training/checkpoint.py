@@ -35,7 +35,7 @@ def save_selection(selection: Selection, checkpoint: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    selection.save(checkpoint / SELECTION_FOLDER, include_dataset=False, overwrite=True)
+    selection.save_to_disk(checkpoint / SELECTION_FOLDER, include_dataset=False, overwrite=True)
 
 
 def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selection | None:
@@ -52,7 +52,7 @@ def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selectio
     """
     folder = checkpoint / SELECTION_FOLDER
     if folder.is_dir():
-        return Selection.load(folder, source=dataset)
+        return Selection.load_from_disk(folder, source=dataset)
     if needed:
         raise OutputError(
             "The checkpoint was made in the middle of training on a subset, and the subset is missing",

@@ -261,7 +261,7 @@ class SageMixin(PublishesSelection):
                 raise
             raise GradientError(
                 f"The device's memory is not enough to score {selector.config.batch_size} rows at once",
-                where="sage_scoring_batch_size",
+                where="sage_batch_size",
                 fix="Lower it, or use a smaller sage_sketch_size or sage_projection.",
             ) from error
         if self.args.world_size > 1:

@@ -37,7 +37,7 @@ from .warmup_steps import take_steps
 
 logger = logging.getLogger(__name__)
 
-# Where the shell keeps warm-ups: not beside an output, because `select`, `suspects` and `compare` have different ones.
+# Where the shell keeps warm-ups: not beside an output, because its commands have different ones.
 WARM_UPS = Path(HF_DATASETS_CACHE) / "sage_hf" / "warm-ups"
 # Changes whenever the same call would end with other weights.
 _VERSION = 1
@@ -119,7 +119,7 @@ def warm_up(
         asked |= {name: getattr(config, name) for name in _SETTINGS}
         file = cache_dir / f"{_key(model, dataset, asked, [processing_class, data_collator])}.safetensors"
     # The main process's file counts: the others may have no such folder.
-    loss = everyone.told_by_main(_read(model, file) if file is not None and everyone.rank == 0 else None)
+    loss = everyone.broadcast_object(_read(model, file) if file is not None and everyone.rank == 0 else None)
     is_kept = loss is not None
     if not is_kept:
         training = {module: module.training for module in model.modules()}

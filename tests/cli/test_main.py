@@ -76,7 +76,7 @@ def test_a_rare_class_of_a_csv_is_told_or_kept_and_the_kept_labels_have_the_numb
         rows = load_from_disk(str(out))
         assert len(rows) == 7 and set(rows["label"]) == labels
         assert rows.features["label"].names == ["bad", "good", "rare"]
-        assert Selection.load(out).stats["lost_groups"] == ([] if least else ["rare"])
+        assert Selection.load_from_disk(out).stats["lost_groups"] == ([] if least else ["rare"])
 
 
 def test_missing_labels_of_a_csv_are_counted_and_named(folder, tmp_path):
@@ -101,7 +101,7 @@ def test_an_adapter_folder_is_a_model(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "PeftModelForCausalLM for causal-lm" in " ".join(result.output.split())
     # A of 2 x 16 and B of 16 x 2 numbers in each of two layers.
-    assert Selection.load(tmp_path / "out").stats["target_weights"] == 2 * (2 * 16 + 16 * 2)
+    assert Selection.load_from_disk(tmp_path / "out").stats["target_weights"] == 2 * (2 * 16 + 16 * 2)
 
 
 def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "Going on from" in result.output
     assert len(ran) == 4 + 1  # two shards, two passes: one was left
-    one, other = (Selection.load(tmp_path / name) for name in ("whole", "out"))
+    one, other = (Selection.load_from_disk(tmp_path / name) for name in ("whole", "out"))
     assert np.array_equal(one.scores, other.scores)
     assert not (tmp_path / ".out-unfinished").exists()
 
@@ -148,7 +148,7 @@ def test_the_shell_keeps_the_rows_that_python_keeps(folder, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder / "lm")
     rows = load_rows(str(folder / "rows.json"))
     wanted = SageSelector(model, processing_class=tokenizer, config=config).select(rows)
-    saved = Selection.load(tmp_path / "out")
+    saved = Selection.load_from_disk(tmp_path / "out")
     assert np.array_equal(saved.indices, wanted.indices)
     assert np.array_equal(saved.scores, wanted.scores)
     assert load_from_disk(str(tmp_path / "out"))["text"] == [TEXTS[index] for index in wanted.indices]
@@ -191,7 +191,7 @@ def test_a_classification_head_is_made_for_the_labels_and_warmed_up(folder, tmp_
     result = run(*common, "-o", tmp_path / "warm", "--warmup-steps", "2", "--warmup-learning-rate", "1e-3")
     assert result.exit_code == 0, result.output
     assert "Warm-up: 2 steps" in result.output
-    saved = Selection.load(tmp_path / "warm")
+    saved = Selection.load_from_disk(tmp_path / "warm")
     assert saved.group_names == ["a", "b"]
     assert saved.dataset.features["label"].names == ["a", "b"]
     assert saved.dataset["label"][:].count(0) == 3
@@ -287,14 +287,14 @@ def test_the_module_runs_and_tells_its_version():
 def test_the_command_of_a_saved_selection_makes_it_again(folder, tmp_path, monkeypatch):
     first = run("select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL, "-o", tmp_path / "out")
     assert first.exit_code == 0, first.output
-    one = Selection.load(tmp_path / "out")
+    one = Selection.load_from_disk(tmp_path / "out")
     command = one.stats["command"]
     assert command[:4] == ["sage-hf", "select", "lm", "rows.json"]
     assert str(tmp_path) not in shlex.join(command)
     monkeypatch.chdir(folder)
     again = run(*command[1:-1], tmp_path / "again")
     assert again.exit_code == 0, again.output
-    assert Selection.load(tmp_path / "again").scores.tolist() == one.scores.tolist()
+    assert Selection.load_from_disk(tmp_path / "again").scores.tolist() == one.scores.tolist()
 
 
 def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
@@ -307,7 +307,7 @@ def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
     several = f"{folder / 'rows.csv'},{folder / 'splits'}"
     both = run(*arguments, "--target", several, "--target-shares", "1,2", "-o", tmp_path / "two")
     assert both.exit_code == 0, both.output
-    found = Selection.load(tmp_path / "two")
+    found = Selection.load_from_disk(tmp_path / "two")
     assert found.group_names == ["rows", "splits"]
     assert "--target rows.csv,splits --target-shares 1,2" in shlex.join(found.stats["command"])
     assert run(*arguments, "--target", several, "--target-shares", "1", "-o", tmp_path / "x").exit_code == 1
@@ -315,7 +315,7 @@ def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
     assert averaged.exit_code == 0, averaged.output
     plain = run(*arguments, "-o", tmp_path / "four")
     assert plain.exit_code == 0, plain.output
-    one, other = (Selection.load(tmp_path / name) for name in ("three", "four"))
+    one, other = (Selection.load_from_disk(tmp_path / name) for name in ("three", "four"))
     assert np.allclose(one.scores, other.scores, atol=1e-6)  # the mean of a model with itself
     assert one.stats["checkpoints"] == 2
     streamed = run(*arguments, "--streaming", "--target", folder / "rows.csv", "-o", tmp_path / "five")
@@ -330,4 +330,4 @@ def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):
         == 0
     )
     source = Dataset.from_json(str(folder / "rows.json"))
-    assert "command" not in Selection.load(tmp_path / "out", source).choose(fraction=0.5).stats
+    assert "command" not in Selection.load_from_disk(tmp_path / "out", source).choose(fraction=0.5).stats

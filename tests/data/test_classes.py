@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.data.classes import by_name, class_ids, model_classes, tells_classes_apart
-from sage_hf.selector.suspects import find_suspects
+from sage_hf.selector.label_issues import find_label_issues
 from sage_hf.training.warmup import warm_up
 
 from ..cases import HEADS, bert, head, image_rows, llama, vit
@@ -63,10 +63,10 @@ def test_label_issues_and_a_warm_up_go_by_the_names_too():
     found = []
     for model, rows in zip(models, (image_rows(), turned(image_rows())), strict=True):
         warm_up(model, rows, steps=3, learning_rate=1e-2)
-        found.append(find_suspects(model, rows, progress=False))
+        found.append(find_label_issues(model, rows, progress=False))
     first, second = (model.state_dict() for model in models)
     assert all(first[name].equal(second[name]) for name in first)
-    assert np.allclose(found[0].doubts, found[1].doubts, atol=1e-6)
+    assert np.allclose(found[0].label_doubt, found[1].label_doubt, atol=1e-6)
     assert found[0].rows.tolist() == found[1].rows.tolist()
 
 
@@ -238,7 +238,7 @@ def test_text_labels_of_kept_rows_are_the_models_numbers_with_all_names(kind, tm
     }[kind]()
     found = select(named(known), given, strategy="agreement", fraction=0.1)
     assert found.stats["lost_groups"] == ["rare"]
-    found.save(tmp_path / "kept")
+    found.save_to_disk(tmp_path / "kept")
     saved = datasets.load_from_disk(str(tmp_path / "kept"))
     assert saved.features["label"].names == known
     texts = [rows[int(row)]["label"] for row in found.indices]

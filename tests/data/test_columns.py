@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BertConfig, BertForMultipleChoice
 
 from examples.python_text import train_tokenizer
-from sage_hf import SageConfig, SageSelector, find_suspects
+from sage_hf import SageConfig, SageSelector, find_label_issues
 from sage_hf.data.columns import open_source, open_stream
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.training.warmup import warm_up
@@ -41,7 +41,7 @@ def test_files_that_nobody_needs_may_be_gone(kind):
     wanted = select(model, rows.remove_columns("clip"))
     assert np.array_equal(select(model, rows).scores, wanted.scores)
     assert select(model, rows.to_iterable_dataset()).indices.tolist() == wanted.indices.tolist()
-    assert len(find_suspects(model, rows, processing_class=TOKENIZER, progress=False).doubts) == 20
+    assert len(find_label_issues(model, rows, processing_class=TOKENIZER, progress=False).label_doubt) == 20
     assert warm_up(model, rows, steps=1, processing_class=TOKENIZER).steps == 1
     with pytest.raises(DatasetError, match=r"The dataset cannot be read.*20 rows, first 0, 1, 2, 3, 4"):
         select(model, rows, data_collator=lambda rows: rows)  # who knows what it reads

@@ -65,7 +65,7 @@ def test_what_the_gate_took_out_is_told(selection):
     gate = selection.stats["gate"]
     assert gate["method"] == "cross-fold" and gate["judged"] == 30
     told = section(selection)
-    assert f"{gate['suspects']} of 30 rows were doubted (cross-fold)" in told
+    assert f"{gate['doubted']} of 30 rows were doubted (cross-fold)" in told
     assert (f"{gate['hard']} hard rows" in told) == (gate["hard"] > 0)
     assert "7 hard rows" in render_section({**facts(selection), "gate": {**gate, "hard": 7}})
     mixture = {name: value for name, value in gate.items() if name != "hard"}

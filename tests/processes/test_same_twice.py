@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import sage_hf.training.warmup
 from examples.python_text import train_tokenizer
-from sage_hf import Selection, find_suspects
+from sage_hf import Selection, find_label_issues
 from sage_hf.cli.main import app
 from sage_hf.passes.run import GradientPasses
 from sage_hf.utils.fingerprint import model_fingerprint
@@ -63,7 +63,7 @@ def shell(count, script, *arguments, **environment):
 
 def found(output):
     """All of a selection that must be equal to the bit."""
-    selection = Selection.load(output)
+    selection = Selection.load_from_disk(output)
     scores = (selection.scores.tobytes(), selection.losses.tobytes(), selection.indices.tolist())
     return selection.stats["model_fingerprint"], *scores
 
@@ -138,11 +138,11 @@ def test_other_commands_go_on_from_the_same_weights(folder, tmp_path, monkeypatc
 
     def watched(model, *given, **named):
         weights.append(model_fingerprint(model))
-        return find_suspects(model, *given, **named)
+        return find_label_issues(model, *given, **named)
 
-    monkeypatch.setattr("sage_hf.selector.suspects.find_suspects", watched)
+    monkeypatch.setattr("sage_hf.selector.label_issues.find_label_issues", watched)
     arguments = [folder / "headless", folder / "rows.jsonl", *WARM, "--seed", "3", "--device", "cpu"]
-    result = RUNNER.invoke(app, ["suspects", *map(str, arguments)])
+    result = RUNNER.invoke(app, ["label-issues", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert "as an earlier run left it" in result.output
     assert weights == [found(tmp_path / "out")[0]]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
 from sage_hf.errors import ConfigError
-from sage_hf.selection.choice import about_lost, share_out
+from sage_hf.selection.choice import about_lost, quotas_for
 from sage_hf.selection.report import summary
 
 from ..cases import image_rows, vit
@@ -95,7 +95,7 @@ def test_another_choice_of_the_same_scores_tells_anew(caplog):
 def test_a_budget_that_does_not_reach_all_groups_says_so(caplog):
     config = SageConfig(num_examples=3, min_per_group=2)
     with caplog.at_level(logging.WARNING):
-        assert share_out(config, np.array([30, 30, 3]), 3).tolist() == [1, 1, 1]
+        assert quotas_for(config, np.array([30, 30, 3]), 3).tolist() == [1, 1, 1]
     assert "min_per_group=2 needs 6 rows for 3 groups, and 3 are kept" in caplog.text
 
 
@@ -138,8 +138,8 @@ def test_a_trainer_keeps_the_least_number(tmp_path, caplog):
 
 def test_the_names_of_lost_classes_stay_with_the_kept_rows(tmp_path):
     found = select(rare_rows(), strategy="agreement")
-    found.save(tmp_path / "kept")
-    for rows in (found.dataset, load_from_disk(str(tmp_path / "kept")), Selection.load(tmp_path / "kept").dataset):
+    kept = found.save_to_disk(tmp_path / "kept")
+    for rows in (found.dataset, load_from_disk(str(kept)), Selection.load_from_disk(kept).dataset):
         assert isinstance(rows, Dataset)
         assert rows.features["label"].names == ["a", "b", "rare"]
         assert set(rows["label"]) == {0, 1}

@@ -8,8 +8,8 @@ from sklearn.metrics import roc_auc_score
 from sage_hf import SageConfig
 from sage_hf.data.groups import Groups
 from sage_hf.selection.gate import (
+    DOUBT_LIMIT,
     PLENTY,
-    SUSPECT,
     Verdict,
     cross_fold_doubts,
     joined_doubts,
@@ -42,14 +42,14 @@ def test_wrong_labels_are_doubted_and_their_share_is_found(digits, share):
     noisy, wrong = made_wrong(labels, share)
     doubts = cross_fold_doubts(images, noisy, seed=0)
     assert roc_auc_score(wrong, doubts) > 0.97
-    suspects = doubts > SUSPECT
-    assert suspects[wrong].mean() > 0.9
-    assert suspects.mean() < share + 0.08
+    doubted = doubts > DOUBT_LIMIT
+    assert doubted[wrong].mean() > 0.9
+    assert doubted.mean() < share + 0.08
 
 
 def test_of_clean_easy_data_hardly_a_row_goes(digits):
     images, labels = digits
-    assert (cross_fold_doubts(images, labels, seed=0) > SUSPECT).mean() < 0.05
+    assert (cross_fold_doubts(images, labels, seed=0) > DOUBT_LIMIT).mean() < 0.05
 
 
 def test_doubts_do_not_depend_on_the_names_of_the_classes_and_follow_the_seed(digits):
@@ -90,8 +90,8 @@ def test_rows_that_are_harder_to_learn_than_most_are_found_without_labels():
     rng = np.random.default_rng(0)
     losses = np.concatenate([rng.normal(2.0, 0.3, 800), rng.normal(4.0, 0.6, 200)]).astype(np.float32)
     doubts = mixture_doubts(losses, seed=0)
-    assert (doubts > SUSPECT)[800:].mean() > 0.9
-    assert (doubts > SUSPECT)[:800].mean() < 0.02
+    assert (doubts > DOUBT_LIMIT)[800:].mean() > 0.9
+    assert (doubts > DOUBT_LIMIT)[:800].mean() < 0.02
     assert doubts[losses < 1.9].max() == 0
 
 
@@ -114,21 +114,21 @@ def pool_of(groups, seed=0):
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.floats(0, 1), st.booleans()), min_size=1, max_size=40), st.integers(0, 99)
 )
-def test_what_passes_fills_the_quotas_with_as_few_suspects_as_can_be(rows, seed):
+def test_what_passes_fills_the_quotas_with_as_few_doubted_as_can_be(rows, seed):
     groups = [group for group, _, _ in rows]
-    doubts, suspects = np.array([doubt for _, doubt, _ in rows]), np.array([suspect for _, _, suspect in rows])
+    doubts, doubted = np.array([doubt for _, doubt, _ in rows]), np.array([is_doubted for _, _, is_doubted in rows])
     pool = pool_of(groups)
     sizes = np.bincount(groups, minlength=3)
     quotas = np.random.default_rng(seed).integers(0, sizes + 1)
-    through = let_through(pool, quotas, Verdict(doubts, suspects, "share"))
+    through = let_through(pool, quotas, Verdict(doubts, doubted, "share"))
     place = np.searchsorted(pool.rows, through.rows)
     for group in range(3):
         mine = pool.groups == group
         kept = np.isin(np.arange(len(rows)), place) & mine
-        clean = mine & ~suspects
+        clean = mine & ~doubted
         assert kept[clean].all()
         assert kept.sum() == max(clean.sum(), quotas[group])
-        stayed, went = doubts[kept & suspects], doubts[mine & ~kept]
+        stayed, went = doubts[kept & doubted], doubts[mine & ~kept]
         assert not len(stayed) or not len(went) or stayed.max() <= went.min()
 
 
@@ -141,9 +141,9 @@ def test_a_share_takes_the_most_doubted_of_each_group(digits):
     verdict = judge(SageConfig(gate=0.25), material, candidates)
     for group in range(10):
         mine = labels == group
-        assert verdict.suspects[mine].sum() == int(0.25 * mine.sum() + 0.5)
-        assert verdict.doubts[mine & verdict.suspects].min() >= verdict.doubts[mine & ~verdict.suspects].max()
-    assert np.array_equal(judge(SageConfig(), material, candidates).suspects, verdict.doubts > SUSPECT)
+        assert verdict.doubted[mine].sum() == int(0.25 * mine.sum() + 0.5)
+        assert verdict.doubts[mine & verdict.doubted].min() >= verdict.doubts[mine & ~verdict.doubted].max()
+    assert np.array_equal(judge(SageConfig(), material, candidates).doubted, verdict.doubts > DOUBT_LIMIT)
 
 
 @settings(max_examples=50)
@@ -153,22 +153,22 @@ def test_a_share_takes_the_most_doubted_of_each_group(digits):
 )
 def test_the_fewer_rows_a_group_keeps_the_more_of_its_doubtful_half_goes(rows, quotas):
     groups = np.array([group for group, _, _ in rows])
-    doubts, suspects = np.array([doubt for _, doubt, _ in rows]), np.array([suspect for _, _, suspect in rows])
-    before = Verdict(doubts, suspects, "cross-fold")
+    doubts, doubted = np.array([doubt for _, doubt, _ in rows]), np.array([is_doubted for _, _, is_doubted in rows])
+    before = Verdict(doubts, doubted, "cross-fold")
     after = set_hard_aside(pool_of(groups), np.array(quotas), before)
-    assert after.suspects[suspects].all() and np.array_equal(before.suspects, suspects)
+    assert after.doubted[doubted].all() and np.array_equal(before.doubted, doubted)
     for group, quota in enumerate(quotas):
         mine = (groups == group) & (doubts > 0)
-        new = after.suspects & ~suspects & (groups == group)
+        new = after.doubted & ~doubted & (groups == group)
         most = (1 - quota / PLENTY) / 2 * mine.sum() + 0.5 if 0 < quota < PLENTY else 0
         assert new.sum() <= most
         assert not new[doubts == 0].any()
-        stays = mine & ~after.suspects
+        stays = mine & ~after.doubted
         assert not new.any() or not stays.any() or doubts[stays].max() <= doubts[new].min()
 
 
 def test_half_of_a_group_is_set_aside_for_its_single_row_and_nothing_where_rows_are_plenty():
     doubts = np.linspace(0.01, 0.5, 120)
     pool, nobody = pool_of([0] * 120), Verdict(doubts, np.zeros(120, dtype=bool), "cross-fold")
-    shares = [set_hard_aside(pool, np.array([quota]), nobody).suspects.mean() for quota in (1, 3, 6, 12, 60)]
+    shares = [set_hard_aside(pool, np.array([quota]), nobody).doubted.mean() for quota in (1, 3, 6, 12, 60)]
     assert np.allclose(shares, [0.4583, 0.375, 0.25, 0, 0], atol=0.005)

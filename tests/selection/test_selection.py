@@ -33,86 +33,86 @@ def assert_equal(one, other):
 
 
 def test_a_saved_selection_comes_back_and_its_folder_opens_as_a_dataset(selection, rows, tmp_path):
-    selection.save(tmp_path / "kept")
-    loaded = Selection.load(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept")
+    loaded = Selection.load_from_disk(tmp_path / "kept")
     assert_equal(selection, loaded)
     assert loaded.dataset["sage_score"] == selection.dataset["sage_score"]
     assert load_from_disk(str(tmp_path / "kept"))["label"] == selection.dataset["label"]
-    again = Selection.load(tmp_path / "kept", source=rows)
+    again = Selection.load_from_disk(tmp_path / "kept", source=rows)
     assert again.dataset["pixel_values"] == selection.dataset["pixel_values"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_scores_alone_take_few_bytes_and_need_the_source(selection, rows, tmp_path):
-    selection.save(tmp_path / "kept", include_dataset=False)
-    loaded = Selection.load(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept", include_dataset=False)
+    loaded = Selection.load_from_disk(tmp_path / "kept")
     with pytest.raises(DatasetError, match="source=dataset"):
         _ = loaded.dataset
-    assert Selection.load(tmp_path / "kept", source=rows).dataset["label"] == selection.dataset["label"]
+    assert Selection.load_from_disk(tmp_path / "kept", source=rows).dataset["label"] == selection.dataset["label"]
     with pytest.raises(DatasetError, match="30 rows with fingerprint"):
-        Selection.load(tmp_path / "kept", source=rows.shuffle(seed=0))
+        Selection.load_from_disk(tmp_path / "kept", source=rows.shuffle(seed=0))
 
 
 def test_nothing_on_disk_is_a_pickle(selection, tmp_path):
-    selection.save(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept")
     kinds = {path.suffix for path in (tmp_path / "kept").iterdir()}
     assert kinds == {".json", ".safetensors", ".arrow"}
     assert json.loads((tmp_path / "kept" / "selection.json").read_text())["format_version"] == 1
 
 
 def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
-    selection.save(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept")
     with pytest.raises(OutputError, match="another selection"):
-        selection.save(tmp_path / "kept")
-    selection.save(tmp_path / "kept", overwrite=True)
+        selection.save_to_disk(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept", overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("all of it")
     with pytest.raises(OutputError, match="no selection"):
-        selection.save(tmp_path / "thesis", overwrite=True)
+        selection.save_to_disk(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "all of it"
     (tmp_path / "empty").mkdir()
-    selection.save(tmp_path / "empty")
+    selection.save_to_disk(tmp_path / "empty")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(selection, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="Nothing can be written"):
-        selection.save(tmp_path / "file" / "kept")
+        selection.save_to_disk(tmp_path / "file" / "kept")
 
 
 def test_rows_with_a_transform_can_be_saved(selection, rows, tmp_path):
     config = SageConfig(strategy="agreement", fraction=0.2, sketch_size=8, shard_size=16, batch_size=8)
     shown = SageSelector(vit(), config=config).select(rows.with_transform(lambda batch: batch))
-    shown.save(tmp_path / "kept")
-    assert Selection.load(tmp_path / "kept").dataset["label"] == selection.dataset["label"]
+    shown.save_to_disk(tmp_path / "kept")
+    assert Selection.load_from_disk(tmp_path / "kept").dataset["label"] == selection.dataset["label"]
 
 
 def test_a_write_that_fails_leaves_the_old_selection_and_no_debris(selection, tmp_path, monkeypatch):
-    selection.save(tmp_path / "kept")
+    selection.save_to_disk(tmp_path / "kept")
     monkeypatch.setattr("sage_hf.hub.files.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OutputError, match="disk full"):
-        selection.save(tmp_path / "kept", overwrite=True)
+        selection.save_to_disk(tmp_path / "kept", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert_equal(selection, Selection.load(tmp_path / "kept"))
+    assert_equal(selection, Selection.load_from_disk(tmp_path / "kept"))
 
 
 def test_what_is_no_selection_or_a_later_one_is_refused(selection, tmp_path):
     with pytest.raises(OutputError, match="holds no selection"):
-        Selection.load(tmp_path)
-    selection.save(tmp_path / "kept")
+        Selection.load_from_disk(tmp_path)
+    selection.save_to_disk(tmp_path / "kept")
     about = tmp_path / "kept" / "selection.json"
     about.write_text(about.read_text().replace('"format_version": 1', '"format_version": 99'))
     with pytest.raises(OutputError, match="format 99"):
-        Selection.load(tmp_path / "kept")
+        Selection.load_from_disk(tmp_path / "kept")
     about.write_text('{"format_version": 1}')
     with pytest.raises(OutputError, match="lacks 'group_names'"):
-        Selection.load(tmp_path / "kept")
+        Selection.load_from_disk(tmp_path / "kept")
     about.write_text("[]")
     with pytest.raises(OutputError, match="format None"):
-        Selection.load(tmp_path / "kept")
+        Selection.load_from_disk(tmp_path / "kept")
     about.write_text("{")
     with pytest.raises(OutputError, match="cannot be read"):
-        Selection.load(tmp_path / "kept")
+        Selection.load_from_disk(tmp_path / "kept")
 
 
 def test_the_group_table_counts_every_row_once(selection):
@@ -199,11 +199,11 @@ def test_what_cannot_be_chosen_is_told(selection):
 
 
 def test_a_source_is_known_by_its_rows_however_it_was_made(selection, rows, tmp_path):
-    selection.save(tmp_path / "kept", include_dataset=False)
+    selection.save_to_disk(tmp_path / "kept", include_dataset=False)
     same = Dataset.from_dict(rows[:], features=rows.features)
     assert same._fingerprint != rows._fingerprint
-    assert Selection.load(tmp_path / "kept", same).dataset["label"][:] == selection.dataset["label"][:]
+    assert Selection.load_from_disk(tmp_path / "kept", same).dataset["label"][:] == selection.dataset["label"][:]
     labels = [1 - label if row == 17 else label for row, label in enumerate(rows["label"])]
     for other in (image_rows(30, seed=1), image_rows(29), rows.remove_columns("label").add_column("label", labels)):
         with pytest.raises(DatasetError, match="30 rows with fingerprint"):
-            Selection.load(tmp_path / "kept", other)
+            Selection.load_from_disk(tmp_path / "kept", other)

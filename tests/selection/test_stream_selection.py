@@ -147,7 +147,7 @@ def test_rows_without_a_score_are_counted_and_named():
 
 def test_the_folder_opens_with_load_from_disk(parquet, tmp_path):
     selection = select(parquet[1])[1]
-    folder = selection.save(tmp_path / "out")
+    folder = selection.save_to_disk(tmp_path / "out")
     saved = load_from_disk(folder)
     assert isinstance(saved, Dataset)
     assert [row["sage_score"] for row in saved] == [row["sage_score"] for row in selection.dataset]
@@ -155,28 +155,30 @@ def test_the_folder_opens_with_load_from_disk(parquet, tmp_path):
     assert about["stats"]["rows"] == 70
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
     with pytest.raises(SageError, match="selection from a stream"):
-        Selection.load(folder)
+        Selection.load_from_disk(folder)
     with pytest.raises(SageError, match="another selection"):
-        selection.save(folder)
-    selection.save(folder, overwrite=True)
+        selection.save_to_disk(folder)
+    selection.save_to_disk(folder, overwrite=True)
 
 
 def test_what_was_saved_comes_back_and_streams_its_rows(parquet, tmp_path):
     selection = select(parquet[1])[1]
-    back = StreamSelection.load(selection.save(tmp_path / "out"))
+    back = StreamSelection.load_from_disk(selection.save_to_disk(tmp_path / "out"))
     for name in ("indices", "scores", "groups"):
         assert np.array_equal(getattr(back, name), getattr(selection, name)), name
     for name in ("group_names", "stats", "config", "set_aside", "group_table"):
         assert getattr(back, name) == getattr(selection, name), name
     assert list(back.dataset) == list(selection.dataset)
-    again = StreamSelection.load(back.save(tmp_path / "again"))
+    again = StreamSelection.load_from_disk(back.save_to_disk(tmp_path / "again"))
     assert list(again.dataset) == list(selection.dataset)
-    SageSelector(vit(), config=SageConfig(fraction=0.5, **SMALL)).select(image_rows(20)).save(tmp_path / "rows")
+    SageSelector(vit(), config=SageConfig(fraction=0.5, **SMALL)).select(image_rows(20)).save_to_disk(
+        tmp_path / "rows"
+    )
     with pytest.raises(SageError, match="from a dataset"):
-        StreamSelection.load(tmp_path / "rows")
+        StreamSelection.load_from_disk(tmp_path / "rows")
     (tmp_path / "out" / "state.json").unlink()
     with pytest.raises(SageError, match="cannot be read"):
-        StreamSelection.load(tmp_path / "out")
+        StreamSelection.load_from_disk(tmp_path / "out")
 
 
 # ---------------------------------------------------------------------- what cannot be

@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sage_hf import SageConfig, SageSelector, find_suspects
+from sage_hf import SageConfig, SageSelector, find_label_issues
 from sage_hf.errors import DatasetError
 from sage_hf.training.warmup import warm_up
 
@@ -92,9 +92,9 @@ def test_a_map_gives_them_no_score():
 def test_label_issues_say_nothing_of_them():
     rows, left = with_empty(is_causal=False)
     model = bert()
-    found, wanted = (find_suspects(model, each, progress=False) for each in (rows, left))
-    assert (found.doubts[EMPTY] == 0).all()
-    assert np.allclose(np.delete(found.doubts, EMPTY), wanted.doubts, atol=1e-4)
+    found, wanted = (find_label_issues(model, each, progress=False) for each in (rows, left))
+    assert (found.label_doubt[EMPTY] == 0).all()
+    assert np.allclose(np.delete(found.label_doubt, EMPTY), wanted.label_doubt, atol=1e-4)
     assert not np.intersect1d(found.rows, EMPTY).size
 
 

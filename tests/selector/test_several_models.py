@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_hf import SageConfig, SageSelector, select_over
+from sage_hf import SageConfig, SageSelector, select_over_checkpoints
 from sage_hf.errors import ConfigError
 
 from ..cases import image_rows, vit
@@ -25,7 +25,7 @@ def test_scores_are_the_weighted_mean_of_those_of_every_model(weights):
     models = [checkpoint(1), checkpoint(2)]
     alone = [SageSelector(model, config=config, progress=False).select(rows) for model in models]
     share = np.array(weights or (1.0, 1.0)) / sum(weights or (1.0, 1.0))
-    selection = select_over(models, rows, weights=weights, config=config, progress=False)
+    selection = select_over_checkpoints(models, rows, weights=weights, config=config, progress=False)
     assert np.allclose(selection.scores, share[0] * alone[0].scores + share[1] * alone[1].scores, atol=1e-6)
     assert np.allclose(selection.losses, share[0] * alone[0].losses + share[1] * alone[1].losses, atol=1e-6)
     assert selection.stats["checkpoints"] == 2
@@ -34,7 +34,7 @@ def test_scores_are_the_weighted_mean_of_those_of_every_model(weights):
 
 def test_one_model_gives_what_the_selector_gives():
     rows, config = image_rows(40), SageConfig(**SMALL)
-    one = select_over([lambda: checkpoint(1)], rows, config=config, progress=False)
+    one = select_over_checkpoints([lambda: checkpoint(1)], rows, config=config, progress=False)
     other = SageSelector(checkpoint(1), config=config, progress=False).select(rows)
     assert np.array_equal(one.indices, other.indices)
     assert np.array_equal(one.scores, other.scores)
@@ -49,7 +49,7 @@ def test_models_are_loaded_one_after_the_other_and_averaged_towards_a_target():
 
     rows, target = image_rows(40), image_rows(9, seed=3)
     models = [lambda: load(1), lambda: load(2), lambda: load(3)]
-    selection = select_over(models, rows, target=target, config=SageConfig(**SMALL), progress=False)
+    selection = select_over_checkpoints(models, rows, target=target, config=SageConfig(**SMALL), progress=False)
     assert loaded == [1, 2, 3]
     assert selection.stats["strategy"] == "agreement"
     assert set(selection.indices) == set(
@@ -67,8 +67,9 @@ def test_models_are_loaded_one_after_the_other_and_averaged_towards_a_target():
 def test_several_targets_and_several_models_do_not_go_together():
     parts = {"one": image_rows(5), "other": image_rows(5, seed=2)}
     with pytest.raises(ConfigError, match="another for every model"):
-        select_over([vit, vit], image_rows(10), target=parts, config=SageConfig(**SMALL))
-    assert select_over([vit], image_rows(20), target=parts, config=SageConfig(**SMALL)).group_names == ["one", "other"]
+        select_over_checkpoints([vit, vit], image_rows(10), target=parts, config=SageConfig(**SMALL))
+    single = select_over_checkpoints([vit], image_rows(20), target=parts, config=SageConfig(**SMALL))
+    assert single.group_names == ["one", "other"]
 
 
 @pytest.mark.parametrize(
@@ -82,5 +83,5 @@ def test_several_targets_and_several_models_do_not_go_together():
 )
 def test_what_cannot_be_averaged_is_refused(models, weights, settings, words):
     with pytest.raises(ConfigError) as caught:
-        select_over(models, image_rows(10), weights=weights, config=SageConfig(**{**SMALL, **settings}))
+        select_over_checkpoints(models, image_rows(10), weights=weights, config=SageConfig(**{**SMALL, **settings}))
     assert words in str(caught.value)

@@ -30,7 +30,7 @@ def test_every_knob_of_a_selection_is_an_argument_with_the_same_default():
 
 def test_the_shell_sets_every_kind_of_knob():
     words = "--sage_fraction 0.1 --sage_projection 8 --sage_target_modules query,value --sage_group_by none"
-    more = "--sage_warmup_epochs 0.5 --sage_refresh_epochs 2 --sage_scoring_batch_size 64 --no_sage_check_gradients"
+    more = "--sage_warmup_epochs 0.5 --sage_refresh_epochs 2 --sage_batch_size 64 --no_sage_check_gradients"
     args = parse(*words.split(), *more.split())
     assert (args.sage_warmup_epochs, args.sage_refresh_epochs) == (0.5, 2)
     expected = SageConfig(
@@ -99,7 +99,7 @@ def test_they_go_in_front_of_other_training_arguments():
         ({"sage_warmup_epochs": 3}, "sage_warmup_epochs"),
         ({"sage_warmup_epochs": 1, "num_train_epochs": 1}, "sage_warmup_epochs"),
         ({"sage_projection": "wide"}, "projection"),
-        ({"sage_scoring_batch_size": 0}, "batch_size"),
+        ({"sage_batch_size": 0}, "batch_size"),
         ({"sage_balance": "fair"}, "balance"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_compute_loss_that_is_not_scored_by_is_said(tmp_path, caplog):
         {"neftune_noise_alpha": 5.0},
         {"auto_find_batch_size": True},
         {"average_tokens_across_devices": False},
-        {"sage_scoring_batch_size": 5},
+        {"sage_batch_size": 5},
         {"sage_consensus": "exact"},
         {"sage_strategy": "random"},
         {"sage_strategy": "auto"},
@@ -429,7 +429,7 @@ def test_a_device_without_memory_names_the_batch_size(tmp_path):
 
     with pytest.raises(SageError, match="not enough to score 8 rows") as caught:
         train(vit(), sage_args(tmp_path), image_rows(24), Full)
-    assert caught.value.where == "sage_scoring_batch_size"
+    assert caught.value.where == "sage_batch_size"
 
 
 def test_a_trainer_that_only_evaluates_needs_no_rows(tmp_path):

@@ -163,7 +163,7 @@ def test_other_settings_than_the_checkpoints_are_refused(tmp_path, change, told)
 
 def test_a_longer_training_and_another_scoring_batch_may_go_on(tmp_path):
     run(tmp_path, save_strategy="steps", save_steps=10)
-    longer, _ = run(tmp_path / "b", tmp_path / "checkpoint-10", num_train_epochs=6, sage_scoring_batch_size=3)
+    longer, _ = run(tmp_path / "b", tmp_path / "checkpoint-10", num_train_epochs=6, sage_batch_size=3)
     assert longer.state.global_step == 5 + 5 * 2
 
 

@@ -152,13 +152,13 @@ def test_scoring_follows_the_batch_size_that_was_found(tmp_path):
 
 
 def test_an_own_scoring_batch_size_is_left_where_none_is_searched(tmp_path):
-    trainer = make(vit(), sage_args(tmp_path, sage_scoring_batch_size=24), image_rows(48))
+    trainer = make(vit(), sage_args(tmp_path, sage_batch_size=24), image_rows(48))
     assert trainer._selector(trainer.get_train_dataloader()).config.batch_size == 24
 
 
 @pytest.mark.parametrize("search", [True, False])
 def test_scoring_backs_off_further_with_the_same_result(tmp_path, search):
-    settings = {"sage_scoring_batch_size": 16, "auto_find_batch_size": search}
+    settings = {"sage_batch_size": 16, "auto_find_batch_size": search}
     roomy = train(Crowded(), sage_args(tmp_path, **settings), image_rows(48))
     crowded = train(Crowded(scoring=6), sage_args(tmp_path, **settings), image_rows(48))
     assert crowded.selection.indices.tolist() == roomy.selection.indices.tolist()

@@ -1,4 +1,4 @@
-"""Batches of four rows of uneven length."""
+"""BatchSource of four rows of uneven length."""
 
 from typing import Any
 

@@ -50,7 +50,7 @@ _LOSSES = {
 
 
 class RowwiseLosses(TorchFunctionMode):
-    """Turns the loss functions called inside into one value a row.
+    """ForwardSync the loss functions called inside into one value a row.
 
     Args:
         batch: What the model is given.

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from examples.python_text import train_tokenizer
-from sage_hf import GradientCollector, SageConfig, SageSelector, find_suspects
+from sage_hf import GradientCollector, SageConfig, SageSelector, find_label_issues
 from sage_hf.gradients.model.padding import padding_shown
 from sage_hf.passes.embeddings import features
 from sage_hf.training.warmup import warm_up
@@ -128,7 +128,10 @@ def test_selection_label_issues_and_warm_up_take_whole_batches():
         selection = SageSelector(model, processing_class=tokenizer, config=settings, progress=False).select(rows)
         assert not selection.stats["one_at_a_time"]
         assert (
-            len(find_suspects(model, rows, processing_class=tokenizer, config=settings, progress=False).doubts) == 48
+            len(
+                find_label_issues(model, rows, processing_class=tokenizer, config=settings, progress=False).label_doubt
+            )
+            == 48
         )
         losses.append(torch.from_numpy(selection.losses))
         assert model.config.pad_token_id is None

@@ -63,7 +63,7 @@ def test_select_pushes_and_the_cards_command_does_it_again(hub, texts, tmp_path)
     llama(vocab_size=300).push_to_hub("me/lm")
     again = run(*command[1:-1], tmp_path / "again", "--device", "cpu")
     assert again.exit_code == 0, again.output
-    one, other = Selection.load(tmp_path / "out"), Selection.load(tmp_path / "again")
+    one, other = Selection.load_from_disk(tmp_path / "out"), Selection.load_from_disk(tmp_path / "again")
     assert one.indices.tolist() == other.indices.tolist()
     assert one.scores.tolist() == other.scores.tolist()
 

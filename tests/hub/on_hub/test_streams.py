@@ -49,8 +49,8 @@ def test_what_was_kept_of_a_stream_is_pushed_with_all_splits_and_a_card(hub, str
 
 def test_a_saved_selection_of_a_stream_is_pushed_as_the_selection_itself(hub, stream, tmp_path):
     selection = choose(stream)
-    selection.save(tmp_path / "kept")
-    StreamSelection.load(tmp_path / "kept").push_to_hub("me/saved")
+    selection.save_to_disk(tmp_path / "kept")
+    StreamSelection.load_from_disk(tmp_path / "kept").push_to_hub("me/saved")
     selection.push_to_hub("me/kept")
     one, other = load_dataset("me/saved", split="train"), load_dataset("me/kept", split="train")
     assert one["sage_score"][:] == other["sage_score"][:]

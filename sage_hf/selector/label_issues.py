@@ -23,33 +23,33 @@ from ..errors import LabelError, OutputError
 from ..gradients import GradientCollector
 from ..passes.embeddings import read_features
 from ..passes.run import GradientPasses
-from ..selection.gate import SUSPECT, cross_fold, joined_doubts
+from ..selection.gate import DOUBT_LIMIT, cross_fold, joined_doubts
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
 
-DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_doubt", "sage_suggestion"
+DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Suspects:
+class LabelIssues:
     """How likely each label is wrong.
 
     Attributes:
         dataset: The N rows.
         column: Of the labels.
-        doubts: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not seen
-            the row; above 2/3 another class is twice as likely.
-        suggestions: [N] the likeliest other class, as the column holds it.
-        rows: [S] row numbers of the suspects (doubt above 2/3), the most doubted first.
+        label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not
+            seen the row; above 2/3 another class is twice as likely.
+        suggested_label: [N] the likeliest other class, as the column holds it.
+        rows: [S] row numbers of the label issues (doubt above 2/3), the most doubted first.
     """
 
     dataset: Dataset
     column: str
-    doubts: npt.NDArray[np.float64]
-    suggestions: list[Any]
+    label_doubt: npt.NDArray[np.float64]
+    suggested_label: list[Any]
     rows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -57,14 +57,14 @@ class Suspects:
         return len(self.rows)
 
     def to_dataset(self) -> Dataset:
-        """The suspects, the most doubted first, with their row numbers, doubts and suggestions.
+        """The label issues, the most doubted first, with their row numbers, doubts and suggestions.
 
-        Columns `row`, `sage_doubt` and `sage_suggestion` come before those of the dataset.
+        Columns `row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset.
         """
         found = {
             "row": self.rows,
-            DOUBT_COLUMN: self.doubts[self.rows],
-            SUGGESTION_COLUMN: [self._name(self.suggestions[row]) for row in self.rows],
+            DOUBT_COLUMN: self.label_doubt[self.rows],
+            SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
         }
         rows = self.dataset.with_format(None).select(self.rows).flatten_indices()
         rows = rows.remove_columns([name for name in found if name in rows.column_names])
@@ -74,7 +74,7 @@ class Suspects:
         return rows.select_columns(order)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the suspects to a file: .csv, .jsonl or .parquet.
+        """Writes the label issues to a file: .csv, .jsonl or .parquet.
 
         Raises:
             OutputError: The ending is another, or the file cannot be written.
@@ -83,7 +83,7 @@ class Suspects:
         writers = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
         if place.suffix not in writers:
             raise OutputError(
-                f"{place.name!r} is no file for suspects",
+                f"{place.name!r} is no file for label issues",
                 where="output",
                 fix=f"End it in one of {', '.join(writers)}.",
             )
@@ -94,8 +94,8 @@ class Suspects:
 
     def table(self, most: int = 20) -> Table:
         """The most doubted rows, as something `rich` prints."""
-        share = len(self) / len(self.doubts)
-        title = f"{len(self):,} of {len(self.doubts):,} labels are doubted ({share:.1%})"
+        share = len(self) / len(self.label_doubt)
+        title = f"{len(self):,} of {len(self.label_doubt):,} labels are doubted ({share:.1%})"
         table = Table(title=title, title_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("rather", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -105,7 +105,8 @@ class Suspects:
             table.add_column(text, no_wrap=True, overflow="ellipsis", max_width=_SHOWN)
         labels = self.dataset.with_format(None)[self.column]
         for row in self.rows[:most].tolist():
-            cells = [f"{row:,}", f"{self.doubts[row]:.3f}", self._name(labels[row]), self._name(self.suggestions[row])]
+            names = (self._name(value) for value in (labels[row], self.suggested_label[row]))
+            cells = [f"{row:,}", f"{self.label_doubt[row]:.3f}", *names]
             if text is not None:
                 cells.append(" ".join(str(self.dataset.with_format(None)[text][row]).split())[: 2 * _SHOWN])
             table.add_row(*(Text(cell) for cell in cells))
@@ -118,7 +119,7 @@ class Suspects:
         return str(value)
 
 
-def find_suspects(
+def find_label_issues(
     model: nn.Module,
     dataset: Dataset,
     *,
@@ -126,7 +127,7 @@ def find_suspects(
     data_collator: Collator | None = None,
     config: SageConfig | None = None,
     progress: bool = True,
-) -> Suspects:
+) -> LabelIssues:
     """Which labels are likely wrong, by a model that was trained on them for a little.
 
     One forward pass, and five logistic regressions on the model's embeddings. A label that a class often has by
@@ -147,8 +148,8 @@ def find_suspects(
         ConfigError: The model shows no vector of a row.
 
     Example:
-        >>> suspects = find_suspects(model, dataset, processing_class=tokenizer)
-        >>> suspects.to_dataset()                     # the most doubted first
+        >>> issues = find_label_issues(model, dataset, processing_class=tokenizer)
+        >>> issues.to_dataset()                     # the most doubted first
     """
     config = config or SageConfig()
     column = class_column(check_dataset(dataset).features, model)
@@ -176,4 +177,4 @@ def find_suspects(
     others[rows] = np.unique(groups.codes[rows])[places]
     doubts = joined_doubts(doubts, found.doubts)
     order = np.argsort(-doubts, kind="stable")
-    return Suspects(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > SUSPECT])
+    return LabelIssues(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > DOUBT_LIMIT])

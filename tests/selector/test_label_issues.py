@@ -6,7 +6,7 @@ from datasets import Dataset, load_dataset
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
-from sage_hf import find_suspects
+from sage_hf import find_label_issues
 from sage_hf.cli.main import app
 from sage_hf.demo import build_vit, load_noisy_digits
 from sage_hf.errors import LabelError, OutputError
@@ -24,35 +24,35 @@ def digits():
 def found(digits):
     model = build_vit(0)
     warm_up(model, digits.train, steps=300, learning_rate=2e-3)
-    return find_suspects(model, digits.train, progress=False)
+    return find_label_issues(model, digits.train, progress=False)
 
 
 def test_most_wrong_labels_are_found_and_come_first(digits, found):
-    assert average_precision_score(digits.is_wrong, found.doubts) > 0.8
+    assert average_precision_score(digits.is_wrong, found.label_doubt) > 0.8
     assert digits.is_wrong[found.rows[:50]].mean() > 0.8
     assert np.isin(np.flatnonzero(digits.is_wrong), found.rows).mean() > 0.8
-    assert (np.diff(found.doubts[found.rows]) <= 0).all()
-    assert (found.doubts > 2 / 3).sum() == len(found)
+    assert (np.diff(found.label_doubt[found.rows]) <= 0).all()
+    assert (found.label_doubt > 2 / 3).sum() == len(found)
 
 
 def test_the_suggestion_is_mostly_the_right_class(digits, found):
     right = load_noisy_digits(0, 0.0).train["label"][:]
     wrong = np.intersect1d(np.flatnonzero(digits.is_wrong), found.rows)
-    assert np.mean([found.suggestions[row] == right[row] for row in wrong]) > 0.7
+    assert np.mean([found.suggested_label[row] == right[row] for row in wrong]) > 0.7
     labels = digits.train["label"][:]
-    assert all(found.suggestions[row] != labels[row] for row in found.rows)
+    assert all(found.suggested_label[row] != labels[row] for row in found.rows)
 
 
-def test_the_suspects_are_rows_of_the_dataset(digits, found, tmp_path):
+def test_the_label_issues_are_rows_of_the_dataset(digits, found, tmp_path):
     rows = found.to_dataset()
-    assert rows.column_names[:3] == ["row", "sage_doubt", "sage_suggestion"]
+    assert rows.column_names[:3] == ["row", "sage_label_doubt", "sage_suggested_label"]
     for place in (0, len(rows) - 1):
         assert rows[place]["label"] == digits.train[rows[place]["row"]]["label"]
-    saved = found.save(tmp_path / "deep" / "suspects.parquet")
+    saved = found.save(tmp_path / "deep" / "issues.parquet")
     again = load_dataset("parquet", data_files=str(saved), split="train", cache_dir=str(tmp_path / "cache"))
     assert again["row"][:] == found.rows.tolist()
-    with pytest.raises(OutputError, match="no file for suspects"):
-        found.save(tmp_path / "suspects.txt")
+    with pytest.raises(OutputError, match="no file for label issues"):
+        found.save(tmp_path / "issues.txt")
 
 
 def test_the_order_of_rows_and_the_names_of_classes_do_not_matter():
@@ -60,10 +60,10 @@ def test_the_order_of_rows_and_the_names_of_classes_do_not_matter():
     named = rows.remove_columns("label").add_column("label", [f"class {label}" for label in rows["label"][:]])
     model = vit()
     model.config.label2id = {f"class {number}": number for number in range(3)}
-    one = find_suspects(model, rows, progress=False)
-    other = find_suspects(model, named, progress=False)
-    assert np.array_equal(one.doubts, other.doubts)
-    assert [f"class {code}" for code in one.suggestions] == other.suggestions
+    one = find_label_issues(model, rows, progress=False)
+    other = find_label_issues(model, named, progress=False)
+    assert np.array_equal(one.label_doubt, other.label_doubt)
+    assert [f"class {code}" for code in one.suggested_label] == other.suggested_label
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_the_order_of_rows_and_the_names_of_classes_do_not_matter():
         (Dataset.from_dict({"pixel_values": [[[[0.0]]]] * 2, "label": [1, None]}), "1 rows have no label, first"),
     ],
 )
-def test_rows_without_classes_have_no_suspects(rows, words):
+def test_rows_without_classes_have_no_label_issues(rows, words):
     with pytest.raises(LabelError, match=words):
-        find_suspects(vit(), rows, progress=False)
+        find_label_issues(vit(), rows, progress=False)
 
 
-def test_a_language_model_has_no_suspects():
+def test_a_language_model_has_no_label_issues():
     with pytest.raises(LabelError, match="no column of class labels"):
-        find_suspects(llama(), token_rows(12), data_collator=pad_tokens, progress=False)
+        find_label_issues(llama(), token_rows(12), data_collator=pad_tokens, progress=False)
 
 
 def test_the_shell_lists_and_writes_them(tmp_path):
@@ -90,11 +90,11 @@ def test_the_shell_lists_and_writes_them(tmp_path):
         row["label"] = 1 - row["label"]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     build_vit(0).save_pretrained(tmp_path / "vit")
-    words = ["suspects", tmp_path / "vit", tmp_path / "rows.jsonl", "--warmup-steps", 40]
+    words = ["label-issues", tmp_path / "vit", tmp_path / "rows.jsonl", "--warmup-steps", 40]
     words += ["--warmup-learning-rate", "2e-3", "--device", "cpu", "--most", 3, "-o", tmp_path / "out.jsonl"]
     result = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert "of 60 labels are doubted" in result.output
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {0, 1, 2, 3} <= {row["row"] for row in written[:6]}
-    assert written[0]["sage_suggestion"] == str(1 - written[0]["label"])
+    assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])

@@ -1,12 +1,12 @@
 """How well wrong labels are found: planted ones, by chance or always the next class, against clean data.
 
-    python examples/benchmarks/suspects.py            # about an hour on one core; goes on where it stopped
-    python examples/benchmarks/suspects.py --report   # the table of what is finished
+    python examples/benchmarks/label_issues.py            # about an hour on one core; goes on where it stopped
+    python examples/benchmarks/label_issues.py --report   # the table of what is finished
 
 For each task, kind and share of wrong labels and seed, a model is warmed up on the rows as they are, and rows are
-doubted. Precision and recall are of what the gate takes out and `sage-hf suspects` lists; the area under the ROC curve
-compares its doubts with what they are made of, with the loss, and with agreement. Intervals are Student's t over
-seeds, 95 %. Writes results/suspects.json and results/suspects.md.
+doubted. Precision and recall are of what the gate takes out and `sage-hf label-issues` lists; the area under the ROC
+curve compares its doubts with what they are made of, with the loss, and with agreement. Intervals are Student's t over
+seeds, 95 %. Writes results/label_issues.json and results/label_issues.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.comparison.intervals import estimate
-from sage_hf.selection.gate import SUSPECT, cross_fold_doubts, joined_doubts
+from sage_hf.selection.gate import DOUBT_LIMIT, cross_fold_doubts, joined_doubts
 
 TASKS = {"digits, ViT": digits, "documentation topics, MiniLM": text}
 PLANTED = [("clean", 0.0), *((kind, share) for kind in ("uniform", "class") for share in (0.05, 0.1, 0.2, 0.4))]
@@ -47,7 +47,7 @@ def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
             folds = cross_fold_doubts(material.embeddings, material.labels, seed)
             doubts = joined_doubts(folds, material.doubts)
             scores |= {"loss": material.losses, "model alone": material.doubts, "cross-fold alone": folds}
-    listed = doubts > SUSPECT
+    listed = doubts > DOUBT_LIMIT
     found = {"listed": float(listed.mean())}
     if share:
         found |= {
@@ -102,14 +102,14 @@ def table(rows: list[dict]) -> str:
 def report(lines: list[dict]) -> None:
     """Writes what is finished."""
     rows = summed_up(lines)
-    write("suspects", {"rows": rows}, table(rows))
+    write("doubted", {"rows": rows}, table(rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--folder", type=Path, default=Path("out/suspects"), help="finished measurements")
+    parser.add_argument("--folder", type=Path, default=Path("out/label_issues"), help="finished measurements")
     parser.add_argument("--report", action="store_true", help="only the table of what is finished")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
