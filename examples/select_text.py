@@ -53,7 +53,7 @@ def main() -> None:
 
     Console().print(summary(selection))
     order = np.argsort(selection.scores)  # rows without a score come last
-    scored = order[: len(order) - selection.stats["set_aside"]]
+    scored = order[: len(order) - selection.stats.set_aside]
     for title, rows in (("Highest agreement", scored[::-1][:3]), ("Lowest agreement", scored[:3])):
         print(f"\n{title}:")
         for row in rows.tolist():

@@ -161,7 +161,7 @@ def run_demo(
     say(f"Warm-up: {warm_up_steps} steps on random rows.")
     config = SageConfig(fraction=FRACTION, seed=seed)
     selection = SageSelector(model, config=config).select(digits.train)
-    seconds = selection.stats["fit_seconds"] + selection.stats["score_seconds"]
+    seconds = selection.stats.fit_seconds + selection.stats.score_seconds
     say(f"Selection: {len(selection)} rows in {seconds:.1f} s.")
     # The baseline gets the same quotas: as many rows of every class.
     lots = SageSelector(model, config=SageConfig(fraction=FRACTION, strategy="random", seed=seed)).select(digits.train)
@@ -180,7 +180,7 @@ def run_demo(
         say(f"Trained {trainings} x {training_steps} steps on {len(rows)} rows ({name}).")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {"arms": [asdict(arm) for arm in arms], "stats": selection.stats}
+    numbers = {"arms": [asdict(arm) for arm in arms], "stats": selection.stats.to_dict()}
     (folder / "demo.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     draw(selection, digits.is_wrong, arms, folder / "demo.png")
     return selection, arms

@@ -29,7 +29,7 @@ from sage_hf.comparison.intervals import Estimate, estimate
 from sage_hf.data.columns import open_source
 from sage_hf.demo import build_vit, load_noisy_digits
 from sage_hf.passes.merge_tree import Partial
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 from sage_hf.selector.selector import CHECKED_ROWS
 
 VOCABULARY, ROWS = 2048, 4096
@@ -76,7 +76,7 @@ def recheck_share(model: nn.Module, rows: Dataset, processor: Any, config: SageC
     """The recheck's share of a pass, and the pass's seconds."""
     collector = GradientCollector(model)
     source = open_source(model, rows, config, processor, None)
-    passes = GradientPasses(collector, 0, len(rows), progress=False, recheck_every=config.recheck_every)
+    passes = Passes(collector, 0, len(rows), progress=False, recheck_every=config.recheck_every)
 
     def new_partial() -> Partial:
         sketch = FrequentDirections(config.sketch_size, collector.width, device=collector.device)

@@ -189,7 +189,7 @@ def in_one_process(model: LlamaForCausalLM, rows: int, length: int, **changes: A
     before = plain_pass(model, sample, "cpu")
     measured, stats = selection(model, data, **changes)
     plain = (before + plain_pass(model, sample, "cpu")) / 2 / len(sample)
-    return {"seconds": measured, "plain": plain, "width": stats["row_width"]}
+    return {"seconds": measured, "plain": plain, "width": stats.row_width}
 
 
 def one_of_many(rows: int, shard: int) -> None:
@@ -214,7 +214,7 @@ def one_of_many(rows: int, shard: int) -> None:
     dist.send, dist.broadcast = counted_send, counted_broadcast
     dist.barrier()
     measured, stats = selection(model, data, shard_size=shard)
-    print(json.dumps({"seconds": measured, "sent": sent, "width": stats["row_width"]}), flush=True)
+    print(json.dumps({"seconds": measured, "sent": sent, "width": stats.row_width}), flush=True)
 
 
 def in_processes(count: int, rows: int, shard: int) -> dict[str, Any]:

@@ -40,13 +40,13 @@ def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
     for power in (None, 0.25):
         config = SageConfig(seed=seed, spectrum_power=power)
         selector = SageSelector(prepared.scorer, config=config, progress=False)
-        material = selector.gather(prepared.train, {"embeddings"} if power is None else ())
-        scores[f"agreement, power {power or 1:g}"] = -material.scores
+        signals = selector.gather(prepared.train, {"embeddings"} if power is None else ())
+        scores[f"agreement, power {power or 1:g}"] = -signals.scores
         if power is None:
-            assert material.embeddings is not None and material.labels is not None and material.doubts is not None
-            folds = cross_fold_doubts(material.embeddings, material.labels, seed)
-            doubts = joined_doubts(folds, material.doubts)
-            scores |= {"loss": material.losses, "model alone": material.doubts, "cross-fold alone": folds}
+            assert signals.embeddings is not None and signals.labels is not None and signals.doubts is not None
+            folds = cross_fold_doubts(signals.embeddings, signals.labels, seed)
+            doubts = joined_doubts(folds, signals.doubts)
+            scores |= {"loss": signals.losses, "model alone": signals.doubts, "cross-fold alone": folds}
     listed = doubts > DOUBT_LIMIT
     found = {"listed": float(listed.mean())}
     if share:

@@ -102,7 +102,7 @@ def measure(size: int, way: str, folder: Path) -> dict[str, float]:
     seconds = time.perf_counter() - start
     done.set()
     thread.join()
-    assert selection.stats["rows"] == size
+    assert selection.stats.rows == size
     assert len(selection) == size // 100
     return {"before_mb": before / 2**20, "peak_mb": peak[0] / 2**20, "seconds": seconds}
 

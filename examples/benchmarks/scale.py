@@ -137,18 +137,18 @@ def in_one_process(rows: int, rounds: int, device: str) -> dict[str, Any]:
             settings = {"cache_dir": folder, "cache_gradients": "float16"}
             caching, _ = selection(model, data, **settings)
             cached, _ = selection(model, data, **settings, strategy="random")
-            sketch = sketch_seconds(rows, stats["row_width"], device)
+            sketch = sketch_seconds(rows, stats.row_width, device)
         results.append(
             {
                 "plain_seconds": base,
                 "selection": alone / base,
                 "cached": caching / base,
                 "cached_again": cached / base,
-                "sketch": sketch / stats["fit_seconds"],
+                "sketch": sketch / stats.fit_seconds,
             }
         )
         print(f"  round {number + 1}: {results[-1]}", file=sys.stderr, flush=True)
-    return {"rows": rows, "row_width": stats["row_width"], "device_memory_mb": memory, "rounds": results}
+    return {"rows": rows, "row_width": stats.row_width, "device_memory_mb": memory, "rounds": results}
 
 
 def one_of_many(rows: int) -> None:
@@ -159,7 +159,7 @@ def one_of_many(rows: int) -> None:
     selection(model, data.select(range(2 * BATCH)))
     seconds, stats = selection(model, data, shard_size=SKETCH)
     if int(os.environ.get("RANK", "0")) == 0:
-        print(json.dumps({"rows_per_second": rows / seconds, "processes": stats["processes"]}), flush=True)
+        print(json.dumps({"rows_per_second": rows / seconds, "processes": stats.processes}), flush=True)
 
 
 def with_processes(rows: int, rounds: int) -> list[dict[str, float]]:

@@ -26,7 +26,7 @@ from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageSelector
 from sage_hf.data.columns import open_source
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 
 VOCABULARY, LENGTH, BATCH = 8192, 128, 16
 Batch = dict[str, torch.Tensor]
@@ -74,7 +74,7 @@ class FitPass:
     """What `SageSelector.fit` does with a batch: gradients, rows set aside, sketch with its shrinks, consensus."""
 
     def __init__(self, collector: GradientCollector) -> None:
-        self.passes = GradientPasses(collector, seed=0, num_rows=0)
+        self.passes = Passes(collector, seed=0, num_rows=0)
         self.sketch = FrequentDirections(256, collector.width, device=collector.device)
         self.consensus = Consensus(1, collector.width, device=collector.device)
         # From here on a shrink comes every 256 rows, as in the middle of a long pass.

@@ -160,14 +160,14 @@ def select(
         "warmup_steps": inputs.warmup_steps,
         "warmup_fraction": inputs.warmup_fraction,
         "warmup_learning_rate": inputs.warmup_learning_rate if inputs.warms_up else None,
-        "revision": selection.stats["source"]["revision"] or inputs.revision,
+        "revision": selection.stats.source["revision"] or inputs.revision,
         "model_revision": loaded.revision,
     }
-    if selection.stats["source"]["id"] is None:
-        selection.stats["source"]["name"] = Path(inputs.dataset).name
+    if selection.stats.source["id"] is None:
+        selection.stats.source["name"] = Path(inputs.dataset).name
     if loaded.revision is not None:
-        selection.stats["model"] |= {"id": inputs.model, "revision": loaded.revision}
-    selection.stats["command"] = select_command(inputs.model, inputs.dataset, output.name, options, config)
+        selection.stats.model |= {"id": inputs.model, "revision": loaded.revision}
+    selection.stats.command = select_command(inputs.model, inputs.dataset, output.name, options, config)
     if state.is_main_process:
         selection.save_to_disk(output, overwrite=overwrite)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -275,7 +275,7 @@ def _push(selection: Any, repository: str, source: str | None, source_name: str 
     """Pushes a selection; where the source's other splits are not known, they are loaded from `source`."""
     from .loading import load_other_splits
 
-    origin = selection.stats["source"]
+    origin = selection.stats.source
     if source is not None and (origin["id"] is None or Path(source).exists()) and "other_splits" not in about:
         about["other_splits"] = load_other_splits(source, origin["split"] or "train", source_name)
     done = selection.push_to_hub(repository, **about)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..gradients.losses.per_example import IGNORE_INDEX
 from ..utils.rng import drawing
 from .encoding import Row
 from .encoding.rows import Offence, named
+from .windows import Division, Window, divide
 
 _TEXT_TYPES = ("string", "large_string", "string_view")
 # Rows that are looked at where columns hold media.
@@ -272,6 +273,11 @@ class BatchSource:
             fix="Check the text column and the tokenizer.",
         )
 
+    def spare_batch(self) -> dict[str, Any] | None:
+        """The first row that has tokens, as a batch; None where none has."""
+        made = (batch for row in range(self._count()) for _, batch in self.batches(range(row, row + 1)))
+        return next((batch for batch in made if batch is not None), None)
+
     def _has_tokens(self, feature: Row) -> bool:
         length = self.encoder.length(feature)
         if length is None:  # a collator may make the tokens
@@ -306,9 +312,19 @@ class RowSource(BatchSource):
     shard_size: int
     seed: int = 0
     columns: frozenset[str] | None = None
+    is_stream: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self._reader = readable(self.dataset, self.columns)
+
+    def windows(self, division: Division) -> Iterator[Window]:
+        """All rows in one window, in which every process has consecutive shards."""
+        shards, parts = self.shards(), []
+        shares = divide(len(shards), division.finished, division.processes)
+        for units in shares:
+            runs = [shards[number] for unit in units for number in range(unit.start, unit.start + unit.size)]
+            parts.append(range(runs[0].start, runs[-1].stop) if runs else range(0))
+        yield Window(0, 0, self.shard_size, len(self.dataset), parts, shares[division.rank], self)
 
     def shards(self) -> list[range]:
         """Runs of consecutive rows; the cut depends on the dataset's length and `shard_size` alone."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from ..utils.rng import drawing
 from .batches import Batcher, BatchSource, as_scalar
 from .encoding import Row
 from .groups import Groups, check_values
+from .windows import Division, Unit, Window
 
 
 @dataclass
@@ -50,31 +52,6 @@ class HeldRows(BatchSource):
         return self.encoder.encode(held, first=self.first + rows.start - self.start)
 
 
-@dataclass(frozen=True)
-class Window:
-    """One shard for each process, in the order of the stream; numbers are counted from the window's first row.
-
-    Attributes:
-        first: The number of its first row in the stream.
-        size: How many rows it has; 0 after the end of the stream.
-        parts: The rows of every process.
-        number: The number, in the stream, of this process's shard.
-        held: This process's rows.
-        values: The value of the column to group by, of every row.
-        digests: Of the first row of every shard: another one in another process or pass is another stream.
-        is_finished: Whether an earlier run has finished all of its shards; then no process holds rows.
-    """
-
-    first: int
-    size: int
-    parts: list[range]
-    number: int
-    held: HeldRows
-    values: list[Any]
-    digests: list[int]
-    is_finished: bool = False
-
-
 @dataclass
 class StreamSource:
     """A stream and the way from its rows to batches.
@@ -102,6 +79,7 @@ class StreamSource:
     example: Row | None = None
     features: Features | None = None
     columns: frozenset[str] | None = None
+    is_stream: ClassVar[bool] = True
 
     def beginning(self) -> HeldRows:
         """The first rows, a batch at most; the first batch of which any row has tokens.
@@ -120,40 +98,47 @@ class StreamSource:
             raise changed("it was empty when it was read again")
         return held
 
-    def windows(self, processes: int, rank: int, finished: int = 0) -> Iterator[Window]:
-        """The stream, window by window; every process reads all of it and holds its own rows. Ends with an empty one.
+    def spare_batch(self) -> dict[str, Any] | None:
+        """The first row that has tokens, as a batch; None where none of the first has."""
+        return self.beginning().spare_batch()
 
-        Args:
-            processes: How many there are.
-            rank: This one's number.
-            finished: Shards at the beginning that an earlier run has finished.
+    def windows(self, division: Division) -> Iterator[Window]:
+        """The stream, a shard for each process at a time; every process reads all of it and holds its own rows.
+
+        Shards that are finished are read, too, because nobody can skip in a stream, and held by none.
 
         Raises:
             DatasetError: The stream breaks off, or a row lacks the column to group by.
         """
         reader, number, first = iter(plain(self.dataset, self.columns)), 0, 0
         while True:
+            start, size = next((node for node in division.finished if sum(node) > number), (sys.maxsize, 0))
+            is_finished = start <= number
+            count = min(division.processes, (start + size if is_finished else start) - number)
             values: list[Any] = []
-            parts: list[range] = []
             digests: list[int] = []
-            held, is_finished = HeldRows(self.encoder, self.batch_size), number < finished
-            count = min(processes, finished - number) if is_finished else processes
+            parts: list[range] = []
+            held = HeldRows(self.encoder, self.batch_size)
             for process in range(count):
+                place = len(values)
                 with drawing(self.seed + number + process):
-                    rows = self._read(reader, first + (parts[-1].stop if parts else 0))
+                    rows = self._read(reader, first + place)
                 if rows:
                     digests.append(int(Hasher.hash(rows[0])[:15], 16))
-                start = parts[-1].stop if parts else 0
-                parts.append(range(start, start + len(rows)))
-                values += [self._value(row, first + start + index) for index, row in enumerate(rows)]
-                if process == rank and not is_finished:
+                parts.append(range(place, place + len(rows)))
+                values += [self._value(row, first + place + index) for index, row in enumerate(rows)]
+                if process == division.rank and not is_finished:
                     seed = self.seed + first  # by numbers in the stream, whatever the window
-                    held = HeldRows(self.encoder, self.batch_size, rows, start, first + start, seed)
-            size = parts[-1].stop
-            yield Window(first, size, parts, number + rank, held, values, digests, is_finished)
-            if not size:
+                    held = HeldRows(self.encoder, self.batch_size, rows, place, first + place, seed)
+            if not values:
                 return
-            number, first = number + count, first + size
+            units = [Unit(number + division.rank)] if held.rows else []
+            if is_finished:  # the main process has their columns
+                units = [Unit(number, len(digests), True)] if division.rank == 0 else []
+                parts = [range(len(values))]
+            parts += [range(0)] * (division.processes - len(parts))
+            yield Window(first, number, self.shard_size, len(values), parts, units, held, values, digests)
+            number, first = number + count, first + len(values)
 
     def _read(self, reader: Iterator[Row], first: int) -> list[Row]:
         """The next shard; `first` is the number of its first row."""

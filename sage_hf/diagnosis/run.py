@@ -18,8 +18,9 @@ from ..data.status import NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import SageError
 from ..gradients import GradientCollector
 from ..gradients.batch_axis import batch_rows
-from ..passes.embeddings import FeaturePasses
-from ..passes.run import GradientPasses
+from ..passes.embeddings import EmbeddingExtractor
+from ..passes.extractor import GradientExtractor
+from ..passes.run import Passes, PassSettings
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..selection.choice import needed
@@ -94,14 +95,14 @@ class Clock:
         started = time.perf_counter()
         batches, made = self._batches()
         encode = (time.perf_counter() - started) / max(1, made)
-        passes = GradientPasses(self.collector, self.config.seed, 0, progress=False)
+        passes = Passes(GradientExtractor(self.collector), PassSettings(self.config.seed, progress=False))
         consensus = Consensus(1, self.collector.width, device=self.collector.device)
         statuses = []
 
         def fit(batch: dict[str, Any]) -> None:
-            gradients, _, status = passes.gradients(batch)
-            consensus.update(gradients, torch.zeros(len(gradients), dtype=torch.long))
-            statuses.append(status)
+            extracted = passes.extract(batch)
+            consensus.update(extracted.vectors, torch.zeros(len(extracted.vectors), dtype=torch.long))
+            statuses.append(extracted.status)
 
         counted = sum(batch_rows(batch) for batch in batches)
         gradient = self._seconds(fit, batches) / counted
@@ -109,9 +110,9 @@ class Clock:
         sketch = self._sketch_seconds()
         embedding, reads = 0.0, bool(needed(self.config) & {"embeddings", "el2n"})
         if reads:
-            features = FeaturePasses(passes)
-            self.width = features.find_width(self.source)
-            embedding = self._seconds(features.take, batches) / counted
+            features = EmbeddingExtractor(self.collector.model, self.collector.device, self.source)
+            self.width = features.width - 1
+            embedding = self._seconds(features.extract, batches) / counted
         turns = 2 if self.config.cache_gradients is None else 1
         total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
         return TimeFindings(len(batches), counted, encode, gradient, sketch, embedding, turns, int(reads), total)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
 
 
@@ -51,7 +51,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
         raise OutputError(
             f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
             where=str(folder / JSON_NAME),
-            fix="Use the sage_hf that wrote it, or a newer one.",
+            fix="Select again, or use the version of sage_hf that wrote it.",
         )
     return arrays, about
 

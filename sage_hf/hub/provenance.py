@@ -16,23 +16,12 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import validate_repo_id
 from torch import nn
 
-from ..utils.environment import library_versions
-from ..utils.fingerprint import dataset_digest, model_fingerprint
+from ..utils.fingerprint import dataset_digest
 
 # How datasets names the cache of a dataset from the Hub: owner___name/configuration/version/commit/file.
 _CACHED = re.compile(r"(?:([\w.-]+?)___)?([\w.-]+)/([^/]+)/\d+\.\d+\.\d+/([0-9a-f]{40})/[^/]+$")
 # How it names a file that a stream reads.
 _STREAMED = re.compile(r"hf://datasets/([\w.-]+(?:/[\w.-]+)?)@([0-9a-f]{40})/")
-
-
-def provenance(model: nn.Module, dataset: Dataset | IterableDataset) -> dict[str, Any]:
-    """What a selection's `stats` tell of where it comes from: rows, `model`, `model_fingerprint`, `versions`."""
-    return {
-        "model": describe_model(model),
-        "model_fingerprint": model_fingerprint(model),
-        **describe_origin(dataset),
-        "versions": library_versions(),
-    }
 
 
 def describe_origin(dataset: Dataset | IterableDataset) -> dict[str, Any]:

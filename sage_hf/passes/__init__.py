@@ -1,5 +1,5 @@
 """Everything that reads all rows."""
 
-from .run import GradientPasses
+from .run import Passes
 
-__all__ = ["GradientPasses"]
+__all__ = ["Passes"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from ..gradients.losses.per_example import IGNORE_INDEX, accepted, batch_rows, o
 from ..gradients.model.state import as_scored
 from ..strategies import Vectors
 from ..utils.rng import isolated_rng
+from .extractor import Extracted
 from .merge_tree import Partial
-from .run import GradientPasses
+from .run import Pass, Passes, PassSettings
 from .vector_file import VectorFile
 
 # Stands in a file for the doubt of a row without a class.
@@ -52,72 +53,57 @@ class Features:
     seen: npt.NDArray[np.bool_]
 
 
-def read_features(passes: GradientPasses, source: RowSource) -> Features:
-    """Embeddings, EL2N and doubts of all rows, in every process.
+class EmbeddingExtractor:
+    """Embeddings and a doubt, [B, H + 1], and EL2N [B].
 
     Args:
-        passes: Gives model, settings and processes.
-        source: The dataset.
+        model: Whose output layer is looked at; unwrapped.
+        device: Where the model is.
+        source: Rows that tell the width.
 
     Raises:
         ConfigError: The model shows no vector of a row.
     """
-    forward = FeaturePasses(passes)
-    file = VectorFile(len(source.dataset), forward.find_width(source))
 
-    def add(partial: Partial, rows: Tensor, vectors: Tensor) -> Tensor:
+    dtype = torch.float32
+
+    def __init__(self, model: nn.Module, device: torch.device, source: RowSource, seed: int = 0) -> None:
+        self.model, self.device = model, device
+        with isolated_rng(seed):
+            self.width = self.extract(source.sample(source.batch_size)[0]).vectors.shape[1]
+
+    def extract(self, batch: dict[str, Any]) -> Extracted:
+        """Zeros for embeddings that are not finite; the status tells no more."""
+        embeddings, el2n, doubts = features(self.model, batch, self.device)
+        vectors = torch.cat([embeddings, doubts.nan_to_num(_NO_CLASS)[:, None].to(embeddings)], dim=1)
+        finite = vectors.isfinite().all(1)
+        status = torch.zeros(len(el2n), dtype=torch.uint8)
+        return Extracted(torch.where(finite[:, None], vectors, 0.0), el2n, status)
+
+    def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
+        """Nothing is compared: no row shares anything with another in a forward pass."""
+
+
+def read_features(extractor: EmbeddingExtractor, source: RowSource, settings: PassSettings) -> Features:
+    """Embeddings, EL2N and doubts of all rows, in every process.
+
+    Args:
+        extractor: Takes them.
+        source: The dataset.
+        settings: Of the pass.
+    """
+    passes = Passes(extractor, replace(settings, folder=None))  # a forward pass alone is not worth a file
+    file = VectorFile(len(source.dataset), extractor.width - 1)
+
+    def add(partial: Partial, rows: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
         file.write(rows, vectors[:, :-1])
         return vectors[:, -1]
 
-    _, doubts = forward.run(source, "reading embeddings", Partial, add)
-    forward.processes.gather(file.array, forward.last_parts)
-    doubts[doubts == _NO_CLASS] = np.nan
-    return Features(file, forward.losses, doubts, forward.status != NO_TOKENS)
-
-
-def check_embeddings(passes: GradientPasses, source: RowSource) -> None:
-    """Before the long run: does the model show a vector of a row?
-
-    Raises:
-        ConfigError: It does not.
-    """
-    with isolated_rng(passes.seed):
-        FeaturePasses(passes).find_width(source)
-
-
-class FeaturePasses(GradientPasses):
-    """A pass whose vectors are embeddings (and a doubt) in the place of gradients, and EL2N in the place of losses."""
-
-    def __init__(self, passes: GradientPasses) -> None:
-        about = (passes.collector, passes.seed, len(passes.status), passes.progress)
-        super().__init__(*about, workers=passes.workers)
-        self._width = 0
-
-    def take(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Embeddings and doubts [B, H + 1], and EL2N [B]."""
-        vectors, el2n, doubts = features(self.collector.model, batch, self.collector.device)
-        return torch.cat([vectors, doubts.nan_to_num(_NO_CLASS)[:, None].to(vectors)], dim=1), el2n
-
-    def find_width(self, source: RowSource) -> int:
-        """H, by one batch.
-
-        Raises:
-            ConfigError: The model shows no vector of a row.
-        """
-        self._width = self.take(source.sample(source.batch_size)[0])[0].shape[1] - 1
-        return self._width
-
-    def nothing(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of rows without tokens: embeddings of zeros, no doubt, no EL2N."""
-        vectors = torch.zeros(rows, self._width + 1)
-        vectors[:, -1] = _NO_CLASS
-        return vectors, torch.full((rows,), torch.nan), torch.full((rows,), NO_TOKENS, dtype=torch.uint8)
-
-    def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings with zeros where they are not finite, EL2N, and a status that tells no more."""
-        vectors, el2n = self._collect(batch)
-        finite = vectors.isfinite().all(1)
-        return torch.where(finite[:, None], vectors, 0.0), el2n, torch.zeros(len(el2n), dtype=torch.uint8)
+    _, piece = passes.run_whole(source, Pass("reading embeddings", add))
+    passes.processes.gather(file.array, piece.window.parts)
+    seen = piece.status != NO_TOKENS
+    doubts = np.where(seen & (piece.values != _NO_CLASS), piece.values, np.nan)
+    return Features(file, piece.numbers, doubts, seen)
 
 
 def features(model: nn.Module, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,28 +10,25 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from ..config import GRADIENT_SETTINGS, SageConfig
 from ..errors import ConfigError, OutputError
-from ..gradients import GradientCollector
 from ..utils.files import whole_file
-from ..utils.fingerprint import run_fingerprint
+from .extractor import Extracted
 
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
 
 
@@ -50,7 +47,7 @@ class GradientCache:
 
     def holds(self, number: int) -> bool:
         """Whether a shard is there, whole."""
-        return self._about(number).is_file() and self._rows(number).is_file()
+        return self._columns(number).is_file() and self._rows(number).is_file()
 
     def check_space(self, missing: int, width: int) -> None:
         """Refuses what the disk cannot hold, before the pass.
@@ -82,15 +79,15 @@ class GradientCache:
         self._make()
         return ShardWriter(self, number, rows, width)
 
-    def read(self, number: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """The batches of a shard as they were written: row numbers, gradients, losses, status.
+    def read(self, number: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]]:
+        """The batches of a shard as they were written: row numbers, and what was extracted of them.
 
         Raises:
             OutputError: The files cannot be read.
         """
         try:
-            with safe_open(self._about(number), framework="np") as file:
-                about = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            with safe_open(self._columns(number), framework="np") as file:
+                columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             gradients = np.load(self._rows(number), mmap_mode="r")
         except (OSError, ValueError, SafetensorError) as error:
             raise OutputError(
@@ -99,16 +96,12 @@ class GradientCache:
                 fix=f"Delete the folder {self.folder}.",
             ) from error
         start = 0
-        for size in about["batches"].tolist():
+        for size in columns["batches"].tolist():
             part = slice(start, start + size)
-            factor = torch.from_numpy(about["factors"][part]).to(device)
+            factor = torch.from_numpy(columns["factors"][part]).to(device)
             stored = torch.from_numpy(np.array(gradients[part])).to(device)
-            yield (
-                torch.from_numpy(about["rows"][part]),
-                restored(stored, factor),
-                torch.from_numpy(about["losses"][part]).to(device),
-                torch.from_numpy(about["status"][part]).to(device),
-            )
+            numbers, status = (torch.from_numpy(columns[name][part]).to(device) for name in ("losses", "status"))
+            yield torch.from_numpy(columns["rows"][part]), Extracted(restored(stored, factor), numbers, status)
             start += size
 
     def _make(self) -> None:
@@ -120,30 +113,8 @@ class GradientCache:
     def _rows(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npy"
 
-    def _about(self, number: int) -> Path:
+    def _columns(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
-
-
-def find_cache(
-    root: Path, config: SageConfig, collector: GradientCollector, dataset: Dataset, outside: Sequence[Any]
-) -> GradientCache | None:
-    """The cache for everything that determines the rows: a change of any of it is another folder.
-
-    Args:
-        root: Holds the folders of all keys.
-        config: Says whether and how rows are kept.
-        collector: Its model's weights count, and its kind of device.
-        dataset: Its fingerprint and its rows count.
-        outside: What else the user gave: processor, collator, loss function.
-
-    Returns:
-        None where `config.cache_gradients` is.
-    """
-    if config.cache_gradients is None:
-        return None
-    settings = {"format": FORMAT_VERSION, **{name: getattr(config, name) for name in GRADIENT_SETTINGS}}
-    key = run_fingerprint(collector.model, collector.device, dataset, settings, list(outside))
-    return GradientCache(root / key, config.cache_gradients)
 
 
 class ShardWriter:
@@ -159,9 +130,9 @@ class ShardWriter:
         except OSError as error:
             raise self._failed(error) from error
 
-    def add(self, rows: Tensor, gradients: Tensor, losses: Tensor, status: Tensor) -> Tensor:
-        """Stores a batch; returns its gradients as they will be read."""
-        stored, factor = compressed(gradients, torch.from_numpy(np.empty(0, self._cache.dtype)).dtype)
+    def add(self, rows: Tensor, extracted: Extracted) -> Extracted:
+        """Stores a batch, and returns it as it will be read."""
+        stored, factor = compressed(extracted.vectors, torch.from_numpy(np.empty(0, self._cache.dtype)).dtype)
         end = self._filled + len(rows)
         self._file[self._filled : end] = stored.cpu().numpy()
         self._filled = end
@@ -169,12 +140,12 @@ class ShardWriter:
             {
                 "rows": rows.numpy(),
                 "factors": factor.cpu().numpy(),
-                "losses": losses.float().cpu().numpy(),
-                "status": status.cpu().numpy(),
+                "losses": extracted.numbers.float().cpu().numpy(),
+                "status": extracted.status.cpu().numpy(),
                 "batches": np.array([len(rows)]),
             }
         )
-        return restored(stored, factor)
+        return replace(extracted, vectors=restored(stored, factor))
 
     def finish(self) -> None:
         """Makes the shard visible.
@@ -188,7 +159,7 @@ class ShardWriter:
             self._temporary.replace(self._cache._rows(self._number))
         except OSError as error:
             raise self._failed(error) from error
-        with whole_file(self._cache._about(self._number), _FULL) as part:
+        with whole_file(self._cache._columns(self._number), _FULL) as part:
             save_file({name: np.concatenate([each[name] for each in self._seen]) for name in self._seen[0]}, part)
 
     def drop(self) -> None:

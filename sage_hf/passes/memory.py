@@ -85,24 +85,24 @@ def check_stream(config: SageConfig) -> None:
 
 def is_streaming(config: SageConfig, groups: int, width: int) -> bool:
     """Whether the consensus is summed in the first pass; with many groups, sums of wide gradients are too large."""
-    if config.consensus == "exact" or config.group_by == CLUSTERS:
-        return False
-    if sums_fit(groups, width):
-        return True
-    logger.warning(
-        "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
-        groups,
-        width,
-        _CONSENSUS_BYTES >> 20,
-    )
-    return False
+    return config.consensus != "exact" and config.group_by != CLUSTERS and sums_fit(groups, width)
 
 
-def plan_consensus(config: SageConfig, width: int, device: torch.device, shards: int, groups: int) -> bool:
-    """Whether the consensus of so many groups is summed in the first pass; arguments and errors as `check_memory`."""
+def plan_consensus(config: SageConfig, width: int, device: torch.device, shards: int, groups: int) -> None:
+    """Checks that what the consensus of so many groups takes fits into the memory; arguments as of `check_memory`.
+
+    Raises:
+        ConfigError: It does not.
+    """
     streaming = is_streaming(config, groups, width)
+    if not streaming and is_streaming(config, 0, width):
+        logger.warning(
+            "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
+            groups,
+            width,
+            _CONSENSUS_BYTES >> 20,
+        )
     check_memory(config, width, device, shards, groups if streaming else 0)
-    return streaming
 
 
 def sums_fit(groups: int, width: int) -> bool:

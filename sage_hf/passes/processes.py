@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,6 @@ class Processes:
         is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
         self._device = state.device if is_gpu else torch.device("cpu")
 
-    def from_main(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The main process's pairs of numbers, in every process."""
-        sent = self.array_from_main(np.array(pairs, dtype=np.int64).reshape(-1, 2))
-        return [(int(one), int(other)) for one, other in sent]
-
     def array_from_main(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The main process's array (float32, float64, int64 or uint8), in every process, whatever the others gave."""
         if self.count == 1:
@@ -117,7 +113,21 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
-    def agree(self, error: Exception | None) -> None:
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Waits for all at the end of a block, and raises in each when it has failed in one.
+
+        Raises:
+            SageError: It failed in another process.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        self.raise_if_any_failed(failure)
+
+    def raise_if_any_failed(self, error: Exception | None) -> None:
         """Waits for all, and raises in each when one has failed; otherwise the others would wait for it for ever.
 
         Raises:
@@ -136,6 +146,8 @@ class Processes:
                 )
         if error is not None:
             raise error
+
+    agree = raise_if_any_failed
 
     def gather(self, column: npt.NDArray[np.generic], parts: Sequence[range]) -> None:
         """Fills in, in place, what the other processes found, a block of rows at a time.

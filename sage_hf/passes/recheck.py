@@ -26,7 +26,6 @@ class Recheck:
         every: One row of so many; 0 for none.
 
     Attributes:
-        first: Number, in the stream or dataset, of the row that passes call 0.
         rows: How many were compared.
         seconds: How long that took.
     """
@@ -34,7 +33,6 @@ class Recheck:
     def __init__(self, collector: GradientCollector, every: int) -> None:
         self._collector, self._every = collector, every
         self._longest = torch.zeros(())  # of the gradients until now, on their device: nobody waits for it
-        self.first = 0
         self.rows = 0
         self.seconds = 0.0
 
@@ -42,7 +40,7 @@ class Recheck:
         """Compares the rows of a batch that end a stretch of rows, and were scored.
 
         Args:
-            rows: [B] row numbers.
+            rows: [B] row numbers of the source.
             batch: The batch.
             gradients: [B, D], as taken.
             losses: [B], as taken.
@@ -54,7 +52,7 @@ class Recheck:
         if not self._every or self._collector.one_at_a_time:
             return  # rows that are taken alone need no comparison with themselves
         self._longest = torch.maximum(self._longest.to(gradients), gradients.norm(dim=1).max())
-        for index, number in enumerate((rows + self.first).tolist()):
+        for index, number in enumerate(rows.tolist()):
             if number % self._every == self._every - 1 and int(status[index]) == SCORED:
                 started = time.perf_counter()
                 alone = rows_of(batch, slice(index, index + 1))

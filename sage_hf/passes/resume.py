@@ -1,95 +1,31 @@
 """What a pass has finished, on disk: a file a node of its merge tree, from which a killed run goes on.
 
-A file holds a node's partial result and the columns of its rows. A new file is written whole before the files of the
-nodes that it joins are deleted, so that at any moment the files tell of every finished shard.
+A file holds a node's partial result, the columns of its rows and the digests of its shards. A new file is written
+whole before the files of the nodes that it joins are deleted, so that at any moment the files tell of every finished
+shard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import Dataset
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from ..config import GRADIENT_SETTINGS, SageConfig
 from ..errors import OutputError
-from ..gradients import GradientCollector
 from ..utils.files import whole_file
-from ..utils.fingerprint import run_fingerprint
 from .merge_tree import Partial
 
 # Changes whenever the files, or what a pass makes, would be others.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_VERSION_KEY, _DIGESTS = "sage_hf_format", "digests"
+_COLUMN, _PARTIAL = "column.", "partial."
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
-
-
-def find_checkpoint(
-    root: Path | None,
-    config: SageConfig,
-    collector: GradientCollector,
-    dataset: Dataset,
-    groups: npt.NDArray[np.int32],
-    outside: Sequence[Any],
-) -> Path | None:
-    """The folder for everything that determines what passes make; arguments as for `gradient_cache.find_cache`.
-
-    Args:
-        root: Holds the folders of all keys; None keeps nothing.
-        config: Of the selection; budget, strategy and balance are free, because nothing here depends on them.
-        collector: Takes the gradients.
-        dataset: What is passed over.
-        groups: [N] codes.
-        outside: What else the user gave.
-    """
-    if root is None:
-        return None
-    settings = {name: getattr(config, name) for name in (*GRADIENT_SETTINGS, "sketch_size", "consensus")}
-    settings |= {"format": FORMAT_VERSION, "groups": groups}
-    return root / run_fingerprint(collector.model, collector.device, dataset, settings, list(outside))
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Shards that are taken as one: a shard to run, or a node that is finished.
-
-    Attributes:
-        start: The first shard.
-        size: How many.
-        is_finished: Whether a file holds them.
-    """
-
-    start: int
-    size: int
-    is_finished: bool
-
-
-def divide(total: int, finished: list[tuple[int, int]], processes: int) -> list[list[Unit]]:
-    """The units of every process: consecutive, with as many unfinished shards in each as can be.
-
-    Args:
-        total: Shards in all.
-        finished: (first shard, shards) of nodes, in order, none in another.
-        processes: How many share the work.
-    """
-    sizes = dict(finished)
-    missing = total - sum(sizes.values())
-    shares: list[list[Unit]] = [[] for _ in range(processes)]
-    start = seen = 0
-    while start < total:
-        owner = min(seen * processes // max(missing, 1), processes - 1)
-        size = sizes.get(start)
-        shares[owner].append(Unit(start, size or 1, size is not None))
-        seen += size is None
-        start += size or 1
-    return shares
 
 
 class FinishedNodes:
@@ -103,54 +39,104 @@ class FinishedNodes:
         self.folder = folder
 
     def find(self) -> list[tuple[int, int]]:
-        """(first shard, shards) of the nodes that are there, in order; of two that overlap, the larger."""
-        found = []
-        for path in self.folder.glob("[0-9]*.safetensors"):
-            first, _, count = path.stem.partition("-")
-            found.append((int(first), int(count)))
+        """(first shard, number of shards) of the nodes that are there, in order; of two that overlap, the larger."""
         nodes: list[tuple[int, int]] = []
-        for start, size in sorted(found, key=lambda node: (node[0], -node[1])):
+        for start, size in sorted(self._files(), key=lambda node: (node[0], -node[1])):
             if not nodes or start >= sum(nodes[-1]):
                 nodes.append((start, size))
         return nodes
 
-    def read(self, start: int, size: int, partial: Partial) -> dict[str, npt.NDArray[np.generic]]:
-        """Fills `partial` with a node's result, and returns its columns.
+    def read(self, start: int, size: int, partial: Partial) -> None:
+        """Fills `partial` with a node's result.
 
         Raises:
             OutputError: The file cannot be read.
         """
+        partial.load_state_dict(self._tensors(start, size, _PARTIAL))
+
+    def columns(
+        self, start: int, size: int, first: int = 0, stop: int | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Columns of a node's rows, from number `first` of them on; errors as of `read`."""
+        return {name: values.numpy() for name, values in self._tensors(start, size, _COLUMN, first, stop).items()}
+
+    def digests(self, start: int, size: int) -> list[int]:
+        """Digests of a node's shards; none of a dataset. Errors as of `read`."""
+        return [int(digest) for digest in self._tensors(start, size, _DIGESTS)[""]]
+
+    def write(self, node: tuple[int, int, Partial], columns: Columns, digests: Sequence[int] = ()) -> None:
+        """Keeps a node, and lets go of the nodes in it.
+
+        Args:
+            node: First shard, number of shards and result.
+            columns: Of its last rows; those before come from the files of the nodes in it.
+            digests: Of its last shards; the same.
+
+        Raises:
+            OutputError: The disk is full, or the file cannot be written; the nodes in it are still there.
+        """
+        start, size, partial = node
+        inner = [each for each in self.find() if _is_in(each, (start, size))]
+        earlier = [self.columns(*each) for each in inner]
+        columns = {name: np.concatenate([*(each[name] for each in earlier), last]) for name, last in columns.items()}
+        digests = [*(digest for each in inner for digest in self.digests(*each)), *digests]
+        tensors = {_COLUMN + name: torch.from_numpy(values.copy()) for name, values in columns.items()}
+        tensors |= {_PARTIAL + name: value.contiguous().cpu() for name, value in partial.state_dict().items()}
+        tensors[_DIGESTS] = torch.tensor(digests, dtype=torch.int64)
+        metadata = {_VERSION_KEY: str(FORMAT_VERSION)}
+        with whole_file(self._path(start, size), "Free some space and start again: finished shards are kept.") as part:
+            save_file(tensors, part, metadata)
+        for other in self._files():
+            if _is_in(other, (start, size)):
+                self._path(*other).unlink(missing_ok=True)
+
+    def _files(self) -> list[tuple[int, int]]:
+        stems = (path.stem.partition("-") for path in self.folder.glob("[0-9]*.safetensors"))
+        return [(int(first), int(count)) for first, _, count in stems]
+
+    def _tensors(
+        self, start: int, size: int, prefix: str, first: int = 0, stop: int | None = None
+    ) -> dict[str, torch.Tensor]:
         path = self._path(start, size)
         try:
-            tensors = load_file(path)
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  # no mapping
+                return {
+                    name.removeprefix(prefix): file.get_tensor(name)
+                    if stop is None
+                    else file.get_slice(name)[first:stop]
+                    for name in names
+                }
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"A finished part of the selection cannot be read: {error}",
                 where=str(path),
                 fix="Delete this file; its shards are run again.",
             ) from error
-        columns = {name.removeprefix("column."): tensors.pop(name) for name in list(tensors) if _is_column(name)}
-        partial.load_state_dict(tensors)
-        return {name: values.numpy() for name, values in columns.items()}
-
-    def write(self, start: int, size: int, partial: Partial, columns: Columns) -> None:
-        """Keeps a node, and lets go of the nodes in it.
-
-        Raises:
-            OutputError: The disk is full, or the file cannot be written; the nodes in it are still there.
-        """
-        tensors = {f"column.{name}": torch.from_numpy(values.copy()) for name, values in columns.items()}
-        tensors |= {name: value.contiguous().cpu() for name, value in partial.state_dict().items()}
-        with whole_file(self._path(start, size), "Free some space and start again: finished shards are kept.") as part:
-            save_file(tensors, part)
-        for other in self.folder.glob("[0-9]*.safetensors"):
-            first, _, count = other.stem.partition("-")
-            if start <= int(first) and int(first) + int(count) <= start + size and other.stem != f"{start}-{size}":
-                other.unlink(missing_ok=True)
 
     def _path(self, start: int, size: int) -> Path:
         return self.folder / f"{start}-{size}.safetensors"
 
 
-def _is_column(name: str) -> bool:
-    return name.startswith("column.")
+def _is_in(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return inner != outer and outer[0] <= inner[0] and sum(inner) <= sum(outer)
+
+
+def check_format(root: Path) -> None:
+    """Refuses a folder in which another version of sage_hf has kept finished shards.
+
+    Raises:
+        OutputError: It holds files of another format.
+    """
+    for path in root.glob("*/*/[0-9]*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                version = (file.metadata() or {}).get(_VERSION_KEY, "2 or older")
+        except (OSError, SafetensorError):
+            continue  # a damaged file is named where it is read
+        if version != str(FORMAT_VERSION):
+            raise OutputError(
+                f"The finished shards have format {version}, and this sage_hf reads {FORMAT_VERSION}",
+                where=str(path),
+                fix="Name another checkpoint_dir, or delete this folder: the selection starts anew.",
+            )

@@ -1,15 +1,16 @@
-"""One pass over a dataset: every row's gradient, once, shard by shard.
+"""One pass over all rows: window by window, shard by shard, shared between processes.
 
-Axes: N rows of the dataset, B rows of a batch, D row width.
+Axes: M rows of a window, B rows of a batch, W numbers of a vector.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +19,18 @@ from accelerate.utils import tqdm
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from ..data.batches import BatchSource, Numbered, RowSource
+from ..data.batches import Numbered
 from ..data.loader import load
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
-from ..errors import GradientError, SageError
-from ..gradients import GradientCollector
+from ..data.windows import Division, Unit, Window
+from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
 from ..utils.rng import isolated_rng
+from .extractor import Extracted, Extractor, without_tokens
 from .gradient_cache import GradientCache
 from .merge_tree import MergeTree, Partial
 from .processes import Processes
-from .recheck import Recheck
-from .resume import FinishedNodes, Unit, divide
+from .resume import FinishedNodes
 
 logger = logging.getLogger(__name__)
 
@@ -37,197 +38,252 @@ logger = logging.getLogger(__name__)
 BAR_DELAY = 2.0
 
 
-class GradientPasses:
-    """Runs passes over one dataset, and keeps what every pass learns of its rows.
-
-    Args:
-        collector: Takes the gradients.
-        seed: Of what the model or a transform of the dataset draws.
-        num_rows: N.
-        progress: Whether passes show a progress bar.
-        cache: Where gradient rows are kept; None keeps none.
-        checkpoint: Folder for what is finished, of these passes alone; None keeps nothing.
-        workers: Processes that make batches ahead.
-        recheck_every: Of so many rows one is compared with itself alone while a pass runs; 0 compares none.
+class Source(Protocol):
+    """Rows in windows: a dataset or a stream.
 
     Attributes:
-        status: [N] uint8, whether each row is scored or why it is set aside.
-        losses: [N] float32, each row's own loss.
-        last_parts: The rows of every process in the last pass.
-        taken: BatchSource that went through the model.
-        recheck: Compares a row now and then with itself alone.
+        batch_size: Rows of a batch.
+        shard_size: Rows of a shard.
+        is_stream: Whether nobody knows the number of rows. Of a dataset, every process keeps what it finishes; of a
+            stream the main process does, window by window.
     """
 
-    def __init__(
-        self,
-        collector: GradientCollector,
-        seed: int,
-        num_rows: int,
-        progress: bool = True,
-        cache: GradientCache | None = None,
-        checkpoint: Path | None = None,
-        workers: int = 0,
-        recheck_every: int = 0,
-    ) -> None:
-        self.collector = collector
-        self.seed = seed
-        self.progress = progress
+    batch_size: int
+    shard_size: int
+
+    @property
+    def is_stream(self) -> bool: ...  # noqa: D102
+
+    def windows(self, division: Division) -> Iterator[Window]:
+        """All rows, in order."""
+        ...
+
+    def spare_batch(self) -> dict[str, Any] | None:
+        """A small batch that is there in every process; None where no row has tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """What all passes of a run have in common.
+
+    Attributes:
+        seed: Of what the model or a transform of the dataset draws.
+        progress: Whether passes show a progress bar.
+        workers: Number of processes that make batches ahead.
+        folder: For what is finished, of this run alone; None keeps nothing.
+    """
+
+    seed: int = 0
+    progress: bool = True
+    workers: int = 0
+    folder: Path | None = None
+
+
+def one_group(window: Window) -> npt.NDArray[np.int64]:
+    """[M] zeros: all rows in one group."""
+    return np.zeros(window.size, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is done with the rows of a pass.
+
+    Attributes:
+        title: Of the progress bar, and of the folder for what is finished.
+        add: (partial result, row numbers [B], groups [B], vectors [B, W]) -> a number a row [B], or None. Vectors of
+            rows that are set aside are zeros. Rows are counted from the window's first.
+        new_partial: Makes what a shard gathers into.
+        codes: [M] int64 groups of a window's rows.
+        settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
+    """
+
+    title: str
+    add: Callable[[Partial, Tensor, Tensor, Tensor], Tensor | None]
+    new_partial: Callable[[], Partial] = Partial
+    codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
+    settle: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a pass found in a window, the same in every process.
+
+    Attributes:
+        window: The window.
+        codes: [M] groups.
+        status: [M] uint8.
+        numbers: [M] float32, what the extractor gave: losses, of gradients.
+        values: [M] float32, what `Pass.add` returned; NaN where nothing.
+    """
+
+    window: Window
+    codes: npt.NDArray[np.integer[Any]]
+    status: npt.NDArray[np.uint8]
+    numbers: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+
+    @property
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Those that are gathered and kept."""
+        return {"status": self.status, "numbers": self.numbers, "values": self.values}
+
+    def columns_of(self, unit: Unit) -> dict[str, npt.NDArray[Any]]:
+        """Their rows of some shards."""
+        rows = self.window.rows_of(unit)
+        return {name: column[rows.start : rows.stop] for name, column in self.columns.items()}
+
+
+class Passes:
+    """Runs passes over rows.
+
+    Args:
+        extractor: Takes a vector, a number and a status of every row.
+        settings: Of all passes.
+        cache: Where vectors are kept; None keeps none.
+
+    Attributes:
+        processes: Those that share the work.
+        taken: Number of batches that went through the model.
+        shards_run: Number of shards that this process has run.
+    """
+
+    def __init__(self, extractor: Extractor, settings: PassSettings, cache: GradientCache | None = None) -> None:
+        self.extractor = extractor
+        self.settings = settings
         self.cache = cache
-        self.checkpoint = checkpoint
-        self.workers = workers
-        self.last_parts: list[range] = []
-        self.taken = 0
+        self.processes = Processes(extractor.model)
+        self.taken = self.shards_run = 0
         self._computed: set[int] = set()
         self._most_rows = sys.maxsize
-        self.recheck = Recheck(collector, recheck_every)
-        self.processes = Processes(collector.model)
-        self.status: npt.NDArray[np.uint8] = np.zeros(num_rows, dtype=np.uint8)
-        self.losses: npt.NDArray[np.float32] = np.full(num_rows, np.nan, dtype=np.float32)
 
-    def run(
-        self,
-        source: RowSource,
-        title: str,
-        new_partial: Callable[[], Partial],
-        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
-        settle: Callable[[], None] | None = None,
-    ) -> tuple[Partial, npt.NDArray[np.float32]]:
-        """Runs over all shards and merges what they gather; of several processes each over its share of them.
+    def run(self, source: Source, job: Pass, each: Callable[[Piece], None]) -> Partial:
+        """Goes through all windows.
 
         Args:
-            source: The dataset.
-            title: Of the progress bar.
-            new_partial: Makes what a shard gathers into.
-            add: Gets each batch's row numbers [B] and gradients [B, D], those of unusable rows as zeros.
-            settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
+            source: The rows.
+            job: What is done with them.
+            each: Gets what was found in each window.
 
         Returns:
-            What the shards gathered, merged; and what `add` returned for the rows, if anything, as [N]. The same in
-            every process.
+            What the shards gathered, merged, the same in every process; empty where there are no rows.
 
         Raises:
-            SageError: Another process failed.
+            SageError: A row cannot be read, encoded or grouped, or another process failed.
         """
-        shards = source.shards()
-        finished = FinishedNodes(self.checkpoint / title.replace(" ", "-")) if self.checkpoint is not None else None
-        shares = divide(len(shards), self._find(finished), self.processes.count)
-        missing = [unit.start for unit in shares[self.processes.rank] if not unit.is_finished]
+        run = self._begin(source, job)
+        windows = source.windows(Division(self.processes.count, self.processes.rank, run.nodes))
+        hidden = None if self.settings.progress else True  # None leaves it to accelerate: on the main process
+        with tqdm(desc=job.title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
+            while True:
+                with self.processes.agreed():
+                    window = next(windows, None)
+                self._check_alike(window)
+                if window is None:
+                    run.check_end()
+                    break
+                run.shards = window.first_shard + len(window.digests)
+                if not source.is_stream:
+                    bar.total = len(window.parts[self.processes.rank])
+                piece = self._run_window(run, window, bar)
+                for column in piece.columns.values():
+                    self.processes.gather(column, window.parts)
+                self.processes.join(run.tree, job.new_partial)
+                if run.finished is not None and source.is_stream:
+                    with self.processes.agreed():
+                        if self.processes.rank == 0 and not window.units[0].is_finished:
+                            run.keep_new(run.finished, piece)
+                each(piece)
+        return self.processes.share(run.tree, job.new_partial)
+
+    def run_whole(self, source: Source, job: Pass) -> tuple[Partial, Piece]:
+        """As `run`, over a dataset, which is one window."""
+        pieces: list[Piece] = []
+        result = self.run(source, job, pieces.append)
+        return result, pieces[0]
+
+    def _begin(self, source: Source, job: Pass) -> _Run:
+        """A pass, and what an earlier run has finished of it; what the main process finds, so that all go by it."""
+        run = _Run(source, job)
+        with self.processes.agreed(), isolated_rng(self.settings.seed):
+            if self.settings.folder is not None:
+                run.finished = FinishedNodes(self.settings.folder / job.title.replace(" ", "-"))
+                run.nodes = run.finished.find()
+            if self.processes.together:
+                run.spare = source.spare_batch()
+        run.nodes = [(start, size) for start, size in self.processes.broadcast_object(run.nodes)]
+        return run
+
+    def _run_window(self, run: _Run, window: Window, bar: Any) -> Piece:
+        """This process's shards of a window, those that are finished from their files."""
+        missing = [unit for unit in window.units if not unit.is_finished]
         # Settled here: the batches that are made ahead are of these shards, whatever another run caches meanwhile.
-        self._computed = {number for number in missing if not (self.cache and self.cache.holds(number))}
-        computed = [shards[number] for number in sorted(self._computed)]
-        loaded = load(source, computed, self.workers, self.collector.device)
-        turns = self.turns(sum(-(-len(shard) // source.batch_size) for shard in computed), source, shards)
-        parts = [_rows(shards, units) for units in shares]
-        values = np.full(len(self.status), np.nan, dtype=np.float32)
-        columns: dict[str, npt.NDArray[Any]] = {"status": self.status, "losses": self.losses, "values": values}
-        tree, failure = MergeTree(), None
-        try:
-            hidden = None if self.progress else True  # None leaves it to accelerate: on the main process
-            own = len(parts[self.processes.rank])
-            with tqdm(total=own, desc=title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
-                for unit in shares[self.processes.rank]:
-                    partial = new_partial()
-                    if unit.is_finished:
-                        assert finished is not None
-                        part = _rows(shards, [unit])
-                        for name, found in finished.read(unit.start, unit.size, partial).items():
-                            columns[name][part.start : part.stop] = found
-                        bar.update(len(part))
-                    else:
-                        self.run_shard(loaded, unit.start, shards[unit.start], partial, add, values, bar)
-                    tree.push(partial, unit.start, unit.size)
-                    if finished is not None and not unit.is_finished:
-                        if settle is not None:
-                            settle()
-                        start, size, node = tree.nodes[-1]
-                        part = _rows(shards, [Unit(start, size, True)])
-                        kept = {name: column[part.start : part.stop] for name, column in columns.items()}
-                        finished.write(start, size, node, kept)
-        except Exception as error:
-            failure = error
-        turns.finish(failure)
-        self.processes.agree(failure)
-        for column in columns.values():
-            self.processes.gather(column, parts)
-        self.last_parts = parts
-        return self.processes.merge(tree, new_partial), values
-
-    def turns(self, own: int, source: BatchSource, parts: Sequence[range]) -> ForwardSync:
-        """The forward passes of all processes, where each needs all of them.
-
-        Args:
-            own: How many this process is to make.
-            source: Makes a batch of the first of `parts` that has tokens for a process that has no more of its own.
-            parts: Rows that are there in every process.
-        """
-        if not self.processes.together:
-            return ForwardSync(self, 0, {})
-        most = self.processes.most(own)
-        with isolated_rng(self.seed):
-            made = (batch for part in parts for _, batch in source.batches(part) if batch is not None)
-            return ForwardSync(self, most if (batch := next(made, None)) else 0, batch or {})
-
-    def _find(self, finished: FinishedNodes | None) -> list[tuple[int, int]]:
-        """The nodes that are finished; what the main process finds, so that all go by the same."""
-        if finished is None:
-            return []
-        return [(start, size) for start, size in self.processes.from_main(finished.find())]
+        self._computed = {unit.start for unit in missing if not (self.cache and self.cache.holds(unit.start))}
+        computed = [window.rows_of(unit) for unit in missing if unit.start in self._computed]
+        own = sum(-(-len(rows) // run.source.batch_size) for rows in computed)
+        with self.processes.agreed(), ForwardSync(self, own, run.spare):
+            nothing = np.full((2, window.size), np.nan, dtype=np.float32)
+            piece = Piece(window, run.job.codes(window), np.zeros(window.size, dtype=np.uint8), *nothing)
+            batches = load(window.batches, computed, self.settings.workers, self.extractor.device)
+            for unit in window.units:
+                if unit.is_finished:
+                    run.restore(unit, piece)
+                    bar.update(len(window.rows_of(unit)))
+                    continue
+                partial = run.job.new_partial()
+                self.run_shard(run.job, unit.start, batches, partial, piece, bar)
+                run.tree.push(partial, unit.start)
+                if run.finished is not None and not run.source.is_stream:
+                    if run.job.settle is not None:
+                        run.job.settle()
+                    run.finished.write(run.tree.nodes[-1], piece.columns_of(unit))
+        return piece
 
     def run_shard(
-        self,
-        batches: Iterator[Numbered],
-        number: int,
-        shard: range,
-        partial: Partial,
-        add: Callable[[Partial, Tensor, Tensor], Tensor | None],
-        values: npt.NDArray[np.float32],
-        bar: Any,
-    ) -> Partial:
+        self, job: Pass, number: int, batches: Iterator[Numbered], partial: Partial, piece: Piece, bar: Any
+    ) -> None:
         """One shard: `partial` gathers, and the rows' columns are filled.
 
         Args:
+            job: What is done with the rows.
+            number: The shard's, in the whole source: it seeds what is drawn.
             batches: Row numbers and batches, the shard's next.
-            number: The shard's, in the whole dataset: it seeds what is drawn.
-            shard: The rows, by the numbers that columns go by.
             partial: Gathers.
-            add: As for `run`.
-            values: [N], gets what `add` returns.
+            piece: Gets the columns.
             bar: Gets the progress.
         """
-        seen: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
-        # The same draws in both passes, whoever runs the shard: a random crop must be the same crop.
-        with isolated_rng(self.seed + number):
-            for rows, gradients, losses, status in self._batches(batches, number, shard):
-                seen.append((rows, losses, status, add(partial, rows, gradients)))
+        self.shards_run += 1
+        codes, seen = torch.from_numpy(piece.codes.astype(np.int64)), []
+        # The same draws in all passes, whoever runs the shard: a random crop must be the same crop.
+        with isolated_rng(self.settings.seed + number):
+            for rows, extracted in self._rows(number, batches, piece.window):
+                seen.append((rows, extracted, job.add(partial, rows, codes[rows], extracted.vectors)))
                 bar.update(len(rows))
-        for rows, losses, status, value in seen:  # once a shard, so that no batch waits for the device
+        for rows, extracted, values in seen:  # once a shard, so that no batch waits for the device
             chosen = rows.numpy()
-            self.status[chosen] = np.maximum(self.status[chosen], status.cpu().numpy())
-            self.losses[chosen] = losses.float().cpu().numpy()
-            if value is not None:
-                values[chosen] = value.cpu().numpy()
-        return partial
+            piece.status[chosen] = extracted.status.cpu().numpy()
+            piece.numbers[chosen] = extracted.numbers.float().cpu().numpy()
+            if values is not None:
+                piece.values[chosen] = values.cpu().numpy()
 
-    def _batches(
-        self, batches: Iterator[Numbered], number: int, shard: range
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Row numbers, gradients, losses and status of a shard's batches: from the cache, or computed for it."""
-        cache = self.cache
+    def _rows(self, number: int, batches: Iterator[Numbered], window: Window) -> Iterator[tuple[Tensor, Extracted]]:
+        """Row numbers and what is extracted of a shard's batches: from the cache, or computed for it."""
+        cache, shard = self.cache, window.rows_of(Unit(number))
         if cache is not None and number not in self._computed:
-            yield from cache.read(number, self.collector.device)
+            yield from cache.read(number, self.extractor.device)
             return
-        writer = cache.start(number, len(shard), self.collector.width) if cache is not None else None
+        writer = cache.start(number, len(shard), self.extractor.width) if cache is not None else None
         try:
             for rows, batch in _of_shard(batches, shard):
                 if batch is None:
-                    gradients, losses, status = self.nothing(len(rows))
+                    extracted = without_tokens(self.extractor, len(rows))
                 else:
-                    gradients, losses, status = self.gradients(batch)
+                    extracted = self.extract(batch)
                     if not self.processes.together:  # a forward pass needs all processes, and not all make this one
-                        self.recheck.look_at(rows, batch, gradients, losses, status)
+                        self.extractor.recheck(rows + window.first, batch, extracted)
                 if writer is not None:
-                    gradients = writer.add(rows, gradients, losses, status)
-                yield rows, gradients, losses, status
+                    extracted = writer.add(rows, extracted)
+                yield rows, extracted
         except BaseException:
             if writer is not None:
                 writer.drop()
@@ -235,24 +291,17 @@ class GradientPasses:
         if writer is not None:
             writer.finish()
 
-    def nothing(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What `gradients` is for rows without tokens, of which the model sees nothing."""
-        device = self.collector.device
-        gradients = torch.zeros(rows, self.collector.width, dtype=self.collector.dtype, device=device)
-        status = torch.full((rows,), NO_TOKENS, dtype=torch.uint8, device=device)
-        return gradients, torch.full((rows,), torch.nan, device=device), status
+    def extract(self, batch: dict[str, Any]) -> Extracted:
+        """A batch's rows; in parts, from the first time on that the device has no memory for more.
 
-    def take(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """What a pass takes of a batch: a vector and a number for each row, here gradients [B, D] and losses [B]."""
-        return self.collector.collect(batch)
-
-    def _collect(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """A batch's rows and losses; in parts, from the first time on that the device has no memory for more."""
+        Raises:
+            GradientError: The device has no memory for one row.
+        """
         size = batch_rows(batch)
         if size <= self._most_rows:
             try:
                 self.taken += 1
-                return self.take(batch)
+                return self.extractor.extract(batch)
             except RuntimeError as error:
                 if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
                     raise
@@ -273,52 +322,101 @@ class GradientPasses:
             )
             torch.cuda.empty_cache()
         most = self._most_rows  # it may fall again while the parts are taken
-        parts = [self._collect(rows_of(batch, slice(start, start + most))) for start in range(0, size, most)]
-        return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
+        parts = [self.extract(rows_of(batch, slice(start, start + most))) for start in range(0, size, most)]
+        return Extracted(*(torch.cat([getattr(each, name) for each in parts]) for name in Extracted.__annotations__))
 
-    def gradients(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients [B, D] with zeros for rows that are set aside, losses [B], status [B] uint8."""
-        gradients, losses = self._collect(batch)
-        squared = gradients.to(torch.float64).square().sum(1)
-        finite = squared.isfinite() & losses.isfinite()
-        status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
-        status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
-        return torch.where(finite[:, None], gradients, 0.0), losses, status
+    def _check_alike(self, window: Window | None) -> None:
+        """Processes that read different rows would wait for each other for ever."""
+        mine = [window.first, window.size, *window.digests] if window is not None else [0, 0]
+        main = self.processes.broadcast_object(mine)
+        with self.processes.agreed():
+            if main != mine:
+                raise DatasetError(
+                    f"The processes read different streams: here {mine[1]} rows from number {mine[0]} on, in the main "
+                    f"process {main[1]} from number {main[0]} on",
+                    where="dataset",
+                    fix="Give every process the whole stream, not its part (split_dataset_by_node).",
+                )
 
 
 class ForwardSync:
-    """Keeps processes in step whose every forward pass needs all of them (FSDP2).
+    """Keeps processes in step whose every forward pass needs all of them (FSDP2), in a block that makes some.
 
     A process that has fewer batches than another makes the rest of the forward passes with rows that it throws away:
-    no row counts twice, and nobody waits for ever.
+    no row counts twice, and nobody waits for ever. After a failure in a forward pass nothing can be made up for,
+    because the others are in the middle of it.
 
     Args:
         passes: Makes the forward passes.
-        count: How many the process with the most batches makes.
-        batch: What to repeat.
+        own: Number of those that this process is to make.
+        spare: What to repeat; None where processes need not be in step.
     """
 
-    def __init__(self, passes: GradientPasses, count: int, batch: dict[str, Any]) -> None:
-        self._passes, self._last, self._batch = passes, passes.taken + count, batch
+    def __init__(self, passes: Passes, own: int, spare: dict[str, Any] | None) -> None:
+        self._passes, self._spare = passes, spare
+        self._last = passes.taken + (passes.processes.most(own) if passes.processes.together else 0)
 
-    def finish(self, failure: Exception | None) -> None:
-        """Makes the forward passes that are left.
+    def __enter__(self) -> None:
+        pass
 
-        Args:
-            failure: Why this process has stopped, if it has. After a failure in a forward pass nothing can be made up
-                for, because the others are in the middle of it.
-        """
-        if failure is None or isinstance(failure, SageError):
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._spare is not None and (error is None or isinstance(error, SageError)):
             while self._passes.taken < self._last:
                 self._passes.taken += 1
-                self._passes.take(self._batch)
+                self._passes.extractor.extract(self._spare)
 
 
-def _rows(shards: list[range], units: Sequence[Unit]) -> range:
-    """The rows of consecutive units."""
-    if not units:
-        return range(0)
-    return range(shards[units[0].start].start, shards[units[-1].start + units[-1].size - 1].stop)
+@dataclass
+class _Run:
+    """A pass that is running: its merge tree, and what an earlier run has finished of it."""
+
+    source: Source
+    job: Pass
+    tree: MergeTree = field(default_factory=MergeTree)
+    finished: FinishedNodes | None = None
+    nodes: list[tuple[int, int]] = field(default_factory=list)
+    spare: dict[str, Any] | None = None
+    shards: int = 0
+
+    def check_end(self) -> None:
+        """Refuses a stream that ends before what is finished of it."""
+        if self.source.is_stream and self.nodes and sum(self.nodes[-1]) > self.shards:
+            raise self._other_stream(self.shards * self.source.shard_size)
+
+    def _other_stream(self, row: int) -> DatasetError:
+        assert self.finished is not None
+        return DatasetError(
+            f"The stream is not that of the run that was not finished: rows from number {row} on differ",
+            where=str(self.finished.folder),
+            fix="Give the same stream again, or delete this folder to start anew.",
+        )
+
+    def restore(self, unit: Unit, piece: Piece) -> None:
+        """Columns of some finished shards; and the result of the node that begins with them, if one does."""
+        assert self.finished is not None
+        start, size = next(node for node in self.nodes if node[0] <= unit.start < sum(node))
+        window, rows = piece.window, piece.window.rows_of(unit)
+        first = (unit.start - start) * window.shard_size
+        columns = self.finished.columns(start, size, first, first + unit.size * window.shard_size)
+        digests = self.finished.digests(start, size)[unit.start - start :][: unit.size]
+        if len(rows) != len(columns["status"]) or digests != window.digests:
+            raise self._other_stream(window.first)
+        for name, column in piece.columns.items():
+            column[rows.start : rows.stop] = columns[name]
+        if unit.start == start:
+            partial = self.job.new_partial()
+            self.finished.read(start, size, partial)
+            self.tree.push(partial, start, size)
+
+    def keep_new(self, finished: FinishedNodes, piece: Piece) -> None:
+        """Writes the nodes that the shards of a window have made, in the main process's tree."""
+        window, there = piece.window, finished.find()
+        for start, size, partial in self.tree.nodes:
+            if (start, size) not in there:
+                first = max(start, window.first_shard)
+                own = Unit(first, start + size - first)
+                digests = window.digests[first - window.first_shard :][: own.size]
+                finished.write((start, size, partial), piece.columns_of(own), digests)
 
 
 def _of_shard(batches: Iterator[Numbered], shard: range) -> Iterator[Numbered]:

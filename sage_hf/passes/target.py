@@ -7,6 +7,7 @@ both are read in the training data's sketch. With several targets, each row goes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,16 +16,15 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from ..config import SageConfig
 from ..data.batches import RowSource, check_dataset
 from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import ConfigError, GradientError, GroupError
 from ..scoring.agreement import Consensus, sketched, unit
-from .exact_consensus import keep_sketched
+from .consensus import GroupConsensus, NearestDirection, keep_sketched
+from .fit import Fit
 from .merge_tree import Partial
-from .run import GradientPasses
-from .vector_file import SketchedRows
+from .run import Pass, Passes
 
 Target: TypeAlias = Dataset | Mapping[str, Dataset]
 
@@ -56,40 +56,32 @@ def check_target(target: Target, shares: Mapping[str, float] | None) -> None:
 
 
 def target_directions(
-    passes: GradientPasses,
-    config: SageConfig,
-    source: RowSource,
-    codes: npt.NDArray[np.int32],
-    groups: int,
-    matrix: Tensor,
+    passes: Passes, source: RowSource, groups: int, matrix: Tensor, codes_of: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Consensus directions of a target's rows, [groups, l]; a group without rows of its own gets that of all rows.
 
     Args:
-        passes: Of the training data: gives model, seed and progress.
-        config: The settings.
+        passes: Of the training data: gives the extractor and the settings.
         source: The target's rows.
-        codes: [rows] their groups.
-        groups: How many there are.
+        groups: Number of groups.
         matrix: S [l, D].
+        codes_of: (row numbers [B], z [B, l]) -> [B] their groups.
 
     Raises:
         GradientError: No row of the target has a usable gradient.
     """
-    own = GradientPasses(
-        passes.collector, config.seed, len(source.dataset), passes.progress, workers=config.num_workers
-    )
-    row_codes = torch.from_numpy(codes)
-
-    def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
-        assert partial.consensus is not None
-        partial.consensus.update(sketched(gradients, matrix), row_codes[rows].long())
 
     def new_partial() -> Partial:
         return Partial(consensus=Consensus(groups, len(matrix), device=matrix.device))
 
-    result, _ = own.run(source, "reading the target", new_partial, add)
-    if not (own.status == SCORED).any():
+    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> None:
+        assert partial.consensus is not None
+        z = sketched(gradients, matrix)
+        partial.consensus.update(z, codes_of(rows, z))
+
+    own = Passes(passes.extractor, replace(passes.settings, folder=None))
+    result, piece = own.run_whole(source, Pass("reading the target", add, new_partial))
+    if not (piece.status == SCORED).any():
         raise GradientError(
             "No row of the target has a usable gradient",
             where="target",
@@ -120,67 +112,43 @@ def target_codes(target: Dataset, groups: Groups) -> npt.NDArray[np.int32]:
 def consensus_of_target(
     target: Target,
     open_rows: Callable[[Dataset], RowSource],
-    passes: GradientPasses,
-    config: SageConfig,
+    passes: Passes,
     source: RowSource,
-    groups: Groups,
-    matrix: Tensor,
-) -> tuple[Tensor, NearestTarget | None, Groups]:
-    """Takes the consensus from a target, or gives each row one of several.
+    fit: Fit,
+) -> GroupConsensus:
+    """The consensus of a target; of several, each row goes to the one that it agrees with most.
 
     Args:
         target: One, or several by name.
         open_rows: Makes batches of a target's rows.
         passes: Of the training data.
-        config: The settings.
         source: The training data.
-        groups: Of its rows.
-        matrix: S [l, D].
+        fit: What the first pass found in the training data.
 
     Returns:
-        The directions [G, l]; of several targets the scores; and the groups, which then are the targets.
+        With several targets, these are the groups.
     """
     if not isinstance(target, Mapping):
-        codes = target_codes(target, groups)
-        return target_directions(passes, config, open_rows(target), codes, groups.count, matrix), None, groups
-    parts = []
-    for rows in target.values():
-        codes = np.zeros(len(rows), dtype=np.int32)
-        parts.append(target_directions(passes, config, open_rows(rows), codes, 1, matrix))
-    directions = torch.cat(parts)
-    nearest = NearestTarget(passes, source, directions, list(target), matrix)
-    return directions, nearest, nearest.groups
+        groups, place = fit.consensus.groups, fit.consensus.place
+        codes = torch.zeros(len(target)) if place else torch.from_numpy(target_codes(target, groups)).long()
+        directions = target_directions(
+            passes,
+            open_rows(target),
+            groups.count,
+            fit.matrix,
+            lambda rows, z: torch.from_numpy(place(z)) if place else codes[rows],
+        )
+        # z of all rows, where they are kept, are scored against the target.
+        return replace(fit.consensus, directions=directions)
+    directions = torch.cat(
+        [target_directions(passes, open_rows(rows), 1, fit.matrix, _one_group) for rows in target.values()]
+    )
+    place = NearestDirection(directions.numpy())
+    kept, _, piece = keep_sketched(passes, source, fit.matrix, "scoring for targets")
+    parts = (kept.read(window) for window in source.shards())
+    nearest = np.concatenate([place(part) for part in parts]).astype(np.int32)
+    return GroupConsensus(Groups("target", nearest, list(target), {}), directions, place, kept, piece)
 
 
-class NearestTarget:
-    """Which of several targets each row agrees with most.
-
-    Args:
-        passes: Of the training data.
-        source: The training data.
-        directions: [T, l] consensus of each target.
-        names: [T].
-        matrix: S [l, D].
-
-    Attributes:
-        sketched: z of all rows.
-        groups: The target of each row.
-    """
-
-    def __init__(
-        self, passes: GradientPasses, source: RowSource, directions: Tensor, names: list[str], matrix: Tensor
-    ) -> None:
-        codes = np.zeros(len(passes.status), dtype=np.int32)
-        self._scores = np.full(len(passes.status), np.nan, dtype=np.float32)
-        self.sketched: SketchedRows
-        self.sketched, _, _ = keep_sketched(passes, source, matrix, "scoring for targets")
-        for start in range(0, len(codes), source.shard_size):
-            rows = range(start, min(start + source.shard_size, len(codes)))
-            towards = unit(self.sketched.read(rows)) @ directions.T
-            best, code = towards.max(1)
-            codes[start : rows.stop], self._scores[start : rows.stop] = code.numpy(), best.clamp(-1, 1).numpy()
-        self.groups = Groups("target", codes, names, {})
-
-    def scores(self) -> npt.NDArray[np.float32]:
-        """[N] agreement of all rows with their target."""
-        return self._scores.copy()
+def _one_group(rows: Tensor, z: Tensor) -> Tensor:
+    return torch.zeros(len(rows), dtype=torch.int64)

@@ -1,16 +1,21 @@
-"""What every kind of selection can do with others: push, draw, and show itself in a notebook."""
+"""What every kind of selection holds and can do: save, push, draw, and show itself in a notebook."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, IterableDataset
 from huggingface_hub import CommitInfo
 
+from ..config import SageConfig
+from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError
 from ..hub.files import write_scores
 from ..hub.pictures import Seen, draw
@@ -18,16 +23,52 @@ from ..hub.push import Push, push
 from .notebook import as_html
 
 
-class Shareable(ABC):
-    """A selection; the class that it is of says what its parts are.
+class SelectionBase(ABC):
+    """What was chosen; of a dataset a `Selection`, of a stream a `StreamSelection`.
+
+    Both have `kept_scores` [K] and `kept_groups` [K] as well.
 
     Attributes:
+        indices: [K] int64, numbers of the kept rows, ascending.
+        group_names: [G].
         stats: What the run measured.
         config: The settings.
     """
 
-    stats: dict[str, Any]
-    config: dict[str, Any]
+    indices: npt.NDArray[np.int64]
+    group_names: list[str]
+    stats: SelectionStats
+    config: SageConfig
+    _has_all_scores: ClassVar[bool]
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.indices)
+
+    @property
+    def group_table(self) -> list[GroupStats]:
+        """One entry a group."""
+        return self.stats.groups
+
+    @abstractmethod
+    def save_to_disk(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the kept rows, the scores and the settings to a folder."""
+
+    @classmethod
+    @abstractmethod
+    def load_from_disk(cls, path: str | os.PathLike[str]) -> SelectionBase:
+        """Reads what `save_to_disk` wrote."""
+
+    def save(self, *args: Any, **options: Any) -> Path:
+        """`save_to_disk` as it was called before 0.1.0, for one version."""
+        warnings.warn("save is now save_to_disk", DeprecationWarning, stacklevel=2)
+        return self.save_to_disk(*args, **options)
+
+    @classmethod
+    def load(cls, *args: Any, **options: Any) -> Any:
+        """`load_from_disk` as it was called before 0.1.0, for one version."""
+        warnings.warn("load is now load_from_disk", DeprecationWarning, stacklevel=2)
+        return cls.load_from_disk(*args, **options)
 
     def push_to_hub(
         self,
@@ -79,8 +120,8 @@ class Shareable(ABC):
                 fix="Push the kept rows, or select from a dataset.",
             )
         what = Push(
-            self.stats,
-            self.config,
+            self.stats.to_dict(),
+            self.config.to_dict(),
             self.seen(),
             lambda place: write_scores(place, *self._files()),
             None if scores_only else self._rows,
@@ -113,10 +154,7 @@ class Shareable(ABC):
         return draw(self.seen(), name)
 
     def _repr_html_(self) -> str:
-        return as_html(self.stats, self.seen())
-
-    # ------------------------------------------------------- of the class's own
-    _has_all_scores: bool
+        return as_html(self.stats.to_dict(), self.seen())
 
     @abstractmethod
     def seen(self) -> Seen:

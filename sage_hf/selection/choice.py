@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
+from ..data.stats import GateStats, GroupStats
 from ..strategies import STRATEGIES
 from ..strategies.quotas import allocate_quotas, allocate_shares
 from .gate import judge, let_through, set_hard_aside
-from .signals import Material
+from .resolve import is_gated, needed
+from .signals import RowSignals
 
 logger = logging.getLogger(__name__)
 
@@ -21,43 +22,34 @@ logger = logging.getLogger(__name__)
 _NAMED_GROUPS = 5
 
 
-def is_gated(config: SageConfig) -> bool:
-    """Whether likely wrong rows go before the strategy chooses."""
-    return isinstance(config.gate, float) or (config.gate == "auto" and STRATEGIES[config.strategy].gated)
-
-
-def needed(config: SageConfig) -> frozenset[str]:
-    """What a selection must gather of every row besides scores and losses: some of `strategies.SIGNALS`."""
-    needs = STRATEGIES[config.strategy].needs
-    return needs | {"embeddings"} if is_gated(config) else needs
-
-
-def choose_rows(config: SageConfig, material: Material, budget: int) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+def choose_rows(
+    config: SageConfig, signals: RowSignals, budget: int
+) -> tuple[npt.NDArray[np.int64], GateStats | None]:
     """The kept rows, [K] int64, ascending; and what the gate did, where there is one.
 
     Args:
         config: The strategy, the gate, the balance and the seed.
-        material: What is known of the rows.
+        signals: What is known of the rows.
         budget: How many to keep; where fewer have a score, all of these are kept, and it is said.
 
     Raises:
-        ConfigError: The strategy or the gate needs what the material lacks.
+        ConfigError: The strategy or the gate needs what the signals lack.
     """
-    material.check(config.strategy, needed(config))
+    signals.check(config.strategy, needed(config))
     balanced = config.balance != "none"
-    candidates = material.candidates(balanced, config.spectrum_power)
-    sizes = np.bincount(candidates.groups, minlength=material.groups.count if balanced else 1)
-    quotas = quotas_for(config, sizes, budget, material.shares if balanced else None)
-    about: dict[str, Any] = {}
+    candidates = signals.candidates(balanced, config.spectrum_power)
+    sizes = np.bincount(candidates.groups, minlength=signals.groups.count if balanced else 1)
+    quotas = quotas_for(config, sizes, budget, signals.shares if balanced else None)
+    gate = None
     if is_gated(config):
-        verdict = judge(config, material, candidates)
+        verdict = judge(config, signals, candidates)
         doubted = int(verdict.doubted.sum())
-        about["gate"] = {"method": verdict.method, "doubted": doubted, "judged": len(verdict.doubts)}
+        gate = GateStats(verdict.method, doubted, len(verdict.doubts))
         if config.gate == "auto" and verdict.method == "cross-fold":
             verdict = set_hard_aside(candidates, quotas, verdict)
-            about["gate"]["hard"] = int(verdict.doubted.sum()) - doubted
+            gate.hard = int(verdict.doubted.sum()) - doubted
         candidates = let_through(candidates, quotas, verdict)
-    return STRATEGIES[config.strategy](candidates, quotas, config.seed), about
+    return STRATEGIES[config.strategy](candidates, quotas, config.seed), gate
 
 
 def quotas_for(
@@ -97,39 +89,33 @@ def quotas_for(
     return allocate_quotas(sizes, budget, config.balance, least)
 
 
-def lost_groups(table: Sequence[Mapping[str, Any]], config: SageConfig, say: bool = True) -> list[str]:
+def lost_groups(table: Sequence[GroupStats], config: SageConfig, say: bool = True) -> list[str]:
     """The names of groups of which no row is kept.
 
     Args:
-        table: An entry a group with its `name` and how many `rows` it has, are `kept` and `set_aside`.
+        table: All groups.
         config: Of the choice.
         say: Whether to log a warning of them: one process does.
     """
-    if say and (text := about_lost(table, config.to_dict())):
+    if say and (text := about_lost(table, config)):
         logger.warning("%s", text)
-    return [str(group["name"]) for group in table if group["rows"] and not group["kept"]]
+    return [group.name for group in table if group.rows and not group.kept]
 
 
-def about_lost(table: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
-    """What a person is told of groups that vanish: how many, the first five with their rows, and what keeps them.
-
-    Args:
-        table: As of `lost_groups`.
-        config: `SageConfig.to_dict` of the choice.
-    """
-    lost = [group for group in table if group["rows"] and not group["kept"]]
+def about_lost(table: Sequence[GroupStats], config: SageConfig) -> str:
+    """What a person is told of groups that vanish: how many, the first five with their rows, and what keeps them."""
+    lost = [group for group in table if group.rows and not group.kept]
     if not lost:
         return ""
     named = ", ".join(
-        f"{group['name']!r} ({group['rows']:,} row{'s' if group['rows'] > 1 else ''})"
-        for group in lost[:_NAMED_GROUPS]
+        f"{group.name!r} ({group.rows:,} row{'s' if group.rows > 1 else ''})" for group in lost[:_NAMED_GROUPS]
     )
     more = f" and {len(lost) - _NAMED_GROUPS:,} more" if len(lost) > _NAMED_GROUPS else ""
     text = f"No row is kept of {len(lost):,} group{'s' if len(lost) > 1 else ''}: {named}{more}."
-    if all(group["set_aside"] == group["rows"] for group in lost):
+    if all(group.set_aside == group.rows for group in lost):
         return f"{text} None of their rows could be scored; see Selection.set_aside."
-    if config["balance"] == "none":
+    if config.balance == "none":
         return f"{text} balance='proportional' with min_per_group=1 (--min-per-group 1) keeps one of each."
-    if config.get("min_per_group"):
+    if config.min_per_group:
         return f"{text} A larger budget keeps some of each."
     return f"{text} min_per_group=1 (--min-per-group 1) keeps one of each, where the budget has as many rows."

@@ -29,7 +29,7 @@ from ..config import SageConfig
 from ..strategies import Candidates, Vectors
 from ..strategies.base import PartOf, take_highest
 from ..strategies.coverage import Centred
-from .signals import Material
+from .signals import RowSignals
 
 # A row is doubted where the classifier finds another class this many times as likely as the row's own.
 ODDS = 2.0
@@ -62,19 +62,19 @@ class Verdict:
     method: str
 
 
-def judge(config: SageConfig, material: Material, candidates: Candidates) -> Verdict:
+def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Verdict:
     """Doubts every candidate, and says which are to go.
 
     Args:
         config: The gate: "auto" takes those that are is_doubted, a share that share of each group, the most doubted.
-        material: Of all rows; their classes and embeddings, where there are any.
+        signals: Of all rows; their classes and embeddings, where there are any.
         candidates: The rows to judge.
     """
     rows = candidates.rows
-    if material.labels is not None and material.embeddings is not None:
-        doubts = cross_fold_doubts(PartOf(material.embeddings, rows), material.labels[rows], config.seed)
-        if material.doubts is not None:
-            doubts = joined_doubts(doubts, material.doubts[rows])
+    if signals.labels is not None and signals.embeddings is not None:
+        doubts = cross_fold_doubts(PartOf(signals.embeddings, rows), signals.labels[rows], config.seed)
+        if signals.doubts is not None:
+            doubts = joined_doubts(doubts, signals.doubts[rows])
         method = "cross-fold"
     else:
         doubts = mixture_doubts(candidates.losses, config.seed)

@@ -18,11 +18,11 @@ _NAMED_ROWS = 10
 def summary(selection: Selection | StreamSelection) -> RenderableType:
     """Kept rows by group, energy captured, rows set aside and time, as something `rich` prints."""
     stats = selection.stats
-    table = Table(title=f"Kept {stats['kept']:,} of {stats['rows']:,} rows", title_justify="left")
-    table.add_column(stats["group_by"] or "group")
+    table = Table(title=f"Kept {stats.kept:,} of {stats.rows:,} rows", title_justify="left")
+    table.add_column(stats.group_by or "group")
     for name in ("rows", "kept", "set aside", "mean score", "mean score of kept"):
         table.add_column(name, justify="right")
-    listed, others = largest_groups(stats)
+    listed, others = largest_groups(stats.to_dict())
     for group in listed:
         table.add_row(
             # Text, not str: a group may be called "[b]".
@@ -38,26 +38,26 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
             f"{len(others)} more", f"{sum(g['rows'] for g in others):,}", f"{sum(g['kept'] for g in others):,}"
         )
     lines = [
-        f"Sketch: {stats['sketch_size']} rows x {stats['row_width']:,}, of {stats['target_weights']:,} weights; "
-        f"it holds {stats['energy']:.1%} of the gradients' energy.",
-        f"Consensus: {stats['consensus']}. Mean score of the kept rows {stats['mean_score_kept']:.3f}, "
-        f"of all {stats['mean_score']:.3f}.",
-        f"Time: {stats['fit_seconds']:.1f} s to fit, {stats['score_seconds']:.1f} s to score.",
+        f"Sketch: {stats.sketch_size} rows x {stats.row_width:,}, of {stats.target_weights:,} weights; "
+        f"it holds {stats.energy:.1%} of the gradients' energy.",
+        f"Consensus: {stats.consensus}. Mean score of the kept rows {stats.mean_score_kept:.3f}, "
+        f"of all {stats.mean_score:.3f}.",
+        f"Time: {stats.fit_seconds:.1f} s to fit, {stats.score_seconds:.1f} s to score.",
     ]
-    if gate := stats.get("gate"):
-        hard = f", so do {gate['hard']:,} hard ones of groups that keep few" if gate.get("hard") else ""
+    if gate := stats.gate:
+        hard = f", so do {gate.hard:,} hard ones of groups that keep few" if gate.hard else ""
         lines.insert(
             2,
-            f"Gate: {gate['doubted']:,} of {gate['judged']:,} rows are doubted ({gate['method']}) and stay out"
+            f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out"
             f"{hard}; sage-hf label-issues lists the doubted.",
         )
-    if stats["one_at_a_time"]:
+    if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
-    if lost := about_lost(stats["groups"], selection.config):
+    if lost := about_lost(stats.groups, selection.config):
         lines.append(lost)
     aside = selection.set_aside
     if aside:
-        count = stats["set_aside"]  # a stream names some of them
+        count = stats.set_aside  # a stream names some of them
         named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")

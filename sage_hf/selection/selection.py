@@ -15,6 +15,7 @@ from datasets import Dataset, load_from_disk
 from ..config import SageConfig, check_strategy
 from ..data.classes import with_class_names
 from ..data.groups import Groups
+from ..data.stats import GateStats, GroupStats, SelectionStats
 from ..data.status import REASONS, SCORE_COLUMN, SCORED
 from ..errors import DatasetError, OutputError
 from ..hub.files import read_scores, write_selection
@@ -24,15 +25,15 @@ from ..hub.push import fetch
 from ..strategies import STRATEGIES
 from ..strategies.quotas import resolve_budget
 from ..utils.fingerprint import dataset_digest
-from .base import Shareable
+from .base import SelectionBase
 from .choice import choose_rows, lost_groups
-from .signals import Material
+from .signals import RowSignals
 
 _ARRAYS = ("indices", "scores", "losses", "groups", "status")
 
 
 @dataclass
-class Selection(Shareable):
+class Selection(SelectionBase):
     """The rows that were kept, with every row's score.
 
     N rows of the source, K kept, G groups.
@@ -46,7 +47,7 @@ class Selection(Shareable):
         group_names: [G].
         status: [N] uint8: 0 scored, 1 not finite, 2 gradient exactly zero, 3 no tokens.
         stats: What the run measured: rows, energy captured, error bound, seconds, per-group table, ...
-        config: The settings, as `SageConfig.to_dict` gives them.
+        config: The settings.
         source_fingerprint: The source dataset's fingerprint.
         source: The source dataset, if at hand.
     """
@@ -57,16 +58,70 @@ class Selection(Shareable):
     groups: npt.NDArray[np.int32]
     group_names: list[str]
     status: npt.NDArray[np.uint8]
-    stats: dict[str, Any]
-    config: dict[str, Any]
+    stats: SelectionStats
+    config: SageConfig
     source_fingerprint: str
     source: Dataset | None = field(default=None, repr=False)
 
     _has_all_scores = True
 
-    def __len__(self) -> int:
-        """K."""
-        return len(self.indices)
+    @classmethod
+    def of(
+        cls,
+        config: SageConfig,
+        signals: RowSignals,
+        dataset: Dataset,
+        choice: tuple[npt.NDArray[np.int64], GateStats | None],
+        say: bool = True,
+    ) -> Selection:
+        """The selection of a choice.
+
+        Args:
+            config: Of the choice.
+            signals: What is known of the rows, with the statistics of the passes.
+            dataset: The source.
+            choice: What `choose_rows` returned.
+            say: Whether to log a warning of groups that lose every row: one process does.
+        """
+        assert signals.stats is not None
+        indices, gate = choice
+        usable, scores = signals.usable, signals.scores
+        table = group_table(signals.groups, signals.status, scores, indices)
+        stats = SelectionStats(
+            **vars(signals.stats),
+            strategy=config.strategy,
+            rows=len(usable),
+            kept=len(indices),
+            set_aside=int((~usable).sum()),
+            groups=table,
+            lost_groups=lost_groups(table, config, say),
+            mean_score=float(scores[usable].mean(dtype=np.float64)),
+            mean_score_kept=float(scores[indices].mean(dtype=np.float64)),
+            mean_loss=float(signals.losses[usable].mean(dtype=np.float64)),
+            gate=gate,
+        )
+        return cls(
+            indices=indices,
+            scores=scores,
+            losses=signals.losses,
+            groups=signals.groups.codes,
+            group_names=signals.groups.names,
+            status=signals.status,
+            stats=stats,
+            config=config,
+            source_fingerprint=dataset._fingerprint,
+            source=dataset,
+        )
+
+    @property
+    def kept_scores(self) -> npt.NDArray[np.float32]:
+        """[K] agreement of the kept rows."""
+        return self.scores[self.indices]
+
+    @property
+    def kept_groups(self) -> npt.NDArray[np.int32]:
+        """[K] groups of the kept rows."""
+        return self.groups[self.indices]
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -88,7 +143,7 @@ class Selection(Shareable):
         source = self.source
         if SCORE_COLUMN in source.column_names:
             source = source.remove_columns(SCORE_COLUMN)
-        source = with_class_names(source, self.stats.get("classes"))
+        source = with_class_names(source, self.stats.classes)
         # Before the rows are chosen: adding a column afterwards rewrites the table.
         return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
 
@@ -96,27 +151,6 @@ class Selection(Shareable):
     def set_aside(self) -> dict[int, str]:
         """Row number to reason of every row that has no score."""
         return {int(row): REASONS[int(self.status[row])] for row in np.flatnonzero(self.status)}
-
-    @property
-    def group_table(self) -> list[dict[str, Any]]:
-        """One entry a group: name, rows, kept, set_aside, and the mean scores of its scored and of its kept rows."""
-        kept = np.zeros(len(self.scores), dtype=bool)
-        kept[self.indices] = True
-        table = []
-        for code, name in enumerate(self.group_names):
-            mine = self.groups == code
-            scored, chosen = mine & (self.status == SCORED), mine & kept
-            table.append(
-                {
-                    "name": name,
-                    "rows": int(mine.sum()),
-                    "kept": int(chosen.sum()),
-                    "set_aside": int((mine & (self.status != SCORED)).sum()),
-                    "mean_score": _mean(self.scores[scored]),
-                    "mean_score_kept": _mean(self.scores[chosen]),
-                }
-            )
-        return table
 
     def choose(
         self,
@@ -145,23 +179,23 @@ class Selection(Shareable):
         changes = {name: value for name, value in changes.items() if value is not None}
         if fraction is not None or num_examples is not None:
             changes |= {"fraction": fraction, "num_examples": num_examples}
-        config = SageConfig(**{**self.config, **changes})
+        config = replace(self.config, **changes)
         check_strategy(config.strategy, STRATEGIES)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
-        groups = Groups(self.stats["group_by"], self.groups, self.group_names, {})
-        material = Material(groups, self.status == SCORED, self.scores, self.losses)
-        indices, _ = choose_rows(config, material, budget)
-        made = replace(self, indices=indices, config=config.to_dict(), stats=dict(self.stats))
-        for name in ("command", "gate"):  # of other rows
-            made.stats.pop(name, None)
-        made.stats.update(
+        groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
+        indices, gate = choose_rows(config, RowSignals(groups, self.status, self.scores, self.losses), budget)
+        table = group_table(groups, self.status, self.scores, indices)
+        stats = replace(
+            self.stats,
             strategy=config.strategy,
             kept=len(indices),
-            mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
-            groups=(table := made.group_table),
+            groups=table,
             lost_groups=lost_groups(table, config),
+            mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
+            gate=gate,
+            command=None,
         )
-        return made
+        return replace(self, indices=indices, config=config, stats=stats)
 
     # --------------------------------------------------------------------- disk
     def save_to_disk(
@@ -210,13 +244,13 @@ class Selection(Shareable):
             selection = cls(
                 **{name: arrays[name] for name in _ARRAYS},
                 group_names=about["group_names"],
-                stats=about["stats"],
-                config=about["config"],
+                stats=SelectionStats.from_dict(about["stats"]),
+                config=SageConfig(**about["config"]),
                 source_fingerprint=about["source_fingerprint"],
             )
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise OutputError(
-                f"The selection lacks {error}", where=str(folder), fix="Make it again, or restore its files."
+                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
             ) from error
         if source is not None:
             selection.attach(source)
@@ -261,14 +295,11 @@ class Selection(Shareable):
         Raises:
             DatasetError: It is another dataset than the one that was selected from, or another revision of it.
         """
-        here, then = describe_dataset(source)["revision"], (self.stats.get("source") or {}).get("revision")
+        here, then = describe_dataset(source)["revision"], self.stats.source.get("revision")
         # The fingerprint tells how a dataset was made; where it differs, the rows decide, of which a part is read.
         same = len(source) == len(self.scores) and (
             source._fingerprint == self.source_fingerprint
-            or (
-                (here is None or then is None or here == then)
-                and dataset_digest(source) == self.stats.get("source_digest")
-            )
+            or ((here is None or then is None or here == then) and dataset_digest(source) == self.stats.source_digest)
         )
         if not same and here and then and here != then:
             raise DatasetError(
@@ -290,8 +321,8 @@ class Selection(Shareable):
     def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         about = {
             "group_names": self.group_names,
-            "stats": self.stats,
-            "config": self.config,
+            "stats": self.stats.to_dict(),
+            "config": self.config.to_dict(),
             "source_fingerprint": self.source_fingerprint,
             "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
         }
@@ -307,13 +338,36 @@ class Selection(Shareable):
         scored = self.status == SCORED
         parts = [self.groups == code for code in range(len(self.group_names))]
         return Seen(
-            self.stats["group_by"],
-            self.stats["groups"],
+            self.stats.group_by,
+            self.stats.to_dict()["groups"],
             [self.scores[part & kept] for part in parts],
             [self.scores[part & scored & ~kept] for part in parts],
-            self.stats["spectrum"],
-            self.stats["squared_norm"],
+            self.stats.spectrum,
+            self.stats.squared_norm,
         )
+
+
+def group_table(
+    groups: Groups, status: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32], indices: npt.NDArray[np.int64]
+) -> list[GroupStats]:
+    """One entry a group.
+
+    Args:
+        groups: Of the rows.
+        status: [N].
+        scores: [N].
+        indices: [K], the kept rows.
+    """
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[indices] = True
+    table = []
+    for code, name in enumerate(groups.names):
+        mine = groups.codes == code
+        scored, chosen = mine & (status == SCORED), mine & kept
+        aside = int(mine.sum() - scored.sum())
+        means = (_mean(scores[scored]), _mean(scores[chosen]))
+        table.append(GroupStats(name, int(mine.sum()), int(chosen.sum()), aside, *means))
+    return table
 
 
 def _mean(values: npt.NDArray[np.float32]) -> float | None:

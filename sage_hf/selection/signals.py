@@ -1,4 +1,4 @@
-"""All that passes learned of the rows of a dataset: what any strategy chooses from, at any budget."""
+"""What passes learned of the rows of a dataset: all that any strategy chooses from, at any budget."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.groups import Groups
+from ..data.stats import FitStats
+from ..data.status import SCORED
 from ..errors import ConfigError
 from ..strategies import Candidates, Vectors
 from ..strategies.base import PartOf
 
 
 @dataclass
-class Material:
+class RowSignals:
     """Columns of N rows.
 
     Attributes:
         groups: The groups of all rows.
-        usable: [N], whether a row has a score.
-        scores: [N] float32 agreement.
-        losses: [N] float32.
+        status: [N] uint8, whether each row is scored or why it is set aside, of `data.status`.
+        scores: [N] float32 agreement, NaN where a row is set aside.
+        losses: [N] float32, the same.
+        stats: What the passes measured; None where nobody tells of it.
         labels: [N] classes of the rows, whatever they are grouped by; None where the task has none.
         norms: [N] float32, lengths of the gradients; None where nobody asked, as all that follow.
         sketched: [N, l] z = S g / |g|.
@@ -35,9 +38,10 @@ class Material:
     """
 
     groups: Groups
-    usable: npt.NDArray[np.bool_]
+    status: npt.NDArray[np.uint8]
     scores: npt.NDArray[np.float32]
     losses: npt.NDArray[np.float32]
+    stats: FitStats | None = None
     labels: npt.NDArray[np.int32] | None = None
     norms: npt.NDArray[np.float32] | None = None
     sketched: Vectors | None = None
@@ -47,6 +51,11 @@ class Material:
     doubts: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None
     progress: bool = False
+
+    @property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """[N], whether a row has a score."""
+        return self.status == SCORED
 
     def candidates(self, balanced: bool, spectrum_power: float | None) -> Candidates:
         """The rows that have a score; all in one group where the groups do not count."""

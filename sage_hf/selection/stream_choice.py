@@ -123,7 +123,7 @@ class StreamChoice(Protocol):
 
 
 def choice_for(config: SageConfig) -> StreamChoice:
-    """The way to choose under a configuration.
+    """The way to choose under a configuration, in which "auto" is resolved.
 
     Raises:
         ConfigError: The strategy compares rows with each other.
@@ -146,13 +146,8 @@ def choice_for(config: SageConfig) -> StreamChoice:
     return HighestShare(config) if config.fraction is not None else HighestRows(config)
 
 
-def stream_strategy(config: SageConfig) -> str:
-    """The strategy that a stream is chosen by: "auto" is the paper's there, which needs no rows side by side."""
-    return "agreement" if config.strategy == "auto" else config.strategy
-
-
 def _merit(config: SageConfig) -> Merit | None:
-    return STRATEGIES[stream_strategy(config)].merit
+    return STRATEGIES[config.strategy].merit
 
 
 class _Judge:

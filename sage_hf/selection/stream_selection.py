@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,48 +16,58 @@ from datasets import ClassLabel, Dataset, DatasetInfo, Features, IterableDataset
 from datasets.iterable_dataset import ExamplesIterable
 from torch.utils.data import get_worker_info
 
+from ..config import SageConfig
 from ..data.classes import Classes
+from ..data.stats import SelectionStats
 from ..data.status import SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import DatasetError, OutputError
 from ..hub.files import read_scores, write_selection
 from ..hub.pictures import Seen
-from .base import Shareable
+from .base import SelectionBase
 
 
 @dataclass
-class StreamSelection(Shareable):
+class StreamSelection(SelectionBase):
     """The rows of a stream that were kept; of the others, counts alone.
 
     K kept rows, G groups.
 
     Attributes:
         indices: [K] int64, the kept rows' numbers in the order of the stream, ascending.
-        scores: [K] float32, their agreement in [-1, 1].
-        groups: [K] int32 in [0, G).
+        kept_scores: [K] float32, their agreement in [-1, 1].
+        kept_groups: [K] int32 in [0, G).
         group_names: [G].
-        set_aside: Row number to reason, of the first 1,000 rows without a score; `stats["set_aside"]` counts all.
+        set_aside: Row number to reason, of the first 1,000 rows without a score; `stats.set_aside` counts all.
         stats: As of a `Selection`.
-        config: The settings, as `SageConfig.to_dict` gives them.
+        config: The settings.
         source: The stream; None where the selection was loaded.
         saved: The kept rows, where the selection was loaded.
     """
 
     indices: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int32]
+    kept_scores: npt.NDArray[np.float32]
+    kept_groups: npt.NDArray[np.int32]
     group_names: list[str]
     set_aside: dict[int, str]
-    stats: dict[str, Any]
-    config: dict[str, Any]
+    stats: SelectionStats
+    config: SageConfig
     source: IterableDataset | None = field(default=None, repr=False)
     saved: Dataset | None = field(default=None, repr=False)
 
     _has_all_scores = False
 
-    def __len__(self) -> int:
-        """K."""
-        return len(self.indices)
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """`kept_scores` as they were called before 0.1.0, for one version."""
+        warnings.warn("scores of a stream are now kept_scores", DeprecationWarning, stacklevel=2)
+        return self.kept_scores
+
+    @property
+    def groups(self) -> npt.NDArray[np.int32]:
+        """`kept_groups` as they were called before 0.1.0, for one version."""
+        warnings.warn("groups of a stream are now kept_groups", DeprecationWarning, stacklevel=2)
+        return self.kept_groups
 
     @property
     def dataset(self) -> IterableDataset:
@@ -70,22 +81,16 @@ class StreamSelection(Shareable):
         """
         if self.source is None:
             return self._saved().to_iterable_dataset()
-        features, classes = self.source.features, self._classes()
+        features, classes = self.source.features, self.stats.classes
         if features is not None:
             named = {classes["column"]: ClassLabel(names=classes["names"])} if classes else {}
             features = Features({**features, **named, SCORE_COLUMN: Value("float32")})
         # The constructor, not from_generator: that one pickles the whole source to name a cache that it never uses.
         return IterableDataset(
-            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.scores, classes), {}),
+            ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.kept_scores, classes), {}),
             info=DatasetInfo(features=features),
             split=self.source.split,
         )
-
-    @property
-    def group_table(self) -> list[dict[str, Any]]:
-        """One entry a group, as of a `Selection`."""
-        table: list[dict[str, Any]] = self.stats["groups"]
-        return table
 
     def save_to_disk(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the kept rows, for `datasets.load_from_disk`, their numbers, scores and the settings to a folder.
@@ -119,15 +124,15 @@ class StreamSelection(Shareable):
         try:
             return cls(
                 indices=arrays["indices"],
-                scores=arrays["scores"],
-                groups=arrays["groups"],
+                kept_scores=arrays["kept_scores"],
+                kept_groups=arrays["kept_groups"],
                 group_names=about["group_names"],
-                stats=about["stats"],
-                config=about["config"],
+                stats=SelectionStats.from_dict(about["stats"]),
+                config=SageConfig(**about["config"]),
                 set_aside={int(row): reason for row, reason in about["set_aside"].items()},
                 saved=load_from_disk(str(folder)),
             )
-        except (KeyError, OSError, ValueError) as error:
+        except (KeyError, TypeError, OSError, ValueError) as error:
             raise OutputError(
                 f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
             ) from error
@@ -141,11 +146,12 @@ class StreamSelection(Shareable):
         about: dict[str, Any] = {
             "kind": "stream",
             "group_names": self.group_names,
-            "stats": self.stats,
-            "config": self.config,
+            "stats": self.stats.to_dict(),
+            "config": self.config.to_dict(),
             "set_aside": {str(row): reason for row, reason in self.set_aside.items()},
         }
-        return {"indices": self.indices, "scores": self.scores, "groups": self.groups}, about
+        names = ("indices", "kept_scores", "kept_groups")
+        return {name: getattr(self, name) for name in names}, about
 
     def _saved(self) -> Dataset:
         assert self.saved is not None
@@ -154,20 +160,16 @@ class StreamSelection(Shareable):
     def _rows(self, folder: Path) -> Dataset:
         if self.source is None:
             return self._saved()
-        rows, classes = to_disk(self.dataset, folder), self._classes()
+        rows, classes = to_disk(self.dataset, folder), self.stats.classes
         if classes and not isinstance(rows.features[classes["column"]], ClassLabel):  # nothing knew the features
             rows = rows.cast_column(classes["column"], ClassLabel(names=classes["names"]))
         return rows
 
-    def _classes(self) -> Classes | None:
-        classes: Classes | None = self.stats.get("classes")
-        return classes
-
     def seen(self) -> Seen:
         """What pictures show of it."""
-        kept = [self.scores[self.groups == code] for code in range(len(self.group_names))]
+        kept = [self.kept_scores[self.kept_groups == code] for code in range(len(self.group_names))]
         stats = self.stats
-        return Seen(stats["group_by"], stats["groups"], kept, None, stats["spectrum"], stats["squared_norm"])
+        return Seen(stats.group_by, stats.to_dict()["groups"], kept, None, stats.spectrum, stats.squared_norm)
 
 
 class _KeptRows:

@@ -1,9 +1,8 @@
-"""From passes to a selection: what strategies need, the choice that all processes share, and the result."""
+"""Pass 2, and what strategies need besides; and the choice that all processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Set
-from typing import Any
+from collections.abc import Callable, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -13,162 +12,114 @@ from torch import Tensor
 
 from ..config import SageConfig
 from ..data.batches import RowSource
-from ..data.groups import Groups
-from ..data.status import NOT_FINITE, SCORED
+from ..data.stats import FitStats, GateStats
+from ..data.status import SCORED
+from ..data.windows import Window
 from ..gradients import GradientCollector
-from ..hub.provenance import provenance
-from ..passes.embeddings import read_features
-from ..passes.exact_consensus import ClusteredGroups, ExactConsensus, keep_sketched
+from ..hub.provenance import describe_dataset, describe_model
+from ..passes.consensus import keep_sketched
+from ..passes.embeddings import EmbeddingExtractor, read_features
+from ..passes.fit import Fit
 from ..passes.merge_tree import Partial
 from ..passes.processes import Processes
-from ..passes.run import GradientPasses
-from ..passes.target import NearestTarget
+from ..passes.run import Pass, Passes
 from ..scoring.agreement import agreement, sketched
-from ..scoring.sketch import FrequentDirections
-from ..selection.choice import choose_rows, lost_groups
-from ..selection.selection import Selection
-from ..selection.signals import Material
+from ..selection.choice import choose_rows
+from ..selection.signals import RowSignals
 from ..strategies.quotas import resolve_budget
+from ..utils.environment import library_versions
 
 
-def gather_material(
-    passes: GradientPasses,
-    source: RowSource,
-    groups: Groups,
-    matrix: Tensor,
-    directions: Tensor,
-    spectrum: npt.NDArray[np.float32],
-    needs: Set[str],
-    known: ExactConsensus | ClusteredGroups | NearestTarget | None,
-) -> Material:
+def score_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
+    """Scores rows against a fit; `codes` as of `Pass`."""
+
+    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor:
+        return agreement(sketched(gradients, fit.matrix), fit.directions, codes)
+
+    return Pass("scoring agreement", add, codes=codes)
+
+
+def gather_signals(
+    passes: Passes, source: RowSource, fit: Fit, needs: Set[str], embeddings: EmbeddingExtractor | None
+) -> RowSignals:
     """Scores all rows, and keeps of them what strategies need.
 
     Args:
-        passes: After the first pass.
+        passes: Those of the first pass.
         source: The dataset.
-        groups: Of its rows.
-        matrix: S [l, D].
-        directions: [G, l] consensus directions.
-        spectrum: [l] singular values, the largest 1.
+        fit: What the first pass found.
         needs: Some of `strategies.SIGNALS`.
-        known: Where z and scores of all rows are known already.
+        embeddings: Takes embeddings; None where nobody needs them.
     """
-    codes = torch.from_numpy(groups.codes)
-    kept = None
-    if known is not None:
-        kept, scores = known.sketched, known.scores()
-    elif needs & {"sketched", "norms"}:
-        kept, _, scores = keep_sketched(
-            *(passes, source, matrix, "scoring and keeping", Partial),
-            lambda _, rows, z: agreement(z, directions, codes[rows].long()),
-        )
-    else:
-        _, scores = passes.run(
-            *(source, "scoring agreement", Partial),
-            lambda _, rows, g: agreement(sketched(g, matrix), directions, codes[rows].long()),
-        )
-    usable = passes.status == SCORED
-    scores[~usable] = passes.losses[~usable] = np.nan
-    material = Material(groups, usable, scores, passes.losses, spectrum=spectrum, progress=passes.progress)
+    kept, piece = fit.consensus.sketched, fit.consensus.piece
     if kept is not None:
-        material.sketched, material.norms = kept, kept.norms
-    if needs & {"embeddings", "el2n"}:
-        found = read_features(passes, source)
-        material.embeddings, material.el2n, material.doubts = found.embeddings, found.el2n, found.doubts
-    return material
+        scores = fit.consensus.scores()
+    elif needs & {"sketched", "norms"}:
+        codes = torch.from_numpy(fit.groups.codes).long()
+        kept, _, piece = keep_sketched(
+            passes,
+            source,
+            fit.matrix,
+            "scoring and keeping",
+            add=lambda partial, rows, z: agreement(z, fit.directions, codes[rows]),
+        )
+        scores = piece.values
+    else:
+        _, piece = passes.run_whole(source, score_pass(fit, lambda window: fit.groups.codes))
+        scores = piece.values
+    assert piece is not None
+    status, losses = np.maximum(fit.status, piece.status), piece.numbers
+    scores[status != SCORED] = losses[status != SCORED] = np.nan
+    signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
+    if kept is not None:
+        signals.sketched, signals.norms = kept, kept.norms
+    if embeddings is not None:
+        features = read_features(embeddings, source, passes.settings)
+        signals.embeddings, signals.el2n, signals.doubts = features.embeddings, features.el2n, features.doubts
+    return signals
 
 
-def fit_stats(
-    sketch: FrequentDirections,
-    collector: GradientCollector,
-    dataset: Dataset | IterableDataset,
-    group_by: str | None,
-    is_streaming: bool,
-    processes: int,
-) -> dict[str, Any]:
+def fit_stats(fit: Fit, collector: GradientCollector, dataset: Dataset | IterableDataset, processes: int) -> FitStats:
     """What the first pass has to say of itself, of a dataset or a stream."""
-    return {
-        "energy": sketch.energy,
-        "error_bound": sketch.error_bound,
-        "squared_norm": sketch.squared_norm,
-        "sketch_size": sketch.sketch_size,
-        "row_width": collector.width,
-        "target_weights": collector.num_target_weights,
-        "target_share": collector.layout.share,
-        "left_out": sorted(collector.left_out),
-        "check_seconds": collector.check_seconds,
-        "consensus": "streaming" if is_streaming else "exact",
-        "group_by": group_by,
-        "one_at_a_time": collector.one_at_a_time,
-        "processes": processes,
-        "spectrum": [float(value) for value in sketch.singular_values.double() ** 2],
-        **provenance(collector.model, dataset),
-    }
+    sketch = fit.sketch
+    return FitStats(
+        energy=sketch.energy,
+        error_bound=sketch.error_bound,
+        squared_norm=sketch.squared_norm,
+        spectrum=[float(value) for value in sketch.singular_values.double() ** 2],
+        sketch_size=sketch.sketch_size,
+        row_width=collector.width,
+        target_weights=collector.num_target_weights,
+        target_share=collector.layout.share,
+        left_out=sorted(collector.left_out),
+        consensus="streaming" if fit.is_streaming else "exact",
+        group_by=fit.groups.column,
+        one_at_a_time=collector.one_at_a_time,
+        processes=processes,
+        model=describe_model(collector.model),
+        model_fingerprint=fit.run_key.model,
+        source=describe_dataset(dataset),
+        source_digest=fit.run_key.digest,
+        versions=library_versions(),
+        check_seconds=collector.check_seconds,
+        fit_seconds=fit.seconds,
+    )
 
 
 def shared_choice(
-    config: SageConfig, material: Material, processes: Processes
-) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+    config: SageConfig, signals: RowSignals, processes: Processes
+) -> tuple[npt.NDArray[np.int64], GateStats | None]:
     """`choose_rows` on the main process, for all: clusterings round differently where threads are not as many.
 
     Args:
         config: The settings, with a budget.
-        material: The same in every process.
+        signals: The same in every process.
         processes: All of them.
     """
-    about: dict[str, Any] = {}
-    indices, failure = np.zeros(0, dtype=np.int64), None
-    try:
+    indices, gate = np.zeros(0, dtype=np.int64), None
+    with processes.agreed():
         if processes.rank == 0:
-            budget = resolve_budget(len(material.scores), config.fraction, config.num_examples)
-            indices, about = choose_rows(config, material, budget)
-    except Exception as error:
-        failure = error
-    processes.agree(failure)
-    return processes.array_from_main(indices), processes.broadcast_object(about)
-
-
-def make_selection(
-    config: SageConfig,
-    dataset: Dataset,
-    material: Material,
-    passes: GradientPasses,
-    stats: dict[str, Any],
-) -> Selection:
-    """The selection of what a configuration chooses from the material.
-
-    Args:
-        config: The settings, with a budget.
-        dataset: The source.
-        material: Of its rows.
-        passes: What gathered it.
-        stats: What they measured.
-    """
-    indices, about = shared_choice(config, material, passes.processes)
-    selection = Selection(
-        indices=indices,
-        scores=material.scores,
-        losses=material.losses,
-        groups=material.groups.codes,
-        group_names=material.groups.names,
-        status=np.where(material.usable, SCORED, np.maximum(passes.status, NOT_FINITE)).astype(np.uint8),
-        stats={},
-        config=config.to_dict(),
-        source_fingerprint=dataset._fingerprint,
-        source=dataset,
-    )
-    usable = material.usable
-    selection.stats.update(
-        rows=len(usable),
-        kept=len(selection),
-        set_aside=int((~usable).sum()),
-        **stats,
-        strategy=config.strategy,
-        **about,
-        mean_score=float(material.scores[usable].mean(dtype=np.float64)),
-        mean_score_kept=float(material.scores[indices].mean(dtype=np.float64)),
-        mean_loss=float(material.losses[usable].mean(dtype=np.float64)),
-        groups=(table := selection.group_table),
-        lost_groups=lost_groups(table, config, say=passes.processes.rank == 0),
-    )
-    return selection
+            budget = resolve_budget(len(signals.scores), config.fraction, config.num_examples)
+            indices, gate = choose_rows(config, signals, budget)
+    gate = processes.broadcast_object(None if gate is None else vars(gate))
+    return processes.array_from_main(indices), None if gate is None else GateStats(**gate)

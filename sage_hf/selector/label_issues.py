@@ -20,9 +20,9 @@ from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups
 from ..errors import LabelError, OutputError
-from ..gradients import GradientCollector
-from ..passes.embeddings import read_features
-from ..passes.run import GradientPasses
+from ..gradients.model.state import unwrap
+from ..passes.embeddings import EmbeddingExtractor, read_features
+from ..passes.run import PassSettings
 from ..selection.gate import DOUBT_LIMIT, cross_fold, joined_doubts
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
@@ -166,15 +166,15 @@ def find_label_issues(
         )
     groups = Groups.from_values(column, values)
     classes = list(groups.code_of)
-    collector = GradientCollector(model, target_modules=config.target_modules, projection=config.projection)
+    model = unwrap(model)
     with isolated_rng(config.seed):
-        source = open_source(collector.model, dataset, config, processing_class, data_collator)
-    passes = GradientPasses(collector, config.seed, len(dataset), progress, workers=config.num_workers)
-    found = read_features(passes, source)
+        source = open_source(model, dataset, config, processing_class, data_collator)
+    extractor = EmbeddingExtractor(model, next(model.parameters()).device, source, config.seed)
+    features = read_features(extractor, source, PassSettings(config.seed, progress, config.num_workers))
     # Of a row without tokens nothing can be told.
-    rows, doubts, others = np.flatnonzero(found.seen), np.zeros(len(dataset)), groups.codes.astype(np.int64)
-    doubts[rows], places = cross_fold(PartOf(found.embeddings, rows), groups.codes[rows], config.seed)
+    rows, doubts, others = np.flatnonzero(features.seen), np.zeros(len(dataset)), groups.codes.astype(np.int64)
+    doubts[rows], places = cross_fold(PartOf(features.embeddings, rows), groups.codes[rows], config.seed)
     others[rows] = np.unique(groups.codes[rows])[places]
-    doubts = joined_doubts(doubts, found.doubts)
+    doubts = joined_doubts(doubts, features.doubts)
     order = np.argsort(-doubts, kind="stable")
     return LabelIssues(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > DOUBT_LIMIT])

@@ -9,7 +9,6 @@ Axes: N rows of the dataset, B rows of a batch, D row width, l sketch size, G gr
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -18,46 +17,41 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from datasets import Dataset, IterableDataset
 from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
-from ..config import CLUSTERS, SageConfig, check_strategy
+from ..config import SageConfig, check_strategy
 from ..data.batches import Batcher, BatchSource, RowSource, check_dataset
 from ..data.columns import find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
-from ..data.groups import Groups
-from ..data.status import STATUSES
+from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
-from ..passes.embeddings import check_embeddings
-from ..passes.exact_consensus import ClusteredGroups, ExactConsensus
-from ..passes.gradient_cache import find_cache
+from ..passes.embeddings import EmbeddingExtractor
+from ..passes.extractor import GradientExtractor
+from ..passes.fit import Fit
+from ..passes.gradient_cache import GradientCache
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
-from ..passes.merge_tree import Partial
-from ..passes.resume import find_checkpoint
-from ..passes.run import GradientPasses, check_any_scored
-from ..passes.target import NearestTarget, Target, check_target, consensus_of_target
-from ..scoring.agreement import Consensus
+from ..passes.resume import FORMAT_VERSION, check_format
+from ..passes.run import Passes, PassSettings
+from ..passes.run_key import RunKey
+from ..passes.target import Target, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
-from ..selection.choice import needed
+from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
-from ..selection.signals import Material
-from ..selection.stream_choice import choice_for, stream_strategy
+from ..selection.signals import RowSignals
+from ..selection.stream_choice import choice_for
 from ..selection.stream_selection import StreamSelection
 from ..strategies import SIGNALS, STRATEGIES
-from ..strategies.coverage import spectrum_weights
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_targets
-from .gather import fit_stats, gather_material, make_selection
+from .fit import fit_dataset, fit_stream
+from .gather import fit_stats, gather_signals, shared_choice
 from .mapping import ScoredInMap
-from .stream import StreamPasses
-
-logger = logging.getLogger(__name__)
+from .stream import score_stream, stream_selection
 
 # Rows of the batch that is compared with rows alone before the first pass.
 CHECKED_ROWS = 4
@@ -122,20 +116,22 @@ class SageSelector(ScoredInMap):
             loss_function=loss_function,
             seed=self.config.seed,
         )
-        self.sketch: FrequentDirections | None = None
-        self.directions: Tensor | None = None
-        self._matrix: Tensor | None = None
-        self._encoder: Batcher | None = None
-        self._groups: Groups | None = None
+        self.fitted: Fit | None = None
         self._progress = progress
         self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
-        self._passes = GradientPasses(self.collector, self.config.seed, 0, progress)
-        self._stream: StreamPasses | None = None
-        self._exact: ExactConsensus | ClusteredGroups | NearestTarget | None = None
-        self._streaming = True
-        self._fitted = 0.0
-        self._spectrum: npt.NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self._passes = self._new_passes()
+        self._encoder: Batcher | None = None
+
+    @property
+    def sketch(self) -> FrequentDirections | None:
+        """The sketch of the last fit; None before one."""
+        return self.fitted.sketch if self.fitted else None
+
+    @property
+    def directions(self) -> Tensor | None:
+        """Consensus directions of the last fit, [G, l]; None before one."""
+        return self.fitted.directions if self.fitted else None
 
     # ------------------------------------------------------------------- pass 1
     def fit(self, dataset: Dataset | IterableDataset) -> SageSelector:
@@ -159,61 +155,34 @@ class SageSelector(ScoredInMap):
             ConfigError: The sketch does not fit into the memory.
         """
         if isinstance(dataset, IterableDataset):
-            return self._fit_stream(dataset)
+            self._fit_stream(dataset)
+        else:
+            self._fit_dataset(dataset)
+        return self
+
+    def _fit_dataset(self, dataset: Dataset) -> tuple[Fit, RowSource]:
         source = self._open(check_dataset(dataset))
-        groups = self._groups = find_groups(self.collector.model, dataset, self.config.group_by)
-        about_rows = (self.collector.width, self.collector.device, len(source.shards()))
-        streaming = self._streaming = plan_consensus(self.config, *about_rows, groups.count)
-        cache = find_cache(self._cache_dir, self.config, self.collector, dataset, self._outside)
-        folder = find_checkpoint(
-            self._checkpoint_dir, self.config, self.collector, dataset, groups.codes, self._outside
-        )
-        self._passes = GradientPasses(
-            self.collector,
-            self.config.seed,
-            len(dataset),
-            self._progress,
-            cache=cache,
-            checkpoint=folder,
-            workers=self.config.num_workers,
-            recheck_every=self.config.recheck_every if self.config.check_gradients else 0,
-        )
-        self._exact = None
-        codes = torch.from_numpy(groups.codes)
-        missing = [shard for number, shard in enumerate(source.shards()) if not (cache and cache.holds(number))]
+        groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        shards, width = source.shards(), self.collector.width
+        plan_consensus(self.config, width, self.collector.device, len(shards), groups.count)
+        key = RunKey.of(self.collector, self.config, dataset, self._outside)
+        folder = self._folder(key, consensus=self.config.consensus, groups=groups.codes)
+        cache = None
+        if self.config.cache_gradients is not None:
+            cache = GradientCache(self._cache_dir / key.folder(), self.config.cache_gradients)
+        self._passes = self._new_passes(folder, cache)
+        missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
         say_targets(self.collector, self.config)
         if missing:
             self._check_gradients(source)
             if cache is not None:
-                cache.check_space(sum(map(len, missing)), self.collector.width)
+                cache.check_space(sum(map(len, missing)), width)
         say_check(self.collector, self.config, not missing)
         source.batch_size = self._batch_size()
+        self.fitted = fit_dataset(self._passes, source, groups, self.config, key)
+        return self.fitted, source
 
-        def new_partial() -> Partial:
-            device = self.collector.device
-            sketch = FrequentDirections(self.config.sketch_size, self.collector.width, device=device)
-            sums = Consensus(groups.count, self.collector.width, device=device) if streaming else None
-            return Partial(sketch, sums)
-
-        def add(partial: Partial, rows: Tensor, gradients: Tensor) -> None:
-            assert partial.sketch is not None
-            partial.sketch.update(gradients)
-            if partial.consensus is not None:
-                partial.consensus.update(gradients, codes[rows].long())
-
-        result, _ = self._passes.run(source, "sketching gradients", new_partial, add)
-        self._settle(result, np.bincount(self._passes.status, minlength=STATUSES))
-        if result.consensus is None:
-            assert self._matrix is not None
-            if self.config.group_by == CLUSTERS:
-                found = ClusteredGroups(self._passes, source, self._matrix, self._spectrum, self.config)
-                self._exact, self._groups = found, found.groups
-            else:
-                self._exact = ExactConsensus(self._passes, source, codes, groups.count, self._matrix)
-            self.directions = self._exact.directions
-        return self
-
-    def _fit_stream(self, stream: IterableDataset) -> SageSelector:
+    def _fit_stream(self, stream: IterableDataset) -> tuple[Fit, StreamSource]:
         check_stream(self.config)
         with isolated_rng(self.config.seed):
             source = open_stream(self.collector.model, stream, self.config, *self._outside[:2])
@@ -221,28 +190,23 @@ class SageSelector(ScoredInMap):
         say_targets(self.collector, self.config)
         say_check(self.collector, self.config, False)
         check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
-        self._encoder, self._streaming, self._exact = source.encoder, True, None
-        source.batch_size = self._batch_size()
-        kept = (self._checkpoint_dir, self._outside)
-        self._stream = StreamPasses(self.collector, self.config, source, self._progress, *kept)
-        result, self._groups = self._stream.fit()
-        self._settle(result, self._stream.tally.statuses)
-        return self
+        self._encoder, source.batch_size = source.encoder, self._batch_size()
+        key = RunKey.of(self.collector, self.config, source.example, self._outside)
+        self._passes = self._new_passes(self._folder(key, group_by=self.config.group_by))
+        self.fitted = fit_stream(self._passes, source, self.config, key)
+        return self.fitted, source
 
-    def _settle(self, result: Partial, statuses: npt.NDArray[np.int64]) -> None:
-        """Takes over what the first pass gathered; `statuses` are counts of rows by status."""
-        check_any_scored(statuses)
-        self.sketch = result.sketch
-        assert self.sketch is not None
-        # Only directions of z count from here on: a sketch of length 1 keeps huge gradients from overflowing.
-        largest = self.sketch.singular_values[0]
-        self._matrix = self.sketch.sketch / largest.to(self.sketch.dtype)
-        self._spectrum = (self.sketch.singular_values / largest).float().cpu().numpy()
-        if self.config.spectrum_power is not None:
-            weights = spectrum_weights(self._spectrum, self.config.spectrum_power - 1.0)
-            self._matrix = self._matrix * torch.from_numpy(weights).to(self._matrix)[:, None]
-        if result.consensus is not None:
-            self.directions = result.consensus.directions(self._matrix).float()
+    def _new_passes(self, folder: Path | None = None, cache: GradientCache | None = None) -> Passes:
+        config = self.config
+        extractor = GradientExtractor(self.collector, config.recheck_every if config.check_gradients else 0)
+        return Passes(extractor, PassSettings(config.seed, self._progress, config.num_workers, folder), cache)
+
+    def _folder(self, key: RunKey, **more: Any) -> Path | None:
+        """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
+        if self._checkpoint_dir is None:
+            return None
+        check_format(self._checkpoint_dir)
+        return self._checkpoint_dir / key.folder(format=FORMAT_VERSION, sketch_size=self.config.sketch_size, **more)
 
     # ------------------------------------------------------------------- choose
     @overload
@@ -281,39 +245,27 @@ class SageSelector(ScoredInMap):
             if target is None:
                 return self._select_stream(dataset)
             raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
-        started = time.perf_counter()
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
-        config = self.config
-        if target is not None and config.strategy == "auto":  # the aim is the target, not to stand for all rows
-            config = replace(config, strategy="agreement")
-        material = self.gather(dataset, needed(config), target=target, target_shares=target_shares)
-        stats: dict[str, Any] = {
-            "fit_seconds": self._fitted - started,
-            "score_seconds": time.perf_counter() - self._fitted,
-        }
-        if target is not None:
-            stats["targets"] = list(target) if isinstance(target, Mapping) else ["target"]
-        return self.choose(dataset, material, config, **stats)
+        config = resolve(self.config, has_target=target is not None)
+        signals = self.gather(dataset, needed(config), target=target, target_shares=target_shares)
+        return self.choose(dataset, signals, config)
 
-    def choose(
-        self, dataset: Dataset, material: Material, config: SageConfig | None = None, **stats: Any
-    ) -> Selection:
-        """The selection that a configuration makes of what `gather` gathered last, without a pass.
+    def choose(self, dataset: Dataset, signals: RowSignals, config: SageConfig | None = None) -> Selection:
+        """The selection that a configuration makes of what `gather` returned, without a pass.
 
         Args:
             dataset: That was gathered from.
-            material: What `gather` returned.
+            signals: What `gather` returned.
             config: Budget, strategy, gate, balance and seed; the selector's own by default.
-            stats: What else `Selection.stats` is to tell.
 
         Raises:
             BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
             ConfigError: The strategy needs what was not gathered.
         """
-        told = {**self._fit_stats(self._passes.processes.count, dataset), **stats}
-        about = (self.collector.model, dataset.features, self._encoder)
-        told["classes"] = find_text_classes(*about, dataset.unique)
-        return make_selection(config or self.config, dataset, material, self._passes, told)
+        config, processes = config or self.config, self._passes.processes
+        return Selection.of(
+            config, signals, dataset, shared_choice(config, signals, processes), say=processes.rank == 0
+        )
 
     def gather(
         self,
@@ -322,11 +274,11 @@ class SageSelector(ScoredInMap):
         *,
         target: Target | None = None,
         target_shares: Mapping[str, float] | None = None,
-    ) -> Material:
-        """Both passes, and what strategies need beside the scores: `choose_rows` then chooses any number of times.
+    ) -> RowSignals:
+        """Both passes, and what strategies need beside the scores: `choose` then chooses any number of times.
 
         Args:
-            dataset: As for `fit`.
+            dataset: As for `fit`, but no stream, whose rows are not held.
             needs: What of `sage_hf.strategies.SIGNALS` to gather; all by default.
             target: As for `select`.
             target_shares: The same.
@@ -334,45 +286,46 @@ class SageSelector(ScoredInMap):
         Raises:
             SageError: As for `fit`.
         """
-        needs = set(needs)
         if target is not None:
             check_target(target, target_shares)
-        if needs & {"embeddings", "el2n"}:
-            check_embeddings(self._passes, self._open(check_dataset(dataset)))
-        self.fit(dataset)
-        source = self._open(dataset)
-        assert self._groups is not None and self._matrix is not None and self.directions is not None
+        started, needs, embeddings = time.perf_counter(), set(needs), None
+        if needs & {"embeddings", "el2n"}:  # before the long run: does the model show a vector of a row?
+            source = self._open(check_dataset(dataset))
+            model, device = self.collector.model, self.collector.device
+            embeddings = EmbeddingExtractor(model, device, source, self.config.seed)
+        fit, source = self._fit_dataset(dataset)
+        fitted = time.perf_counter()
         if target is not None:
-            about_rows = (self._passes, self.config, source, self._groups, self._matrix)
-            self.directions, self._exact, self._groups = consensus_of_target(target, self._open, *about_rows)
-        self._fitted = time.perf_counter()
-        about = (self._passes, source, self._groups, self._matrix, self.directions)
-        material = gather_material(*about, self._spectrum, needs, self._exact)
-        material.labels = find_labels(self.collector.model, dataset)
+            consensus = consensus_of_target(target, self._open, self._passes, source, fit)
+            fit = self.fitted = replace(fit, consensus=consensus)
+            self._encoder = source.encoder
+        signals = gather_signals(self._passes, source, fit, needs, embeddings)
+        signals.labels = find_labels(self.collector.model, dataset)
+        stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
+        stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
+        stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
+        if target is not None:
+            stats.targets = list(target) if isinstance(target, Mapping) else ["target"]
         if isinstance(target, Mapping):
-            material.shares = np.array([(target_shares or {}).get(name, 1.0) for name in target])
-        self._exact = None
-        return material
+            signals.shares = np.array([(target_shares or {}).get(name, 1.0) for name in target])
+        return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:
-        started = time.perf_counter()
-        choice = choice_for(self.config)
-        self._fit_stream(stream)
+        started, config = time.perf_counter(), resolve(self.config, is_stream=True)
+        choice = choice_for(config)
+        fit, source = self._fit_stream(stream)
         fitted = time.perf_counter()
-        assert self._stream is not None and self._groups is not None
-        selection = self._stream.score(self._groups, self._agreement, choice)
-        selection.stats.update(
-            **self._fit_stats(self._stream.processes.count, stream),
-            strategy=stream_strategy(self.config),
-            fit_seconds=fitted - started,
-            score_seconds=time.perf_counter() - fitted,
+        scored = score_stream(self._passes, source, fit, choice)
+        stats = fit_stats(fit, self.collector, stream, self._passes.processes.count)
+        stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
+        groups = fit.groups
+        stats.classes = find_text_classes(
+            self.collector.model,
+            source.features,
+            source.encoder,
+            lambda name: groups.code_of if groups.column == name else (),
         )
-        return selection
-
-    def _fit_stats(self, processes: int, dataset: Dataset | IterableDataset) -> dict[str, Any]:
-        assert self.sketch is not None
-        group_by = self._groups.column if self._groups else None
-        return fit_stats(self.sketch, self.collector, dataset, group_by, self._streaming, processes)
+        return stream_selection(self._passes, source, config, stats, scored)
 
     # ------------------------------------------------------------------ internals
     def _open(self, dataset: Dataset) -> RowSource:
@@ -384,6 +337,9 @@ class SageSelector(ScoredInMap):
 
     def _open_source(self, dataset: Dataset) -> RowSource:
         return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
+
+    def _batch_size(self) -> int:
+        return 1 if self.collector.one_at_a_time else self.config.batch_size
 
     def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from datasets import Dataset
 from torch import nn
 
 from ..config import CLUSTERS, SageConfig
+from ..data.status import SCORED
 from ..errors import ConfigError
 from ..passes.target import Target
-from ..selection.choice import needed
+from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
 from .selector import SageSelector
 
@@ -49,7 +49,7 @@ def select_over_checkpoints(
         options: What else `SageSelector` takes: `processing_class`, `data_collator`, `checkpoint_dir`, ...
 
     Returns:
-        The selection; `stats["checkpoints"]` tells how many models there were.
+        The selection; `stats.checkpoints` tells how many models there were.
 
     Raises:
         ConfigError: There is no model, weights do not fit, or groups would be others for every model.
@@ -59,29 +59,30 @@ def select_over_checkpoints(
         >>> load = AutoModelForCausalLM.from_pretrained
         >>> select_over_checkpoints([lambda: load("out/checkpoint-100"), lambda: load("out/checkpoint-200")], dataset)
     """
-    config = config or SageConfig()
-    shares = _check(models, weights, config, target)
-    if target is not None and config.strategy == "auto":
-        config = replace(config, strategy="agreement")
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    usable: npt.NDArray[np.bool_] | None = None
+    given = config or SageConfig()
+    shares = _check(models, weights, given, target)
+    config = resolve(given, has_target=target is not None)
+    scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
     started = time.perf_counter()
     for number, (model, share) in enumerate(zip(models, shares, strict=True)):
         is_last = number == len(models) - 1
         loaded = model if isinstance(model, nn.Module) else model()
         selector = SageSelector(loaded, config=config, **options)
         needs = needed(config) if is_last else frozenset()
-        material = selector.gather(dataset, needs, target=target, target_shares=target_shares)
-        usable = material.usable if usable is None else usable & material.usable
-        for name in ("scores", "losses"):
-            sums[name] = sums.get(name, 0.0) + share * getattr(material, name).astype(np.float64)
-    assert usable is not None
-    material.usable = usable
-    for name, values in sums.items():
-        values[~usable] = np.nan
-        setattr(material, name, values.astype(np.float32))
-    seconds = time.perf_counter() - started
-    return selector.choose(dataset, material, config, checkpoints=len(models), fit_seconds=seconds, score_seconds=0.0)
+        signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)
+        status = np.where(status == SCORED, signals.status, status)  # the first reason that a model gives
+        scores, losses = (
+            (sum_ if number else 0.0) + share * column.astype(np.float64)
+            for sum_, column in ((scores, signals.scores), (losses, signals.losses))
+        )
+    assert signals.stats is not None
+    signals.status = status
+    for name, values in (("scores", scores), ("losses", losses)):
+        values[status != SCORED] = np.nan
+        setattr(signals, name, values.astype(np.float32))
+    signals.stats.checkpoints = len(models)
+    signals.stats.fit_seconds, signals.stats.score_seconds = time.perf_counter() - started, 0.0
+    return selector.choose(dataset, signals, config)
 
 
 def _check(

@@ -64,7 +64,7 @@ def divided(
         yield members, quota
         return
     count = min(_MOST_PARTS, -(-2 * len(members) // PART_ROWS))
-    codes = cluster(vectors, members, count, seed)
+    codes, _ = cluster(vectors, members, count, seed)
     parts = [members[codes == code] for code in range(count)]
     largest = max(map(len, parts))
     if largest == len(members):  # all alike: any cut is as good
@@ -73,8 +73,13 @@ def divided(
         yield from divided(vectors, part, int(share), seed)
 
 
-def cluster(vectors: Vectors, members: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """The cluster in [0, count) of each member, by mini-batch k-means: a block of rows in memory at a time."""
+def cluster(
+    vectors: Vectors, members: npt.NDArray[np.int64], count: int, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The cluster in [0, count) of each member, and the centres [count, width], by mini-batch k-means.
+
+    A block of rows is in memory at a time.
+    """
     means = MiniBatchKMeans(count, n_init=1, batch_size=_BLOCK_ROWS, random_state=seed)
     order = np.random.default_rng(seed).permutation(members)
     with warnings.catch_warnings():
@@ -86,7 +91,7 @@ def cluster(vectors: Vectors, members: npt.NDArray[np.int64], count: int, seed: 
     for start in range(0, len(members), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         codes[block] = means.predict(np.asarray(vectors[members[block]], dtype=np.float32))
-    return codes
+    return codes, means.cluster_centers_
 
 
 def nearest_to_centres(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:

@@ -74,7 +74,7 @@ def check_selection(selection: Selection, config: SageConfig, chosen_at: int, ch
     Raises:
         ConfigError: It was chosen with other settings.
     """
-    then = {**selection.config, CHOSEN_AT: selection.stats.get(CHOSEN_AT)}
+    then = {**selection.config.to_dict(), CHOSEN_AT: selection.stats.trained_steps}
     now = {**config.to_dict(), CHOSEN_AT: chosen_at}
     changed = sorted(name for name in now if now[name] != then.get(name) and name not in _HARMLESS)
     if changed:

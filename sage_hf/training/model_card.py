@@ -142,15 +142,15 @@ def facts(selection: Selection, dataset_name: str, training: Training, pictures:
     """What the section tells, as JSON-ready values."""
     stats, args = selection.stats, training.args
     return {
-        **selection_facts(stats, selection.config, pictures, PICTURES_FOLDER),
+        **selection_facts(stats.to_dict(), selection.config.to_dict(), pictures, PICTURES_FOLDER),
         "dataset_name": dataset_name,
         "dataset_repo": training.dataset_repo,
         "dataset_fingerprint": selection.source_fingerprint,
         "warmup_epochs": args.sage_warmup_epochs,
         "refresh_epochs": args.sage_refresh_epochs,
         "selections": training.selections,
-        "trained_steps": stats["trained_steps"],
-        "trained_epochs": stats["trained_epochs"],
+        "trained_steps": stats.trained_steps,
+        "trained_epochs": stats.trained_epochs,
     }
 
 

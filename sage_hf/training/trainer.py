@@ -32,7 +32,7 @@ from ..selection.selection import Selection
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import default_seed
 from .arguments import SageArguments
-from .checkpoint import CHOSEN_AT, check_selection, load_renamed, load_selection, save_selection
+from .checkpoint import check_selection, load_renamed, load_selection, save_selection
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
@@ -249,7 +249,7 @@ class SageMixin(PublishesSelection):
                 "all rows" if self.selection is None else "the last subset",
             )
             if self.selection is not None:  # a resumed training is to find it as the choice of this time
-                self.selection.stats[CHOSEN_AT] = self.state.global_step
+                self.selection.stats.trained_steps = self.state.global_step
 
     def _select(self, dataloader: DataLoader) -> None:
         """Chooses a new subset, and logs it."""
@@ -267,13 +267,13 @@ class SageMixin(PublishesSelection):
         if self.args.world_size > 1:
             # Devices may round differently; rows that differ between processes would be seen twice, or never.
             selection.indices = self._from_main(selection.indices)
-        selection.stats[CHOSEN_AT] = self.state.global_step
-        selection.stats["trained_epochs"] = float(self.state.epoch or 0)
+        selection.stats.trained_steps = self.state.global_step
+        selection.stats.trained_epochs = float(self.state.epoch or 0)
         logs = {
             "sage_rows_kept": len(selection),
-            "sage_rows_set_aside": selection.stats["set_aside"],
-            "sage_energy": selection.stats["energy"],
-            "sage_agreement": selection.stats["mean_score_kept"],
+            "sage_rows_set_aside": selection.stats.set_aside,
+            "sage_energy": selection.stats.energy,
+            "sage_agreement": selection.stats.mean_score_kept,
         }
         if self.selection is not None:
             overlap = np.intersect1d(self.selection.indices, selection.indices, assume_unique=True)

@@ -15,7 +15,7 @@ from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, Selection
 from sage_hf.cli.loading import load_rows
 from sage_hf.cli.main import app
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 
 from ..cases import BERT, llama
 
@@ -76,7 +76,7 @@ def test_a_rare_class_of_a_csv_is_told_or_kept_and_the_kept_labels_have_the_numb
         rows = load_from_disk(str(out))
         assert len(rows) == 7 and set(rows["label"]) == labels
         assert rows.features["label"].names == ["bad", "good", "rare"]
-        assert Selection.load_from_disk(out).stats["lost_groups"] == ([] if least else ["rare"])
+        assert Selection.load_from_disk(out).stats.lost_groups == ([] if least else ["rare"])
 
 
 def test_missing_labels_of_a_csv_are_counted_and_named(folder, tmp_path):
@@ -101,13 +101,13 @@ def test_an_adapter_folder_is_a_model(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert "PeftModelForCausalLM for causal-lm" in " ".join(result.output.split())
     # A of 2 x 16 and B of 16 x 2 numbers in each of two layers.
-    assert Selection.load_from_disk(tmp_path / "out").stats["target_weights"] == 2 * (2 * 16 + 16 * 2)
+    assert Selection.load_from_disk(tmp_path / "out").stats.target_weights == 2 * (2 * 16 + 16 * 2)
 
 
 def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
     arguments = ["select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL]
     assert run(*arguments, "-o", tmp_path / "whole").exit_code == 0
-    shard, ran = GradientPasses.run_shard, []
+    shard, ran = Passes.run_shard, []
 
     def interrupted(self, *given):
         ran.append(1)
@@ -115,7 +115,7 @@ def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return shard(self, *given)
 
-    monkeypatch.setattr(GradientPasses, "run_shard", interrupted)
+    monkeypatch.setattr(Passes, "run_shard", interrupted)
     assert run(*arguments, "-o", tmp_path / "out").exit_code == 130
     assert (tmp_path / ".out-unfinished").is_dir()
     result = run(*arguments, "-o", tmp_path / "out")
@@ -288,7 +288,7 @@ def test_the_command_of_a_saved_selection_makes_it_again(folder, tmp_path, monke
     first = run("select", folder / "lm", folder / "rows.json", "--fraction", "0.25", *SMALL, "-o", tmp_path / "out")
     assert first.exit_code == 0, first.output
     one = Selection.load_from_disk(tmp_path / "out")
-    command = one.stats["command"]
+    command = one.stats.command
     assert command[:4] == ["sage-hf", "select", "lm", "rows.json"]
     assert str(tmp_path) not in shlex.join(command)
     monkeypatch.chdir(folder)
@@ -309,7 +309,7 @@ def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
     assert both.exit_code == 0, both.output
     found = Selection.load_from_disk(tmp_path / "two")
     assert found.group_names == ["rows", "splits"]
-    assert "--target rows.csv,splits --target-shares 1,2" in shlex.join(found.stats["command"])
+    assert "--target rows.csv,splits --target-shares 1,2" in shlex.join(found.stats.command)
     assert run(*arguments, "--target", several, "--target-shares", "1", "-o", tmp_path / "x").exit_code == 1
     averaged = run(*arguments, "--checkpoints", folder / "lm", "-o", tmp_path / "three")
     assert averaged.exit_code == 0, averaged.output
@@ -317,7 +317,7 @@ def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
     assert plain.exit_code == 0, plain.output
     one, other = (Selection.load_from_disk(tmp_path / name) for name in ("three", "four"))
     assert np.allclose(one.scores, other.scores, atol=1e-6)  # the mean of a model with itself
-    assert one.stats["checkpoints"] == 2
+    assert one.stats.checkpoints == 2
     streamed = run(*arguments, "--streaming", "--target", folder / "rows.csv", "-o", tmp_path / "five")
     assert streamed.exit_code == 1 and "Read without --streaming" in streamed.output
 

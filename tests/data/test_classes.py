@@ -215,7 +215,7 @@ def test_labels_of_any_kind_make_the_same_choice(feature):
     )
     straight = select(named(["no", "yes"], lambda: vit(2)), rows.add_column("label", values))
     found = select(named(["no", "yes"], lambda: vit(2)), datasets.concatenate_datasets([rows, column], axis=1))
-    assert found.stats["group_by"] == "label" and len(found.group_names) == 2
+    assert found.stats.group_by == "label" and len(found.group_names) == 2
     assert found.indices.tolist() == straight.indices.tolist()
 
 
@@ -237,7 +237,7 @@ def test_text_labels_of_kept_rows_are_the_models_numbers_with_all_names(kind, tm
         "generator": lambda: datasets.IterableDataset.from_generator(lambda: iter(rows)),
     }[kind]()
     found = select(named(known), given, strategy="agreement", fraction=0.1)
-    assert found.stats["lost_groups"] == ["rare"]
+    assert found.stats.lost_groups == ["rare"]
     found.save_to_disk(tmp_path / "kept")
     saved = datasets.load_from_disk(str(tmp_path / "kept"))
     assert saved.features["label"].names == known

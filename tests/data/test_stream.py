@@ -11,6 +11,7 @@ from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.data.encoding import Encoder
 from sage_hf.data.groups import Groups
 from sage_hf.data.stream import GrowingGroups, StreamSource, first_row, known_codes
+from sage_hf.data.windows import Division
 
 from ..cases import vit
 
@@ -26,20 +27,41 @@ def source(count, shard_size=4, column=None):
 def test_the_windows_of_all_processes_hold_every_row_once_in_shards_of_the_stream(count, processes, shard_size):
     seen, numbers = [], []
     for rank in range(processes):
-        *windows, end = source(count, shard_size, "y").windows(processes, rank)
-        assert end.size == 0
+        windows = list(source(count, shard_size, "y").windows(Division(processes, rank)))
         assert sum(window.size for window in windows) == count
         for window in windows:
             assert window.values == [row % 3 for row in range(window.first, window.first + window.size)]
             own = window.parts[rank]
-            for rows, batch in window.held.batches(own):
+            for rows, batch in window.batches.batches(own):
                 assert batch["x"].tolist() == [window.first + row for row in rows.tolist()]
                 seen += batch["x"].tolist()
-            if own:
-                assert window.first + own.start == window.number * shard_size
-                numbers.append(window.number)
+            assert [window.rows_of(unit) for unit in window.units] == ([own] if own else [])
+            numbers += [unit.start for unit in window.units]
     assert sorted(seen) == list(range(count))
     assert sorted(numbers) == list(range(-(-count // shard_size)))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    count=st.integers(1, 40),
+    processes=st.integers(1, 4),
+    finished=st.sampled_from([[], [(0, 2)], [(0, 4), (4, 1)], [(2, 2)]]),
+)
+def test_finished_shards_are_read_and_held_by_no_process(count, processes, finished):
+    shards = -(-count // 4)
+    finished = [node for node in finished if sum(node) <= shards]
+    done = {number for start, size in finished for number in range(start, start + size)}
+    units = []
+    for rank in range(processes):
+        windows = list(source(count).windows(Division(processes, rank, finished)))
+        assert sum(window.size for window in windows) == count
+        units += [unit for window in windows for unit in window.units]
+        for window in windows:
+            held = [row for rows, _ in window.batches.batches(window.parts[rank]) for row in rows] if rank else []
+            assert all(not unit.is_finished for unit in window.units) or (rank == 0 and not window.batches.rows)
+            assert len(held) in (0, len(window.parts[rank]))
+    assert {n for unit in units if unit.is_finished for n in range(unit.start, unit.start + unit.size)} == done
+    assert sorted(unit.start for unit in units if not unit.is_finished) == sorted(set(range(shards)) - done)
 
 
 def test_groups_are_numbered_as_they_come_and_ordered_by_value_in_the_end():

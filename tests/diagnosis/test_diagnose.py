@@ -402,7 +402,7 @@ def test_classes_that_would_lose_every_row_are_those_that_a_selection_loses():
         report = diagnose(bert(**SIZE), rows, processing_class=TOKENIZER, config=config)
         lost = [each.name for each in report.rows.classes.classes if each.kept == 0]
         chosen = SageSelector(bert(**SIZE), processing_class=TOKENIZER, config=config, progress=False).select(rows)
-        assert lost == chosen.stats["lost_groups"] == ([] if least else ["2"])
+        assert lost == chosen.stats.lost_groups == ([] if least else ["2"])
         assert any("No row would be kept of 1 of 3 classes: '2' (2 rows)" in p.what for p in report.problems) == bool(
             lost
         )

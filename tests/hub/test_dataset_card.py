@@ -62,11 +62,11 @@ def test_sizes_are_the_hubs_words_for_an_interval_that_holds_them(rows):
 
 
 def test_what_the_gate_took_out_is_told(selection):
-    gate = selection.stats["gate"]
-    assert gate["method"] == "cross-fold" and gate["judged"] == 30
+    gate = selection.stats.gate
+    assert gate.method == "cross-fold" and gate.judged == 30
     told = section(selection)
-    assert f"{gate['doubted']} of 30 rows were doubted (cross-fold)" in told
-    assert (f"{gate['hard']} hard rows" in told) == (gate["hard"] > 0)
+    assert f"{gate.doubted} of 30 rows were doubted (cross-fold)" in told
+    assert (f"{gate.hard} hard rows" in told) == (gate.hard > 0)
     assert "7 hard rows" in render_section({**facts(selection), "gate": {**gate, "hard": 7}})
     mixture = {name: value for name, value in gate.items() if name != "hard"}
     assert "hard rows" not in render_section({**facts(selection), "gate": mixture})
@@ -145,7 +145,7 @@ def test_every_knob_and_every_group_is_told(selection):
     for name, value in selection.config.items():
         assert f"| {name} | {cell(str(value))} |" in text
     for group in selection.group_table:
-        assert f"| {group['name']} | {group['rows']} | {group['kept']} | {group['set_aside']} |" in text
+        assert f"| {group.name} | {group.rows} | {group.kept} | {group.set_aside} |" in text
 
 
 def test_the_settings_told_make_the_same_selection(selection):
@@ -157,7 +157,7 @@ def test_the_settings_told_make_the_same_selection(selection):
 
 
 def test_names_of_groups_and_splits_cannot_break_the_table(selection):
-    stats = {**selection.stats, "groups": [{**selection.stats["groups"][0], "name": "a|b\n# c"}]}
+    stats = {**selection.stats, "groups": [{**selection.stats.groups[0], "name": "a|b\n# c"}]}
     about = {"repo_id": "me/kept", "config_name": "default", "split": "train", "splits": {"train": 6}}
     told = card_facts(stats, selection.config, **about, source_card=None, pictures=[])
     assert "| a\\|b # c | " in render_section(told)

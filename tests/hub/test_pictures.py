@@ -98,7 +98,7 @@ def test_the_spectrum_tells_the_share_of_the_energy_in_all():
 def test_shares_are_kept_rows_over_rows():
     held = seen()
     axes = draw(held, "groups").axes[0]
-    wanted = [entry["kept"] / entry["rows"] for entry in held.table]
+    wanted = [entry.kept / entry.rows for entry in held.table]
     assert [patch.get_width() for patch in axes.patches] == wanted
     assert "15 of 60" in words(render(draw(held, "groups"), "svg"))
 
@@ -106,7 +106,7 @@ def test_shares_are_kept_rows_over_rows():
 def test_names_are_shown_as_they_are_and_cut_where_long():
     held = seen()
     for entry, name in zip(held.table, ["$x^2$ & <b>", "a\nb", "n" * 60], strict=True):
-        entry["name"] = name
+        entry.name = name
     for name in PICTURES:
         svg = render(draw(held, name), "svg")
         if name == "scores":
@@ -126,8 +126,8 @@ def test_a_selection_draws_itself(selection):
     figure = selection.plot()
     text = words(render(figure, "svg"))
     for group in selection.group_table:
-        assert f"{group['name']} ({group['kept']} of {group['rows']})" in re.sub(" +", " ", text)
-    assert f"{selection.stats['energy']:.1%} in all" in text
+        assert f"{group.name} ({group.kept} of {group.rows})" in re.sub(" +", " ", text)
+    assert f"{selection.stats.energy:.1%} in all" in text
     assert len(selection.plot("groups").axes) == 1
 
 

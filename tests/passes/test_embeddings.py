@@ -110,11 +110,11 @@ def test_a_model_without_embeddings_is_told_what_to_do():
 def test_a_pass_reads_every_row_once_and_in_its_place():
     rows, model = image_rows(30), vit().eval()
     selector = SageSelector(model, config=SageConfig(sketch_size=8, batch_size=7, shard_size=12), progress=False)
-    material = selector.gather(rows, {"embeddings", "el2n"})
+    signals = selector.gather(rows, {"embeddings", "el2n"})
     batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
     vectors, el2n, doubts = features(model, batch, CPU)
-    assert np.allclose(material.doubts, doubts.numpy(), atol=1e-5)
-    assert np.allclose(material.embeddings[np.arange(30)], vectors.numpy(), atol=1e-5)
-    assert np.allclose(material.el2n, el2n.numpy(), atol=1e-5)
-    assert material.labels.tolist() == rows["label"][:]
-    assert material.sketched is None and material.norms is None
+    assert np.allclose(signals.doubts, doubts.numpy(), atol=1e-5)
+    assert np.allclose(signals.embeddings[np.arange(30)], vectors.numpy(), atol=1e-5)
+    assert np.allclose(signals.el2n, el2n.numpy(), atol=1e-5)
+    assert signals.labels.tolist() == rows["label"][:]
+    assert signals.sketched is None and signals.norms is None

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf import Consensus, FrequentDirections, SageConfig, SageError, SageSelector
+from sage_hf.data.windows import divide
 from sage_hf.passes.merge_tree import Partial
-from sage_hf.passes.resume import FinishedNodes, divide
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.resume import FinishedNodes
+from sage_hf.passes.run import Passes
 from sage_hf.utils.files import whole_file
 
 from ..cases import image_rows, vit
@@ -55,10 +56,13 @@ def partial(seed):
 def test_a_node_comes_back_as_it_was(tmp_path):
     nodes = FinishedNodes(tmp_path)
     columns = {"status": np.arange(4, dtype=np.uint8), "losses": np.full(4, np.nan, np.float32)}
-    nodes.write(4, 2, partial(0), columns)
+    nodes.write((4, 2, partial(0)), columns, [7, 2**59])
     back = Partial(FrequentDirections(3), Consensus(2, 5))
-    found = nodes.read(4, 2, back)
+    nodes.read(4, 2, back)
+    found = nodes.columns(4, 2)
     assert nodes.find() == [(4, 2)]
+    assert nodes.digests(4, 2) == [7, 2**59]
+    assert nodes.columns(4, 2, 1, 99)["status"].tolist() == [1, 2, 3]
     for name, value in partial(0).state_dict().items():
         assert torch.equal(back.state_dict()[name], value), name
     for name, values in columns.items():
@@ -68,34 +72,43 @@ def test_a_node_comes_back_as_it_was(tmp_path):
 def test_a_node_takes_the_place_of_those_in_it(tmp_path):
     nodes = FinishedNodes(tmp_path)
     for start, size in ((0, 1), (1, 1), (2, 2), (4, 1)):
-        nodes.write(start, size, partial(start), {})
+        nodes.write((start, size, partial(start)), {})
     assert nodes.find() == [(0, 1), (1, 1), (2, 2), (4, 1)]
-    nodes.write(0, 4, partial(9), {})
+    nodes.write((0, 4, partial(9)), {})
     assert nodes.find() == [(0, 4), (4, 1)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-4.safetensors", "4-1.safetensors"]
 
 
+def test_a_node_takes_over_the_columns_and_digests_of_those_in_it(tmp_path):
+    nodes = FinishedNodes(tmp_path)
+    for start, size, rows in ((0, 1, [0, 1]), (0, 2, [2, 3]), (2, 1, [4, 5]), (0, 4, [6])):
+        nodes.write((start, size, partial(0)), {"losses": np.array(rows, np.float32)}, [100 + rows[0]])
+    assert nodes.find() == [(0, 4)]
+    assert nodes.columns(0, 4)["losses"].tolist() == list(range(7))
+    assert nodes.digests(0, 4) == [100, 102, 104, 106]
+
+
 def test_of_nodes_that_a_kill_left_both_the_larger_counts(tmp_path):
     nodes = FinishedNodes(tmp_path)
-    nodes.write(0, 4, partial(0), {})
+    nodes.write((0, 4, partial(0)), {})
     for start, size in ((1, 1), (2, 2), (4, 1)):
-        nodes.write(start, size, partial(0), {})
+        nodes.write((start, size, partial(0)), {})
     assert nodes.find() == [(0, 4), (4, 1)]
 
 
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
     nodes = FinishedNodes(tmp_path)
-    nodes.write(0, 1, partial(0), {})
+    nodes.write((0, 1, partial(0)), {})
     before = (tmp_path / "0-1.safetensors").read_bytes()
 
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sage_hf.passes.resume.save_file", full)
     for start, size in ((0, 1), (0, 2)):
         with pytest.raises(SageError, match="No space left") as caught:
-            nodes.write(start, size, partial(1), {})
+            nodes.write((start, size, partial(1)), {})
         assert "finished shards are kept" in caught.value.fix
     assert [path.name for path in tmp_path.iterdir()] == ["0-1.safetensors"]
     assert (tmp_path / "0-1.safetensors").read_bytes() == before
@@ -134,7 +147,7 @@ def select(folder, kill_at=None, monkeypatch=None, **changes):
         **changes,
     }
     selector = SageSelector(vit(), config=SageConfig(**settings), checkpoint_dir=folder)
-    run, shards = GradientPasses.run_shard, []
+    run, shards = Passes.run_shard, []
 
     def counted(self, *given):
         if kill_at is not None and len(shards) == kill_at:
@@ -143,7 +156,7 @@ def select(folder, kill_at=None, monkeypatch=None, **changes):
         return run(self, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(GradientPasses, "run_shard", counted)
+        patched.setattr(Passes, "run_shard", counted)
         try:
             return selector.select(image_rows(70)), len(shards)
         except Killed:
@@ -162,8 +175,8 @@ def test_a_selection_goes_on_from_its_last_finished_shard(tmp_path, monkeypatch,
         assert np.array_equal(again.scores, whole.scores)
         assert np.array_equal(again.losses, whole.losses)
         assert np.array_equal(again.indices, whole.indices)
-        assert again.stats["energy"] == whole.stats["energy"]
-        assert again.stats["error_bound"] == whole.stats["error_bound"]
+        assert again.stats.energy == whole.stats.energy
+        assert again.stats.error_bound == whole.stats.error_bound
     done, ran = select(folder, None, monkeypatch, **changes)
     assert ran == 0
     assert np.array_equal(done.scores, whole.scores)

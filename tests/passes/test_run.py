@@ -8,7 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageError, SageSelector
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.extractor import GradientExtractor
+from sage_hf.passes.run import Passes, PassSettings
 
 from ..cases import bert, image_rows, llama, lm_batch, token_batch, vit
 
@@ -92,13 +93,13 @@ def image_batch():
 )
 def test_no_batch_waits_for_the_device(model, batch):
     collector = GradientCollector(model())
-    passes = GradientPasses(collector, 0, 6)
+    passes = Passes(GradientExtractor(collector), PassSettings())
     sketch, sums = FrequentDirections(32, collector.width), Consensus(3, collector.width)
     given, codes = batch(), torch.arange(6) % 3
-    passes.gradients(given)  # the first batch looks at the model once
+    passes.extract(given)  # the first batch looks at the model once
     sketch.update(torch.zeros(0, collector.width))
     with NoWaits():
-        gradients, losses, status = passes.gradients(given)
-        sketch.update(gradients)
-        sums.update(gradients, codes)
-    assert len(losses) == len(status) == 6
+        extracted = passes.extract(given)
+        sketch.update(extracted.vectors)
+        sums.update(extracted.vectors, codes)
+    assert len(extracted.numbers) == len(extracted.status) == 6

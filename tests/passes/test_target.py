@@ -31,7 +31,7 @@ def test_rows_are_scored_by_their_agreement_with_the_target():
     consensus = unit(sketched(one, target).sum(0, keepdim=True))
     wanted = (sketched(one, rows) @ consensus.T)[:, 0]
     assert np.allclose(selection.scores, wanted, atol=1e-4)
-    assert selection.stats["strategy"] == "agreement"
+    assert selection.stats.strategy == "agreement"
     assert set(selection.indices) == set(np.argsort(-selection.scores)[:15])
 
 
@@ -62,21 +62,21 @@ def test_several_targets_share_the_budget_as_they_are_told():
     one = selector(num_examples=12, fraction=None)
     selection = one.select(rows, target=parts, target_shares={"dark": 1, "bright": 2})
     assert selection.group_names == ["dark", "bright"]
-    assert [group["kept"] for group in selection.group_table] == [4, 8]
-    assert selection.stats["targets"] == ["dark", "bright"]
+    assert [group.kept for group in selection.group_table] == [4, 8]
+    assert selection.stats.targets == ["dark", "bright"]
     directions = torch.cat([unit(sketched(one, part).sum(0, keepdim=True)) for part in parts.values()])
     towards = sketched(one, rows) @ directions.T
     assert np.allclose(selection.scores, towards.max(1).values, atol=1e-4)
     assert np.array_equal(selection.groups, towards.argmax(1))
     even = selector(num_examples=12, fraction=None).select(rows, target=parts)
-    assert [group["kept"] for group in even.group_table] == [6, 6]
+    assert [group.kept for group in even.group_table] == [6, 6]
 
 
 def test_text_towards_a_target():
     rows, target = token_rows(40), token_rows(6, seed=5)
     selection = selector(llama(), group_by=None).select(rows, target=target)
     assert len(selection) == 12
-    assert selection.stats["mean_score_kept"] > selection.stats["mean_score"]
+    assert selection.stats.mean_score_kept > selection.stats.mean_score
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ def measure(folder):
     for name, (model, rows, changes) in CASES.items():
         _, whole = choose(model(), rows(), **changes)
         selector, parts = choose(spread(model()), rows(), **changes)
-        passes = selector._stream._passes if selector._stream else selector._passes
+        passes = selector._passes
         report[name] = {
-            "processes": parts.stats["processes"],
+            "processes": parts.stats.processes,
             "same": gather_object([bool((parts.scores == whole.scores).all())]),
             "same_rows": gather_object([parts.indices.tolist() == whole.indices.tolist()]),
             "forwards": gather_object([passes.taken]),
-            "weights": parts.stats["model_fingerprint"] == whole.stats["model_fingerprint"],
+            "weights": parts.stats.model_fingerprint == whole.stats.model_fingerprint,
         }
     labels = image_rows(41).to_dict()
     labels["label"][-2] = 99  # the last row is among those that every process checks

@@ -14,21 +14,20 @@ from accelerate import Accelerator
 from transformers.utils import logging
 
 import sage_hf.passes.resume
-import sage_hf.passes.stream_resume
 from sage_hf import SageConfig, SageSelector
 from sage_hf.passes.processes import launched
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 from tests.cases import image_rows, vit
 from tests.processes.select_shared import digest
 
 
 def kill_while_writing(at: int) -> None:
     """Half of the file is written when the process goes."""
-    module = sage_hf.passes.stream_resume if "STREAM" in os.environ else sage_hf.passes.resume
+    module = sage_hf.passes.resume
     save, written = module.save_file, []
 
-    def save_or_die(tensors, path):
-        save(tensors, path)
+    def save_or_die(tensors, path, metadata):
+        save(tensors, path, metadata)
         written.append(path)
         if len(written) == at:
             content = Path(path).read_bytes()
@@ -44,8 +43,8 @@ def main() -> None:
     rank = launched().process_index
     if "KILL_AT" in os.environ and rank == int(os.environ["KILL_RANK"]):
         kill_while_writing(int(os.environ["KILL_AT"]))
-    ran, run = [], GradientPasses.run_shard
-    GradientPasses.run_shard = lambda self, *given: (ran.append(1), run(self, *given))[1]
+    ran, run = [], Passes.run_shard
+    Passes.run_shard = lambda self, *given: (ran.append(1), run(self, *given))[1]
     config = SageConfig(
         strategy="agreement",
         fraction=0.3,
@@ -62,8 +61,8 @@ def main() -> None:
             "sketch": digest(selector.sketch.sketch.numpy()),
             "bound": selector.sketch.error_bound,
             "scores": digest(selection.scores),
-            "means": [selection.stats["mean_loss"], selection.stats["mean_score"]],
-            "groups": selection.group_table,
+            "means": [selection.stats.mean_loss, selection.stats.mean_score],
+            "groups": [vars(group) for group in selection.group_table],
             "indices": selection.indices.tolist(),
         }
         (folder / "report.json").write_text(json.dumps({"ran": len(ran), "result": result}))

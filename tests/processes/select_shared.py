@@ -73,7 +73,7 @@ def measure(folder: Path) -> None:
         }
         every = gather_object([mine])
         report[name] = {"all_alike": all(each == mine for each in every), "result": mine}
-    report["processes"] = selection.stats["processes"]
+    report["processes"] = selection.stats.processes
     for name, changes in STREAMS.items():
         selector, selection = choose(vit(), image_rows(70).to_iterable_dataset(num_shards=3), **changes)
         mine = {
@@ -81,7 +81,7 @@ def measure(folder: Path) -> None:
             "directions": digest(selector.directions.numpy()),
             "scores": digest(selection.scores),
             "indices": selection.indices.tolist(),
-            "groups": selection.group_table,
+            "groups": [vars(group) for group in selection.group_table],
             "rows": [row["label"] for row in selection.dataset],
         }
         report[name] = {"all_alike": all(each == mine for each in gather_object([mine])), "result": mine}

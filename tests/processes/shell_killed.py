@@ -12,7 +12,7 @@ import torch
 import sage_hf.passes.resume
 import sage_hf.training.warmup
 from sage_hf.cli.main import main
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 
 
 def stop() -> None:
@@ -45,7 +45,7 @@ def main_stopped() -> None:
         case "warm-up's file":
             sage_hf.training.warmup.save_file = stopping(sage_hf.training.warmup.save_file, at, halve=True)
         case "shard":
-            GradientPasses.run_shard = stopping(GradientPasses.run_shard, at)
+            Passes.run_shard = stopping(Passes.run_shard, at)
         case "shard's file":
             sage_hf.passes.resume.save_file = stopping(sage_hf.passes.resume.save_file, at, halve=True)
     main()

@@ -12,7 +12,7 @@ import sage_hf.training.warmup
 from examples.python_text import train_tokenizer
 from sage_hf import Selection, find_label_issues
 from sage_hf.cli.main import app
-from sage_hf.passes.run import GradientPasses
+from sage_hf.passes.run import Passes
 from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import BERT
@@ -65,7 +65,7 @@ def found(output):
     """All of a selection that must be equal to the bit."""
     selection = Selection.load_from_disk(output)
     scores = (selection.scores.tobytes(), selection.losses.tobytes(), selection.indices.tolist())
-    return selection.stats["model_fingerprint"], *scores
+    return selection.stats.model_fingerprint, *scores
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_two_processes_give_the_rows_of_one(folder, tmp_path, options):
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     folder, tmp_path, monkeypatch, first, stop, at, by, warmed, done
 ):
-    ran, run_shard = [], GradientPasses.run_shard
-    monkeypatch.setattr(GradientPasses, "run_shard", lambda self, *given: (ran.append(1), run_shard(self, *given))[1])
+    ran, run_shard = [], Passes.run_shard
+    monkeypatch.setattr(Passes, "run_shard", lambda self, *given: (ran.append(1), run_shard(self, *given))[1])
     select(folder, "headless", tmp_path / "whole", *WARM)
     whole = len(ran)
     place = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "STOP_IN": stop, "STOP_AT": str(at)}

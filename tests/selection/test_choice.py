@@ -33,7 +33,7 @@ def select(rows, **settings):
 
 
 def kept_of(selection):
-    return {group["name"]: group["kept"] for group in selection.stats["groups"]}
+    return {group.name: group.kept for group in selection.stats.groups}
 
 
 def warnings(caplog):
@@ -45,7 +45,7 @@ def test_a_class_that_vanishes_is_named_once_with_what_keeps_it(streaming, caplo
     rows = rare_rows()
     found = select(rows.to_iterable_dataset() if streaming else rows, strategy="agreement")
     assert kept_of(found) == {"a": 3, "b": 3, "rare": 0}
-    assert found.stats["lost_groups"] == ["rare"]
+    assert found.stats.lost_groups == ["rare"]
     (said,) = warnings(caplog)
     assert "'rare' (3 rows)" in said and "min_per_group=1" in said and "--min-per-group 1" in said
     console = Console(width=200, record=True, file=io.StringIO())
@@ -57,7 +57,7 @@ def test_a_class_that_vanishes_is_named_once_with_what_keeps_it(streaming, caplo
 def test_a_least_number_keeps_it_and_the_budget_is_the_same(settings, caplog):
     found = select(rare_rows(), min_per_group=1, **settings)
     assert kept_of(found) == {"a": 3, "b": 2, "rare": 1}
-    assert found.stats["lost_groups"] == [] and not warnings(caplog)
+    assert found.stats.lost_groups == [] and not warnings(caplog)
 
 
 @pytest.mark.parametrize("budget", [{"fraction": 0.1}, {"fraction": None, "num_examples": 6}])
@@ -71,13 +71,13 @@ def test_a_stream_keeps_as_a_dataset_does(budget):
 
 def test_clusters_and_targets_keep_the_least_each():
     clusters = select(rare_rows(), group_by="cluster", num_clusters=5, min_per_group=1, consensus="exact")
-    assert all(group["kept"] for group in clusters.stats["groups"] if group["rows"] > group["set_aside"])
+    assert all(group.kept for group in clusters.stats.groups if group.rows > group.set_aside)
     rows = rare_rows()
     targets = {"one": rows.select([0, 2]), "other": rows.select([5, 6])}
     config = SageConfig(num_examples=10, min_per_group=4)
     shares = {"one": 99.0, "other": 1.0}
     found = SageSelector(vit(), config=config, progress=False).select(rows, target=targets, target_shares=shares)
-    had = {group["name"]: group["rows"] for group in found.stats["groups"]}
+    had = {group.name: group.rows for group in found.stats.groups}
     assert all(kept >= min(4, had[name]) for name, kept in kept_of(found).items())
     assert len(found) == 10
 
@@ -87,9 +87,9 @@ def test_another_choice_of_the_same_scores_tells_anew(caplog):
     caplog.clear()
     assert kept_of(found.choose(min_per_group=1)) == {"a": 3, "b": 2, "rare": 1}
     assert not warnings(caplog)
-    assert found.choose(min_per_group=1).stats["lost_groups"] == []
+    assert found.choose(min_per_group=1).stats.lost_groups == []
     again = found.choose(num_examples=4)
-    assert again.stats["lost_groups"] == ["rare"] and len(warnings(caplog)) == 1
+    assert again.stats.lost_groups == ["rare"] and len(warnings(caplog)) == 1
 
 
 def test_a_budget_that_does_not_reach_all_groups_says_so(caplog):

@@ -18,7 +18,7 @@ from sage_hf.selection.gate import (
     mixture_doubts,
     set_hard_aside,
 )
-from sage_hf.selection.signals import Material
+from sage_hf.selection.signals import RowSignals
 from sage_hf.strategies import Candidates
 
 
@@ -136,14 +136,14 @@ def test_a_share_takes_the_most_doubted_of_each_group(digits):
     images, labels = digits[0][:500], digits[1][:500]
     groups = Groups.from_values("label", labels.tolist())
     flat = np.ones(500, dtype=np.float32)
-    material = Material(groups, np.ones(500, dtype=bool), flat, flat, labels.astype(np.int32), embeddings=images)
-    candidates = material.candidates(True, None)
-    verdict = judge(SageConfig(gate=0.25), material, candidates)
+    signals = RowSignals(groups, np.ones(500, dtype=bool), flat, flat, labels.astype(np.int32), embeddings=images)
+    candidates = signals.candidates(True, None)
+    verdict = judge(SageConfig(gate=0.25), signals, candidates)
     for group in range(10):
         mine = labels == group
         assert verdict.doubted[mine].sum() == int(0.25 * mine.sum() + 0.5)
         assert verdict.doubts[mine & verdict.doubted].min() >= verdict.doubts[mine & ~verdict.doubted].max()
-    assert np.array_equal(judge(SageConfig(), material, candidates).doubted, verdict.doubts > DOUBT_LIMIT)
+    assert np.array_equal(judge(SageConfig(), signals, candidates).doubted, verdict.doubts > DOUBT_LIMIT)
 
 
 @settings(max_examples=50)

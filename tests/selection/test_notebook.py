@@ -40,14 +40,14 @@ def test_it_tells_what_was_kept_by_group_with_the_picture(selection):
     assert page.words[0] == "Kept 6 of 30 rows."
     assert page.tags.count("tr") == 1 + len(selection.group_table)
     for group in selection.group_table:
-        assert group["name"] in page.words
+        assert group.name in page.words
     assert page.sources[0].startswith("data:image/png;base64,")
     assert len(page.sources) == 1
 
 
 def test_names_of_groups_cannot_become_markup(selection):
     held = copy.deepcopy(selection)
-    held.stats["groups"][0]["name"] = "<script>alert(1)</script>"
+    held.stats.groups[0]["name"] = "<script>alert(1)</script>"
     page = read(held._repr_html_())
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.words
@@ -56,7 +56,7 @@ def test_names_of_groups_cannot_become_markup(selection):
 def test_of_many_groups_the_largest_are_listed_and_the_rest_counted(selection, monkeypatch):
     monkeypatch.setattr("sage_hf.hub.pictures.find_spec", lambda name: None)
     held = copy.deepcopy(selection)
-    one = held.stats["groups"][0]
+    one = held.stats.groups[0]
     held.stats["groups"] = [{**one, "name": f"group {number}", "rows": 100 - number} for number in range(33)]
     page = read(held._repr_html_())
     assert "group 19" in page.words

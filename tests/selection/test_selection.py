@@ -117,10 +117,10 @@ def test_what_is_no_selection_or_a_later_one_is_refused(selection, tmp_path):
 
 def test_the_group_table_counts_every_row_once(selection):
     table = selection.group_table
-    assert [entry["name"] for entry in table] == ["class 0", "class 1", "class 2"]
-    assert sum(entry["rows"] for entry in table) == 30
-    assert sum(entry["kept"] for entry in table) == len(selection) == 6
-    assert all(entry["mean_score_kept"] >= entry["mean_score"] for entry in table)
+    assert [entry.name for entry in table] == ["class 0", "class 1", "class 2"]
+    assert sum(entry.rows for entry in table) == 30
+    assert sum(entry.kept for entry in table) == len(selection) == 6
+    assert all(entry.mean_score_kept >= entry.mean_score for entry in table)
 
 
 def test_an_old_score_column_is_replaced(rows):

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageError
 from sage_hf.data.groups import Groups
+from sage_hf.data.status import SCORED, ZERO_GRADIENT
 from sage_hf.selection.choice import choose_rows
-from sage_hf.selection.signals import Material
+from sage_hf.selection.signals import RowSignals
 from sage_hf.selection.stream_choice import HighestRows, ScoreHistogram, bins_of, choice_for
 from sage_hf.strategies.quotas import resolve_budget
 
@@ -37,8 +38,8 @@ def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strate
     config = SageConfig(strategy=strategy, balance=balance, seed=3, **asked)
     usable = ~np.isnan(scores)
     groups = Groups("column", codes.astype(np.int32), list("abcd"), {})
-    material = Material(groups, usable, scores, scores)
-    wanted, _ = choose_rows(config, material, resolve_budget(len(rows), config.fraction, config.num_examples))
+    signals = RowSignals(groups, np.where(usable, SCORED, ZERO_GRADIENT).astype(np.uint8), scores, scores)
+    wanted, _ = choose_rows(config, signals, resolve_budget(len(rows), config.fraction, config.num_examples))
     choice = choice_for(config)
     for part, part_codes in zip(in_parts(scores, cuts), in_parts(codes, cuts), strict=True):
         choice.add(part, part_codes)

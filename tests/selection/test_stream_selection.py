@@ -122,7 +122,7 @@ def test_groups_of_a_stream_without_features_are_found():
     stream = IterableDataset.from_generator(lambda: iter(rows.with_format(None)))
     streamed = select(stream)[1]
     assert streamed.indices.tolist() == whole.indices.tolist()
-    assert streamed.stats["group_by"] == "label"
+    assert streamed.stats.group_by == "label"
 
 
 def test_a_fitted_stream_scores_by_map():
@@ -141,7 +141,7 @@ def test_rows_without_a_score_are_counted_and_named():
     stream = image_rows(40).map(broken, with_indices=True).to_iterable_dataset()
     selection = select(stream, num_examples=40)[1]
     assert selection.set_aside == {3: "gradient or loss not finite", 33: "gradient or loss not finite"}
-    assert selection.stats["set_aside"] == 2
+    assert selection.stats.set_aside == 2
     assert len(selection) == 38
 
 

@@ -65,7 +65,7 @@ def test_a_stream_of_them_is_as_a_dataset_of_them():
     for settings in ({}, {"shard_size": 2, "batch_size": 2}):
         found = select(bert(), rows.to_iterable_dataset(), **settings)
         assert found.set_aside == dict.fromkeys(EMPTY, "no tokens")
-        assert found.stats["set_aside"] == len(EMPTY)
+        assert found.stats.set_aside == len(EMPTY)
         assert found.indices.tolist() == wanted.indices.tolist() or settings
 
 

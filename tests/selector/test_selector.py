@@ -222,7 +222,7 @@ def test_rows_that_cannot_be_scored_are_set_aside_named_and_leave_the_others_alo
         31: "gradient or loss not finite",
         32: "gradient exactly zero",
     }
-    assert selection.stats["set_aside"] == 3
+    assert selection.stats.set_aside == 3
 
 
 @pytest.mark.parametrize("consensus", ["streaming", "exact"])
@@ -329,11 +329,11 @@ def test_a_model_that_sees_padding_is_scored_row_by_row_without_any(caplog):
     rows = token_rows(30).add_column("label", [index % 3 for index in range(30)])
     wanted = select(Blind(), rows, batch_size=1)
     found = select(Blind(), rows, batch_size=8)
-    assert found.stats["one_at_a_time"]
+    assert found.stats.one_at_a_time
     assert "one at a time" in caplog.text
     assert np.allclose(found.scores, wanted.scores, atol=1e-6)
     # With its padding masked out by the model, batches are trusted.
-    assert not select(llama(), token_rows(30)).stats["one_at_a_time"]
+    assert not select(llama(), token_rows(30)).stats.one_at_a_time
 
 
 def test_a_model_that_takes_one_row_only_is_scored_row_by_row():
@@ -394,5 +394,5 @@ def test_datasets_that_cannot_be_selected_from_are_refused():
 def test_many_wide_groups_fall_back_to_the_exact_consensus_and_say_so(monkeypatch, caplog):
     monkeypatch.setattr("sage_hf.passes.memory._CONSENSUS_BYTES", 100)
     selection = select(vit(), image_rows(30))
-    assert selection.stats["consensus"] == "exact"
+    assert selection.stats.consensus == "exact"
     assert "exact consensus is used" in caplog.text

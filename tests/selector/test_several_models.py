@@ -28,7 +28,7 @@ def test_scores_are_the_weighted_mean_of_those_of_every_model(weights):
     selection = select_over_checkpoints(models, rows, weights=weights, config=config, progress=False)
     assert np.allclose(selection.scores, share[0] * alone[0].scores + share[1] * alone[1].scores, atol=1e-6)
     assert np.allclose(selection.losses, share[0] * alone[0].losses + share[1] * alone[1].losses, atol=1e-6)
-    assert selection.stats["checkpoints"] == 2
+    assert selection.stats.checkpoints == 2
     assert len(selection) == 12
 
 
@@ -51,14 +51,14 @@ def test_models_are_loaded_one_after_the_other_and_averaged_towards_a_target():
     models = [lambda: load(1), lambda: load(2), lambda: load(3)]
     selection = select_over_checkpoints(models, rows, target=target, config=SageConfig(**SMALL), progress=False)
     assert loaded == [1, 2, 3]
-    assert selection.stats["strategy"] == "agreement"
+    assert selection.stats.strategy == "agreement"
     assert set(selection.indices) == set(
         np.concatenate(
             [
                 np.flatnonzero(selection.groups == group)[
                     np.argsort(-selection.scores[selection.groups == group])[:kept]
                 ]
-                for group, kept in enumerate(entry["kept"] for entry in selection.group_table)
+                for group, kept in enumerate(entry.kept for entry in selection.group_table)
             ]
         )
     )

@@ -155,7 +155,7 @@ def test_trains_to_the_end_with(tmp_path, change):
     )
     assert len(selection_logs(trainer)) == 2
     assert np.isfinite(losses(trainer)).all()
-    assert not trainer.selection.stats["one_at_a_time"]
+    assert not trainer.selection.stats.one_at_a_time
     scores = trainer.selection.scores
     assert np.isfinite(scores).all()
     assert scores.std() > 0.01
@@ -175,7 +175,7 @@ def test_only_adapters_are_scored(tmp_path):
     adapters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     before = {name: value.clone() for name, value in model.named_parameters() if not value.requires_grad}
     trainer = train(model, sage_args(tmp_path, save_strategy="steps", save_steps=5), lm_rows())
-    assert trainer.selection.stats["target_weights"] == adapters
+    assert trainer.selection.stats.target_weights == adapters
     assert all(torch.equal(value, dict(model.named_parameters())[name]) for name, value in before.items())
     again = get_peft_model(llama(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     resumed = train(again, sage_args(tmp_path / "again"), lm_rows(), resume=tmp_path / "checkpoint-5")
@@ -239,7 +239,7 @@ def test_masks_drawn_by_the_collator_do_not_slow_the_scoring_down(tmp_path, capl
     model = BertForMaskedLM(BertConfig(**{**BERT, "vocab_size": len(tokenizer)}))
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.3)
     trainer = train(model, sage_args(tmp_path), rows, data_collator=collator)
-    assert not trainer.selection.stats["one_at_a_time"]
+    assert not trainer.selection.stats.one_at_a_time
     assert len(trainer.selection) == 10
 
 
@@ -286,7 +286,7 @@ def test_a_sequence_to_sequence_trainer_trains_on_a_subset(tmp_path):
     args = Arguments(str(tmp_path), **{**QUIET, "sage_fraction": 0.5, "sage_group_by": "none"})
     trainer = train(model, args, rows, Mixed, data_collator=DataCollatorForSeq2Seq(tokenizer, model))
     assert len(trainer.selection) == 12
-    assert not trainer.selection.stats["one_at_a_time"]
+    assert not trainer.selection.stats.one_at_a_time
 
 
 # ------------------------------------------------------- trl
@@ -319,8 +319,8 @@ def sft(folder, trainer_class=SageSFTTrainer, **changes):
 def test_sft_with_lora_trains_on_a_subset_and_resumes(tmp_path):
     whole = sft(tmp_path, save_strategy="steps", save_steps=1, sage_refresh_epochs=1)
     assert len(whole.selections) == 2
-    assert not whole.selection.stats["one_at_a_time"]
-    assert whole.selection.stats["target_weights"] == sum(
+    assert not whole.selection.stats.one_at_a_time
+    assert whole.selection.stats.target_weights == sum(
         parameter.numel() for parameter in whole.model.parameters() if parameter.requires_grad
     )
     steps = whole.state.max_steps

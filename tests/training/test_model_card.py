@@ -46,10 +46,10 @@ def test_the_card_tells_the_selections_provenance(trainer):
         f"fingerprint `{selection.source_fingerprint}`",
         "19 of 48 rows (39.6 %), fraction 0.4",
         "agreement; groups: label, balance: proportional, consensus: streaming",
-        f"after 12 optimizer steps (3 epochs), weights `{selection.stats['model_fingerprint']}`",
+        f"after 12 optimizer steps (3 epochs), weights `{selection.stats.model_fingerprint}`",
         f"({TARGETS[0]}, {TARGETS[1]})".replace("_", "\\_"),
-        f"holds {100 * selection.stats['energy']:.1f} % of the gradients' energy",
-        f"{selection.stats['mean_score_kept']:.3f} on average of the kept rows",
+        f"holds {100 * selection.stats.energy:.1f} % of the gradients' energy",
+        f"{selection.stats.mean_score_kept:.3f} on average of the kept rows",
         "| class 0 | 16 |",
         "0 rows whose gradient is not finite",
         "![Agreement of the rows by group, kept and not kept](sage/scores.png)",
@@ -58,7 +58,7 @@ def test_the_card_tells_the_selections_provenance(trainer):
         "### Training hyperparameters",
     ):
         assert told in text, told
-    assert sum(group["kept"] for group in selection.group_table) == 19
+    assert sum(group.kept for group in selection.group_table) == 19
 
 
 def test_its_metadata_is_trainers_with_the_tags(trainer):
@@ -103,7 +103,7 @@ def test_without_matplotlib_there_is_a_card_without_a_picture(trainer, monkeypat
 def test_names_cannot_break_the_table(trainer):
     selection = Selection(**{**vars(trainer.selection), "source": None})
     names = ["a|b", "*c*\n# d", "<script>"]
-    groups = [{**group, "name": name} for group, name in zip(selection.stats["groups"], names, strict=True)]
+    groups = [{**group, "name": name} for group, name in zip(selection.stats.groups, names, strict=True)]
     selection.stats = {**selection.stats, "groups": groups}
     text = str(render({}, "", facts(selection, "rows", describe_training(trainer, {}, None), [])))
     table = [line for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 5][1:]
@@ -114,7 +114,7 @@ def test_names_cannot_break_the_table(trainer):
 
 
 def test_the_smaller_groups_of_many_are_counted(trainer):
-    one = trainer.selection.stats["groups"][0]
+    one = trainer.selection.stats.groups[0]
     selection = Selection(**{**vars(trainer.selection), "source": None})
     selection.stats = {**selection.stats, "groups": [{**one, "rows": 100 - number} for number in range(33)]}
     text = str(render({}, "", facts(selection, "rows", describe_training(trainer, {}, None), [])))

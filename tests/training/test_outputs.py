@@ -82,7 +82,7 @@ def test_a_head_of_transformers_without_a_dict_is_scored_by_its_loss(tmp_path):
 def test_bare_parameters_are_scored(tmp_path, as_tuple):
     trainer = train(Line(as_tuple), sage_args(tmp_path, **SETTINGS), line_rows())
     assert len(trainer.selection) == 16
-    assert trainer.selection.stats["target_weights"] == 2
+    assert trainer.selection.stats.target_weights == 2
     row = trainer.train_dataset[0]
     x, y = float(row["input_x"]), float(row["labels"])
     a, b = float(trainer.model.a.detach()), float(trainer.model.b.detach())
@@ -118,5 +118,5 @@ def test_adapters_on_fused_experts_train_on_a_subset(tmp_path):
     torch.manual_seed(0)
     trainer = train(fused_experts(), sage_args(tmp_path, **SETTINGS), lm_rows(24))
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    assert trainer.selection.stats["target_weights"] == trainable
+    assert trainer.selection.stats.target_weights == trainable
     assert_scored_by_the_training_loss(trainer)

@@ -125,7 +125,7 @@ def test_the_subset_is_in_the_checkpoint_as_readable_files(tmp_path):
     about = json.loads((folders[-1] / "sage_selection" / "selection.json").read_text())
     assert about["stats"]["trained_steps"] == 5
     assert not list(folders[-1].glob("**/*.pkl"))
-    assert trainer.selection.stats["source_digest"] == about["stats"]["source_digest"]
+    assert trainer.selection.stats.source_digest == about["stats"]["source_digest"]
 
 
 def test_a_missing_subset_is_said_before_training_goes_on(tmp_path):

@@ -133,8 +133,8 @@ def test_each_selection_is_logged(tmp_path):
         assert entry["sage_rows_kept"] == len(selection) == 19
         assert entry["sage_rows_set_aside"] == 0
         assert not any("seconds" in name for name in entry)  # two runs have the same history
-        assert selection.stats["fit_seconds"] > 0
-        assert entry["sage_energy"] == selection.stats["energy"]
+        assert selection.stats.fit_seconds > 0
+        assert entry["sage_energy"] == selection.stats.energy
         assert entry["sage_agreement"] == pytest.approx(selection.scores[selection.indices].mean(), abs=1e-6)
         if before is not None:
             shared = set(before.indices.tolist()) & set(selection.indices.tolist())
@@ -179,4 +179,4 @@ def test_a_number_of_rows_and_groups_of_another_column_work(tmp_path):
     rows = image_rows(40).add_column("source", ["a"] * 30 + ["b"] * 10)
     args = sage_args(tmp_path, sage_fraction=None, sage_num_examples=12, sage_group_by="source", sage_balance="equal")
     trainer = train(vit(), args, rows)
-    assert [(group["name"], group["kept"]) for group in trainer.selection.group_table] == [("a", 6), ("b", 6)]
+    assert [(group.name, group.kept) for group in trainer.selection.group_table] == [("a", 6), ("b", 6)]

@@ -126,7 +126,7 @@ def test_selection_label_issues_and_warm_up_take_whole_batches():
         assert warm_up(model, rows, steps=2, batch_size=4, processing_class=tokenizer).steps == 2
         settings = SageConfig(fraction=0.5, batch_size=size)
         selection = SageSelector(model, processing_class=tokenizer, config=settings, progress=False).select(rows)
-        assert not selection.stats["one_at_a_time"]
+        assert not selection.stats.one_at_a_time
         assert (
             len(
                 find_label_issues(model, rows, processing_class=tokenizer, config=settings, progress=False).label_doubt

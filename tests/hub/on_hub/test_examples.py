@@ -28,7 +28,7 @@ def test_select_and_push_runs_and_what_it_pushed_is_there(hub, tmp_path, launche
     assert rows["train"].features == rows["test"].features
     selection = Selection.from_hub("me/topics")
     assert len(selection) == len(rows["train"])
-    assert {group["name"] for group in selection.group_table} == set(rows["train"].features["label"].names)
+    assert {group.name for group in selection.group_table} == set(rows["train"].features["label"].names)
 
 
 def test_it_says_what_it_needs():

@@ -71,9 +71,9 @@ def test_the_card_tells_where_the_rows_come_from_and_how_they_were_chosen(hub, s
     for told in (
         "12 of the 40 rows of [me/squares](https://huggingface.co/datasets/me/squares) (train)",
         f"commit `{commit}`, fingerprint `{selection.source_fingerprint}`",
-        f"a ViTForImageClassification that was in memory; weights `{selection.stats['model_fingerprint']}`",
+        f"a ViTForImageClassification that was in memory; weights `{selection.stats.model_fingerprint}`",
         "| validation | 7 | as in the source; `sage_score` is null |",
-        f"holds {100 * selection.stats['energy']:.1f} % of the gradients' energy",
+        f"holds {100 * selection.stats.energy:.1f} % of the gradients' energy",
         "SageConfig(fraction=0.3, strategy='agreement', sketch_size=8, batch_size=5, shard_size=8)",
         f'source = load_dataset("me/squares", split="train", revision="{commit}")',
         'Selection.from_hub("me/kept", source).choose(fraction=0.05, strategy="agreement").dataset',
@@ -82,7 +82,7 @@ def test_the_card_tells_where_the_rows_come_from_and_how_they_were_chosen(hub, s
         "@misc{squares, title = {Squares}}",
         "Compare with random rows before you rely on it.",
         "| sketch_size | 8 |",
-        f"torch {selection.stats['versions']['torch']}",
+        f"torch {selection.stats.versions['torch']}",
     ):
         assert told in pushed.text, told
     data = pushed.data
@@ -323,7 +323,7 @@ def test_other_splits_must_be_known_and_have_the_same_columns(hub, source):
         selection.push_to_hub("me/kept", other_splits={"train": source})
     with pytest.raises(DatasetError, match=r"differ in \['label'\]"):
         selection.push_to_hub("me/kept", other_splits={"test": source.remove_columns("label")})
-    selection.stats["source"]["id"] = None
+    selection.stats.source["id"] = None
     with pytest.raises(DatasetError, match="validation, test"):
         selection.push_to_hub("me/kept")
     assert ("dataset", "me/kept") not in hub.repos

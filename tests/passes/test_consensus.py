@@ -19,16 +19,16 @@ def gather(needs, **settings):
 
 @pytest.mark.parametrize("settings", [{}, {"consensus": "exact"}, {"spectrum_power": 0.5}], ids=str)
 def test_sketched_gradients_and_lengths_are_those_of_each_row(settings):
-    rows, selector, material = gather({"sketched", "norms"}, **settings)
+    rows, selector, signals = gather({"sketched", "norms"}, **settings)
     batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
     gradients = GradientCollector(vit(), projection=4)(batch)
-    assert np.allclose(material.norms, gradients.norm(dim=1), rtol=1e-4)
+    assert np.allclose(signals.norms, gradients.norm(dim=1), rtol=1e-4)
     sketch = selector.sketch
     power = settings.get("spectrum_power", 1.0)
     values = sketch.singular_values.double()
     basis = torch.where(values[:, None] > 1e-6 * values[0], sketch.sketch.double() / values[:, None], 0.0)
     wanted = unit(gradients.double()) @ (basis * (values / values[0])[:, None] ** power).T
-    assert np.allclose(material.sketched[np.arange(50)], wanted, atol=1e-4)
+    assert np.allclose(signals.sketched[np.arange(50)], wanted, atol=1e-4)
 
 
 def test_keeping_sketched_gradients_does_not_change_the_scores():
@@ -53,7 +53,7 @@ def test_clusters_are_groups_of_rows_whose_gradients_point_alike():
     rows = image_rows(60)
     config = SageConfig(**SMALL, group_by="cluster", num_clusters=3, strategy="agreement")
     selection = SageSelector(vit(), config=config, progress=False).select(rows)
-    assert selection.stats["group_by"] == "cluster"
+    assert selection.stats.group_by == "cluster"
     assert selection.group_names == ["cluster 0", "cluster 1", "cluster 2"]
     one_group = SageSelector(vit(), config=SageConfig(**SMALL, group_by=None), progress=False).gather(rows, ())
     assert selection.scores.mean() > one_group.scores.mean() + 0.1
@@ -69,7 +69,7 @@ def test_text_without_labels_is_clustered(strategy):
     selector = SageSelector(llama(), data_collator=pad_tokens, config=config, progress=False)
     selection = selector.select(token_rows(40))
     assert len(selection) == 12
-    assert sum(group["kept"] for group in selection.group_table) == 12
+    assert sum(group.kept for group in selection.group_table) == 12
     again = SageSelector(llama(), data_collator=pad_tokens, config=config, progress=False).select(token_rows(40))
     assert np.array_equal(selection.indices, again.indices)
 

@@ -1,0 +1,169 @@
+"""What a selection's run measured: its statistics, as they are kept in `selection.json` and told in cards."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .classes import Classes
+
+
+class _OldKeys:
+    """Fields by their names, as when statistics were dicts, for one version."""
+
+    def __getitem__(self, name: str) -> Any:
+        warnings.warn(f'["{name}"] of statistics is now .{name}', DeprecationWarning, stacklevel=2)
+        return getattr(self, name)
+
+
+@dataclass
+class GroupStats(_OldKeys):
+    """One group of rows.
+
+    Attributes:
+        name: Its value, as text.
+        rows: Number of rows.
+        kept: Number of rows that are kept.
+        set_aside: Number of rows without a score.
+        mean_score: Of the scored rows; None where there are none.
+        mean_score_kept: Of the kept rows; None where there are none.
+    """
+
+    name: str
+    rows: int
+    kept: int
+    set_aside: int
+    mean_score: float | None
+    mean_score_kept: float | None
+
+
+@dataclass
+class GateStats(_OldKeys):
+    """What the gate took out.
+
+    Attributes:
+        method: How rows were judged.
+        doubted: Number of rows that are likely wrong.
+        judged: Number of rows that were judged.
+        hard: Number of further rows, the most doubted of groups that keep few.
+    """
+
+    method: str
+    doubted: int
+    judged: int
+    hard: int = 0
+
+
+@dataclass(kw_only=True)
+class FitStats(_OldKeys):
+    """What the passes measured.
+
+    Attributes:
+        energy: Share of the gradients' squared norm that the sketch holds.
+        error_bound: The sketch's proven bound on the squared error along any direction.
+        squared_norm: Sum of the gradients' squared norms.
+        spectrum: [l] squared singular values of the sketch.
+        sketch_size: l.
+        row_width: D.
+        target_weights: Number of weights that the gradients are of.
+        target_share: Their share of the trainable weights.
+        left_out: Names of targeted weights whose gradients could not be had.
+        consensus: "streaming" or "exact".
+        group_by: Column that rows are grouped by; None for one group.
+        one_at_a_time: Whether rows were taken one at a time.
+        processes: Number of processes.
+        model: Class, Hub id and commit.
+        model_fingerprint: Of the weights.
+        source: Name, split, Hub id and commit of the dataset.
+        source_digest: Of the dataset's rows; None of a stream.
+        versions: Of the libraries.
+        check_seconds: Time of the check of the gradients.
+        fit_seconds: Time of the first pass, in seconds.
+        score_seconds: Time of the passes after it.
+        classes: The classes of labels that are text.
+        targets: Names of the target datasets; None without a target.
+        checkpoints: Number of models whose scores were averaged; None for one.
+    """
+
+    energy: float
+    error_bound: float
+    squared_norm: float
+    spectrum: list[float]
+    sketch_size: int
+    row_width: int
+    target_weights: int
+    target_share: float
+    left_out: list[str]
+    consensus: str
+    group_by: str | None
+    one_at_a_time: bool
+    processes: int
+    model: dict[str, str | None]
+    model_fingerprint: str
+    source: dict[str, Any]
+    source_digest: str | None
+    versions: dict[str, str]
+    check_seconds: float
+    fit_seconds: float = 0.0
+    score_seconds: float = 0.0
+    classes: Classes | None = None
+    targets: list[str] | None = None
+    checkpoints: int | None = None
+
+
+@dataclass(kw_only=True)
+class SelectionStats(FitStats):
+    """What the passes measured, and what came of the choice.
+
+    Attributes:
+        strategy: The rule that rows were chosen by; what "auto" came to.
+        rows: N.
+        kept: K.
+        set_aside: Number of rows without a score.
+        groups: One entry a group.
+        lost_groups: Names of groups of which no row is kept.
+        mean_score: Mean agreement of the scored rows.
+        mean_score_kept: Mean agreement of the kept rows.
+        mean_loss: Mean loss of the scored rows.
+        gate: What the gate took out; None where there was none.
+        command: The shell's words that select again; None outside the shell.
+        trained_steps: Optimizer steps before the selection, in a training.
+        trained_epochs: Epochs before the selection, in a training.
+    """
+
+    strategy: str
+    rows: int
+    kept: int
+    set_aside: int
+    groups: list[GroupStats]
+    lost_groups: list[str]
+    mean_score: float
+    mean_score_kept: float
+    mean_loss: float
+    gate: GateStats | None = None
+    command: list[str] | None = None
+    trained_steps: int | None = None
+    trained_epochs: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SelectionStats:
+        """What `to_dict` gave.
+
+        Raises:
+            TypeError: Something is missing, or is not known.
+        """
+        gate = values.get("gate")
+        return cls(
+            **{
+                **values,
+                "groups": [GroupStats(**group) for group in values.get("groups", [])],
+                "gate": None if gate is None else GateStats(**gate),
+            }
+        )

@@ -1,0 +1,188 @@
+"""Groups of rows and the consensus of each: from the first pass's sums, by the paper's own formula, or of clusters.
+
+The last two need the sketched gradients of all rows, which a pass keeps in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import pairwise_distances_argmin
+from torch import Tensor
+
+from ..config import CLUSTERS, SageConfig
+from ..data.batches import RowSource
+from ..data.groups import Groups
+from ..data.status import SCORED
+from ..scoring.agreement import Consensus, agreement, sketched, unit
+from ..strategies.base import PartOf
+from ..strategies.coverage import GradientDirections
+from ..strategies.partition import cluster
+from .merge_tree import Partial
+from .run import Pass, Passes, Piece
+from .vector_file import SketchedRows
+
+# Rows that are read at once.
+_BLOCK_ROWS = 2**14
+
+
+@dataclass(frozen=True)
+class GroupConsensus:
+    """The group of every row, and the direction that each group agrees on.
+
+    Attributes:
+        groups: Of the rows; of a stream, without rows.
+        directions: [G, l] unit consensus directions.
+        place: z [B, l] -> [B] groups, where these are no column's.
+        sketched: z of all rows, where a pass has kept them.
+        piece: What that pass found of the rows.
+    """
+
+    groups: Groups
+    directions: Tensor
+    place: NearestDirection | NearestCentre | None = None
+    sketched: SketchedRows | None = None
+    piece: Piece | None = None
+
+    def scores(self) -> npt.NDArray[np.float32]:
+        """[N] agreement of all rows whose z are kept."""
+        assert self.sketched is not None
+        codes = torch.from_numpy(self.groups.codes).long()
+        scores = np.full(len(codes), np.nan, dtype=np.float32)
+        for rows in _blocks(len(codes)):
+            part = slice(rows.start, rows.stop)
+            scores[part] = agreement(self.sketched.read(rows), self.directions, codes[part]).numpy()
+        return scores
+
+
+@dataclass(frozen=True)
+class NearestDirection:
+    """The group whose consensus a row agrees with most; directions [G, l]."""
+
+    directions: npt.NDArray[np.float32]
+
+    def __call__(self, z: Tensor) -> npt.NDArray[np.int64]:
+        """[B] groups of z [B, l]."""
+        return (unit(z.float().cpu()) @ torch.from_numpy(self.directions).T).argmax(1).numpy()
+
+
+@dataclass(frozen=True)
+class NearestCentre:
+    """The cluster whose centre [l] a row's direction in the sketch is nearest to; centres [G, l]."""
+
+    centres: npt.NDArray[np.float32]
+    spectrum: npt.NDArray[np.float32]
+    spectrum_power: float | None
+
+    def __call__(self, z: Tensor) -> npt.NDArray[np.int64]:
+        """[B] groups of z [B, l]."""
+        directions = GradientDirections(z.float().cpu().numpy(), self.spectrum, self.spectrum_power)
+        return pairwise_distances_argmin(directions[np.arange(len(z))], self.centres).astype(np.int64)
+
+
+def keep_sketched(
+    passes: Passes,
+    source: RowSource,
+    matrix: Tensor,
+    title: str,
+    new_partial: Callable[[], Partial] = Partial,
+    add: Callable[[Partial, Tensor, Tensor], Tensor | None] = lambda partial, rows, z: None,
+) -> tuple[SketchedRows, Partial, Piece]:
+    """Runs a pass that writes z and |g| of every row; afterwards every process has those of all rows.
+
+    Args:
+        passes: Runs it. Where finished shards are kept, the file lies beside them, one for all processes; else each
+            process has its own.
+        source: The dataset.
+        matrix: S [l, D].
+        title: Of the progress bar, and the file.
+        new_partial: As for `Pass`.
+        add: (partial result, row numbers [B], z [B, l]) -> a number a row, or None.
+
+    Returns:
+        The file, and what `Passes.run_whole` returns.
+    """
+    kept = _open(passes, len(source.dataset), len(matrix), title)
+
+    def write(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor | None:
+        z = sketched(gradients, matrix)
+        kept.write(rows, z, gradients.to(torch.float64).norm(dim=1))
+        return add(partial, rows, z)
+
+    result, piece = passes.run_whole(source, Pass(title, write, new_partial, settle=kept.file.flush))
+    passes.processes.gather(kept.file.array, piece.window.parts)
+    return kept, result, piece
+
+
+def _open(passes: Passes, rows: int, sketch_size: int, title: str) -> SketchedRows:
+    if passes.settings.folder is None:
+        return SketchedRows(rows, sketch_size)
+    path = passes.settings.folder / f"{title.replace(' ', '-')}.npy"
+    if passes.processes.rank == 0:
+        SketchedRows(rows, sketch_size, path)
+    passes.processes.wait()
+    return SketchedRows(rows, sketch_size, path)
+
+
+def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: Tensor) -> GroupConsensus:
+    """The paper's own consensus: the mean direction of z, which needs all z first.
+
+    Args:
+        passes: Runs the pass.
+        source: The dataset.
+        groups: Of its rows.
+        matrix: S [l, D].
+    """
+    codes = torch.from_numpy(groups.codes).long()
+
+    def new_partial() -> Partial:
+        return Partial(consensus=Consensus(groups.count, len(matrix), device=matrix.device))
+
+    def add(partial: Partial, rows: Tensor, z: Tensor) -> None:
+        assert partial.consensus is not None
+        partial.consensus.update(z, codes[rows])
+
+    kept, result, piece = keep_sketched(passes, source, matrix, "projecting gradients", new_partial, add)
+    assert result.consensus is not None
+    return GroupConsensus(groups, result.consensus.directions().float().cpu(), sketched=kept, piece=piece)
+
+
+def clustered_consensus(
+    passes: Passes, source: RowSource, matrix: Tensor, spectrum: npt.NDArray[np.float32], config: SageConfig
+) -> GroupConsensus:
+    """Groups found in the sketch itself: rows whose gradients point alike, and their mean directions.
+
+    Mini-batch k-means on directions in the sketch, weighted as coverage weights them; the main process clusters, and
+    the others take its result.
+
+    Args:
+        passes: Runs the pass that writes z.
+        source: The dataset.
+        matrix: S [l, D].
+        spectrum: [l], singular values, the largest 1.
+        config: How many clusters (fewer where fewer rows have a gradient), the seed and the spectrum's power.
+    """
+    kept, _, piece = keep_sketched(passes, source, matrix, "finding clusters")
+    codes, centres = np.zeros(len(piece.status), dtype=np.int64), np.zeros((0, len(matrix)), dtype=np.float32)
+    if passes.processes.rank == 0:
+        scored = np.flatnonzero(piece.status == SCORED)
+        directions = GradientDirections(PartOf(kept, scored), spectrum, config.spectrum_power)
+        count = min(config.num_clusters, len(scored))
+        clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
+        used, codes[scored] = np.unique(clusters, return_inverse=True)
+        centres = centres[used]
+    codes, centres = passes.processes.array_from_main(codes), passes.processes.array_from_main(centres)
+    groups = Groups(CLUSTERS, codes.astype(np.int32), [f"cluster {number}" for number in range(len(centres))], {})
+    sums = Consensus(groups.count, len(matrix))
+    for rows in _blocks(len(codes)):
+        sums.update(kept.read(rows), torch.from_numpy(codes[rows.start : rows.stop]))
+    place = NearestCentre(centres, spectrum, config.spectrum_power)
+    return GroupConsensus(groups, sums.directions().float(), place, kept, piece)
+
+
+def _blocks(count: int) -> list[range]:
+    return [range(start, min(start + _BLOCK_ROWS, count)) for start in range(0, count, _BLOCK_ROWS)]

@@ -1,0 +1,149 @@
+"""Pass 1: the sketch of all gradients, and the consensus of each group; of a dataset or a stream."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ..config import CLUSTERS, SageConfig
+from ..data.batches import RowSource
+from ..data.groups import Groups, say_if_many
+from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, STATUSES, ZERO_GRADIENT
+from ..data.stream import GrowingGroups, StreamSource, changed
+from ..data.windows import Window
+from ..errors import ConfigError, GradientError
+from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
+from ..passes.fit import Fit, sketch_matrix
+from ..passes.memory import is_streaming, sums_fit
+from ..passes.merge_tree import Partial
+from ..passes.run import Pass, Passes
+from ..passes.run_key import RunKey
+from ..scoring.agreement import Consensus
+from ..scoring.sketch import FrequentDirections
+from .stream import StreamTally
+
+logger = logging.getLogger(__name__)
+
+
+def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageConfig, key: RunKey) -> Fit:
+    """Pass 1 over a dataset; with the exact consensus or clusters, a further pass writes z of all rows to a file.
+
+    Args:
+        passes: Runs the passes.
+        source: The dataset.
+        groups: Of its rows.
+        config: The settings.
+        key: Of the run.
+
+    Raises:
+        GradientError: No row has a usable gradient.
+    """
+    started = time.perf_counter()
+    streaming = is_streaming(config, groups.count, passes.extractor.width)
+    job = _sketch_pass(passes, config, lambda: groups.count if streaming else 0, lambda window: groups.codes)
+    result, piece = passes.run_whole(source, job)
+    _check_any_scored(np.bincount(piece.status, minlength=STATUSES))
+    assert result.sketch is not None
+    matrix, spectrum = sketch_matrix(result.sketch, config.spectrum_power)
+    if config.group_by == CLUSTERS:
+        consensus = clustered_consensus(passes, source, matrix, spectrum, config)
+    elif result.consensus is None:
+        consensus = exact_consensus(passes, source, groups, matrix)
+    else:
+        consensus = GroupConsensus(groups, result.consensus.directions(matrix).float())
+    seconds = time.perf_counter() - started
+    return Fit(
+        result.sketch, matrix, spectrum, consensus, streaming, piece.status, len(piece.status), [], key, seconds
+    )
+
+
+def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: RunKey) -> Fit:
+    """Pass 1 over a stream; groups are those that are met, ordered by value.
+
+    Args:
+        passes: Runs the pass.
+        source: The stream.
+        config: The settings.
+        key: Of the run.
+
+    Raises:
+        GradientError: No row has a usable gradient.
+        ConfigError: There are more groups than directions fit into the memory.
+    """
+    started, tally = time.perf_counter(), StreamTally()
+    growing = GrowingGroups(source.group_column, source.class_names)
+
+    def codes(window: Window) -> npt.NDArray[np.int64]:
+        before, codes = growing.count, growing.codes(window.values, window.first)
+        if growing.count > before and not sums_fit(growing.count, passes.extractor.width):
+            raise ConfigError(
+                f"The stream has {growing.count} groups or more, whose directions do not fit into the memory",
+                where="group_by",
+                fix="Group by a column with fewer values, use a narrower projection, or pass group_by=None.",
+            )
+        return codes
+
+    result = passes.run(source, _sketch_pass(passes, config, lambda: growing.count, codes), tally.add)
+    if not tally.rows:
+        raise changed("it was empty when it was read again")
+    groups, order = growing.settle()
+    say_if_many(logger, passes.extractor.model, groups.column, groups.count, tally.rows)
+    _check_any_scored(tally.statuses)
+    assert result.sketch is not None and result.consensus is not None
+    result.consensus.grow(growing.count)
+    result.consensus.sums = result.consensus.sums[order]
+    matrix, spectrum = sketch_matrix(result.sketch, config.spectrum_power)
+    consensus = GroupConsensus(groups, result.consensus.directions(matrix).float())
+    status, seconds = np.zeros(0, dtype=np.uint8), time.perf_counter() - started
+    return Fit(result.sketch, matrix, spectrum, consensus, True, status, tally.rows, tally.digests, key, seconds)
+
+
+def _sketch_pass(
+    passes: Passes,
+    config: SageConfig,
+    groups: Callable[[], int],
+    codes: Callable[[Window], npt.NDArray[np.integer]],
+) -> Pass:
+    """Sketches gradients, and sums their directions by group.
+
+    Args:
+        passes: Runs it.
+        config: The settings.
+        groups: Number of groups so far; 0 where directions are not summed.
+        codes: As of `Pass`.
+    """
+    width, device = passes.extractor.width, passes.extractor.device
+
+    def new_partial() -> Partial:
+        sums = Consensus(groups(), width, device=device) if groups() else None
+        return Partial(FrequentDirections(config.sketch_size, width, device=device), sums)
+
+    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> None:
+        assert partial.sketch is not None
+        partial.sketch.update(gradients)
+        if partial.consensus is not None:
+            partial.consensus.grow(groups())
+            partial.consensus.update(gradients, codes)
+
+    return Pass("sketching gradients", add, new_partial, codes)
+
+
+def _check_any_scored(statuses: npt.NDArray[np.int64]) -> None:
+    """Refuses rows of which none has a usable gradient; counts of rows by status.
+
+    Raises:
+        GradientError: There is none.
+    """
+    if not statuses[SCORED]:
+        raise GradientError(
+            f"No row has a usable gradient: {statuses[NOT_FINITE]} are not finite, {statuses[ZERO_GRADIENT]} are "
+            f"exactly zero, {statuses[NO_TOKENS]} have no tokens",
+            where="dataset",
+            fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
+            "alone is not constant (a contrastive loss is).",
+        )
