@@ -182,7 +182,7 @@ class Passes:
                 if window is None:
                     run.check_end()
                     break
-                run.shards = window.first_shard + len(window.digests)
+                run.rows, run.shards = window.first + window.size, window.first_shard + len(window.digests)
                 if not source.is_stream:
                     bar.total = len(window.parts[self.processes.rank])
                 piece = self._run_window(run, window, bar)
@@ -194,7 +194,7 @@ class Passes:
                         if self.processes.rank == 0 and not window.units[0].is_finished:
                             run.keep_new(run.finished, piece)
                 each(piece)
-        return self.processes.share(run.tree, job.new_partial)
+        return self.processes.share(run.tree, job.new_partial) if run.rows else job.new_partial()
 
     def run_whole(self, source: Source, job: Pass) -> tuple[Partial, Piece]:
         """As `run`, over a dataset, which is one window."""
@@ -376,6 +376,7 @@ class _Run:
     finished: FinishedNodes | None = None
     nodes: list[tuple[int, int]] = field(default_factory=list)
     spare: dict[str, Any] | None = None
+    rows: int = 0
     shards: int = 0
 
     def check_end(self) -> None:

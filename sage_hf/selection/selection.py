@@ -250,7 +250,9 @@ class Selection(SelectionBase):
             )
         except (KeyError, TypeError) as error:
             raise OutputError(
-                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+                f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
+                where=str(folder),
+                fix="Make it again, or restore its files.",
             ) from error
         if source is not None:
             selection.attach(source)

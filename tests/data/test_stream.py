@@ -85,7 +85,7 @@ def test_a_row_without_the_column_is_named():
     stream = IterableDataset.from_generator(lambda: iter([{"x": 1.0, "y": 1}, {"x": 2.0}]))
     encoder = Encoder({"x": 0.0}, frozenset({"x"}))
     with pytest.raises(SageError, match="Row 1 has no column 'y'"):
-        list(StreamSource(stream, encoder, 2, 2, "y").windows(1, 0))
+        list(StreamSource(stream, encoder, 2, 2, "y").windows(Division()))
 
 
 def test_a_stream_that_breaks_off_says_after_which_row():
@@ -96,7 +96,7 @@ def test_a_stream_that_breaks_off_says_after_which_row():
             yield {"x": float(number)}
 
     encoder = Encoder({"x": 0.0}, frozenset({"x"}))
-    windows = StreamSource(IterableDataset.from_generator(broken), encoder, 2, 4).windows(1, 0)
+    windows = StreamSource(IterableDataset.from_generator(broken), encoder, 2, 4).windows(Division())
     assert next(windows).size == 4
     with pytest.raises(SageError, match="after row 6: ConnectionError: lost") as caught:
         next(windows)

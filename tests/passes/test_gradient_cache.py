@@ -86,8 +86,8 @@ def test_the_second_pass_and_later_selections_cost_no_forward(tmp_path):
         choose(tmp_path, model, **change)
     assert model.calls.count == 0
     choose(tmp_path, model, strategy="auto")
-    # A batch that tells whether there are embeddings, one that tells how wide they are, and those of all rows.
-    assert model.calls.count == 1 + 1 + 4 + 4 + 4 + 1
+    # A batch that tells whether there are embeddings and how wide they are, and those of all rows.
+    assert model.calls.count == 1 + 4 + 4 + 4 + 1
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, load_from_disk
 from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
+from sage_hf.data.stats import GroupStats
 from sage_hf.errors import ConfigError
 from sage_hf.selection.choice import about_lost, quotas_for
 from sage_hf.selection.report import summary
@@ -100,15 +101,15 @@ def test_a_budget_that_does_not_reach_all_groups_says_so(caplog):
 
 
 def test_groups_whose_rows_have_no_score_are_told_apart():
-    table = [{"name": "a", "rows": 3, "kept": 3, "set_aside": 0}, {"name": "b", "rows": 1, "kept": 0, "set_aside": 1}]
-    said = about_lost(table, SageConfig().to_dict())
+    table = [GroupStats("a", 3, 3, 0, 0.5, 0.5), GroupStats("b", 1, 0, 1, None, None)]
+    said = about_lost(table, SageConfig())
     assert "'b' (1 row)." in said and "could be scored" in said and "min_per_group" not in said
-    assert about_lost(table[:1], SageConfig().to_dict()) == ""
+    assert about_lost(table[:1], SageConfig()) == ""
 
 
 def test_all_lost_groups_are_counted_and_five_are_named():
-    table = [{"name": f"g{number}", "rows": 2, "kept": 0, "set_aside": 0} for number in range(1200)]
-    said = about_lost(table, SageConfig().to_dict())
+    table = [GroupStats(f"g{number}", 2, 0, 0, 0.5, None) for number in range(1200)]
+    said = about_lost(table, SageConfig())
     assert "1,200 groups" in said and "'g4'" in said and "'g5'" not in said and "1,195 more" in said
 
 

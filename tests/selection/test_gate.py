@@ -136,7 +136,9 @@ def test_a_share_takes_the_most_doubted_of_each_group(digits):
     images, labels = digits[0][:500], digits[1][:500]
     groups = Groups.from_values("label", labels.tolist())
     flat = np.ones(500, dtype=np.float32)
-    signals = RowSignals(groups, np.ones(500, dtype=bool), flat, flat, labels.astype(np.int32), embeddings=images)
+    signals = RowSignals(
+        groups, np.zeros(500, np.uint8), flat, flat, labels=labels.astype(np.int32), embeddings=images
+    )
     candidates = signals.candidates(True, None)
     verdict = judge(SageConfig(gate=0.25), signals, candidates)
     for group in range(10):

@@ -1,6 +1,7 @@
 """A selection shows itself in a notebook, whatever its groups are called."""
 
 import copy
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -47,7 +48,7 @@ def test_it_tells_what_was_kept_by_group_with_the_picture(selection):
 
 def test_names_of_groups_cannot_become_markup(selection):
     held = copy.deepcopy(selection)
-    held.stats.groups[0]["name"] = "<script>alert(1)</script>"
+    held.stats.groups[0].name = "<script>alert(1)</script>"
     page = read(held._repr_html_())
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.words
@@ -57,7 +58,7 @@ def test_of_many_groups_the_largest_are_listed_and_the_rest_counted(selection, m
     monkeypatch.setattr("sage_hf.hub.pictures.find_spec", lambda name: None)
     held = copy.deepcopy(selection)
     one = held.stats.groups[0]
-    held.stats["groups"] = [{**one, "name": f"group {number}", "rows": 100 - number} for number in range(33)]
+    held.stats.groups = [replace(one, name=f"group {number}", rows=100 - number) for number in range(33)]
     page = read(held._repr_html_())
     assert "group 19" in page.words
     assert "group 20" not in page.words

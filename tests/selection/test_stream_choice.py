@@ -9,6 +9,7 @@ from sage_hf import SageConfig, SageError
 from sage_hf.data.groups import Groups
 from sage_hf.data.status import SCORED, ZERO_GRADIENT
 from sage_hf.selection.choice import choose_rows
+from sage_hf.selection.resolve import resolve
 from sage_hf.selection.signals import RowSignals
 from sage_hf.selection.stream_choice import HighestRows, ScoreHistogram, bins_of, choice_for
 from sage_hf.strategies.quotas import resolve_budget
@@ -78,7 +79,7 @@ def test_bins_follow_the_order_of_values_and_hold_both_ends():
 
 def test_the_heap_holds_no_more_than_it_says_however_long_the_stream():
     generator, most = np.random.default_rng(0), 0
-    choice = HighestRows(SageConfig(num_examples=10))
+    choice = HighestRows(SageConfig(num_examples=10, strategy="agreement"))
     for _ in range(200):
         choice.add(generator.uniform(-1, 1, 50).astype(np.float32), generator.integers(0, 3, 50))
         most = max(most, sum(map(len, choice._held)))
@@ -98,7 +99,7 @@ def test_the_default_goes_by_agreement_in_a_stream():
     scores, codes = np.linspace(-1, 1, 50, dtype=np.float32), np.zeros(50, dtype=np.int64)
     kept = []
     for strategy in ("auto", "agreement"):
-        choice = choice_for(SageConfig(fraction=0.1, strategy=strategy))
+        choice = choice_for(resolve(SageConfig(fraction=0.1, strategy=strategy), is_stream=True))
         choice.add(scores, codes)
         kept.append(choice.finish().rows.tolist())
     assert kept[0] == kept[1] == [45, 46, 47, 48, 49]

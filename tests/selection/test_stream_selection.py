@@ -51,7 +51,7 @@ def test_files_of_unknown_length_give_what_the_dataset_gives_to_the_bit(parquet,
     assert torch.equal(other.sketch.sketch, one.sketch.sketch)
     assert torch.equal(other.directions, one.directions)
     assert streamed.indices.tolist() == whole.indices.tolist()
-    assert np.array_equal(streamed.scores, whole.scores[whole.indices])
+    assert np.array_equal(streamed.kept_scores, whole.kept_scores)
     assert streamed.group_names == whole.group_names
     times = {
         "source",
@@ -64,13 +64,12 @@ def test_files_of_unknown_length_give_what_the_dataset_gives_to_the_bit(parquet,
         "mean_score_kept",
         "mean_loss",
     }
-    assert {k: v for k, v in streamed.stats.items() if k not in times} == {
-        k: v for k, v in whole.stats.items() if k not in times
-    }
+    mine, theirs = streamed.stats.to_dict(), whole.stats.to_dict()
+    assert {k: v for k, v in mine.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
     for name in ("mean_score", "mean_score_kept", "mean_loss"):
-        assert streamed.stats[name] == pytest.approx(whole.stats[name], abs=1e-6)
-    for mine, theirs in zip(streamed.group_table, whole.group_table, strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-6)
+        assert mine[name] == pytest.approx(theirs[name], abs=1e-6)
+    for one, other in zip(mine["groups"], theirs["groups"], strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_the_kept_rows_are_a_stream_with_their_scores(parquet):
@@ -79,7 +78,7 @@ def test_the_kept_rows_are_a_stream_with_their_scores(parquet):
     kept = list(selection.dataset)
     assert isinstance(selection.dataset, IterableDataset)
     assert len(kept) == len(selection) == 21
-    for row, number, score in zip(kept, selection.indices.tolist(), selection.scores, strict=True):
+    for row, number, score in zip(kept, selection.indices.tolist(), selection.kept_scores, strict=True):
         assert row["pixel_values"] == rows[number]["pixel_values"]
         assert row["sage_score"] == pytest.approx(float(score))
     assert selection.dataset.features["sage_score"].dtype == "float32"
@@ -130,7 +129,7 @@ def test_a_fitted_stream_scores_by_map():
     selector, selection = select(rows.to_iterable_dataset(num_shards=2))
     scored = list(rows.to_iterable_dataset().map(selector.score, batched=True, batch_size=7))
     assert [scored[number]["sage_score"] for number in selection.indices] == pytest.approx(
-        selection.scores.tolist(), abs=1e-5
+        selection.kept_scores.tolist(), abs=1e-5
     )
 
 
@@ -164,7 +163,7 @@ def test_the_folder_opens_with_load_from_disk(parquet, tmp_path):
 def test_what_was_saved_comes_back_and_streams_its_rows(parquet, tmp_path):
     selection = select(parquet[1])[1]
     back = StreamSelection.load_from_disk(selection.save_to_disk(tmp_path / "out"))
-    for name in ("indices", "scores", "groups"):
+    for name in ("indices", "kept_scores", "kept_groups"):
         assert np.array_equal(getattr(back, name), getattr(selection, name)), name
     for name in ("group_names", "stats", "config", "set_aside", "group_table"):
         assert getattr(back, name) == getattr(selection, name), name
@@ -212,7 +211,7 @@ def test_a_transform_that_draws_makes_the_same_rows_in_every_pass():
     model = vit()
     state = torch.get_rng_state()
     one, other = (select(stream, model)[1] for _ in range(2))
-    assert np.array_equal(one.scores, other.scores)
+    assert np.array_equal(one.kept_scores, other.kept_scores)
     assert one.indices.tolist() == other.indices.tolist()
     assert torch.equal(torch.get_rng_state(), state)
 
