@@ -65,6 +65,7 @@ class TrainingSelector(SageSelector):
     Args:
         model: The model in training.
         dataloader: Over all rows, in any order.
+        dataset: The same rows with all their columns.
         loss_function: As for `SageSelector`.
         config: As for `SageSelector`.
         progress: As for `SageSelector`.
@@ -74,6 +75,7 @@ class TrainingSelector(SageSelector):
         self,
         model: nn.Module,
         dataloader: DataLoader,
+        dataset: Dataset,
         *,
         loss_function: LossFunction | None,
         config: SageConfig,
@@ -89,14 +91,12 @@ class TrainingSelector(SageSelector):
                 fix="Return a torch DataLoader over train_dataset with a collate_fn, or choose rows before: "
                 "SageSelector(...).select(dataset).dataset.",
             )
+        self._dataset = dataset
         self._rows: Any = dataloader.dataset
         self._collator: Any = dataloader.collate_fn
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self) -> None:
         """What can go wrong before the first step rather than in the middle: a few rows are scored and compared.
-
-        Args:
-            dataset: The rows of the dataloader with all their columns.
 
         Raises:
             SageError: As for `SageSelector.fit`.
@@ -107,19 +107,34 @@ class TrainingSelector(SageSelector):
                 where="get_train_dataloader",
                 fix="Leave the dataset as it is, and change rows with dataset.map or with_transform.",
             )
-        resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
+        dataset = check_dataset(self._dataset)
+        resolve_budget(len(dataset), self.config.fraction, self.config.num_examples)
         source = self._open(dataset)
         groups = find_groups(self.collector.model, dataset, self.config.group_by)
         class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say
-        about_rows = (self.collector.width, self.collector.device, len(source.shards()))
-        plan_consensus(self.config, *about_rows, groups.count)
+        plan_consensus(
+            self.config, self.collector.width, self.collector.device, len(source.shards()), groups.count
+        )
         with isolated_rng(self.config.seed):
             source.sample(CHECKED_ROWS)  # the collator gives rows, and does not pack them
         self._check_gradients(source)
 
     def _open_source(self, dataset: Dataset) -> RowSource:
-        batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in self._rows.column_names)
-        return TrainingRows(self._rows, batcher, self.config.batch_size, self.config.shard_size)
+        columns = self._rows.column_names
+        rows = self._rows if dataset is self._dataset else _with_columns(dataset, columns)
+        batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in columns)
+        return TrainingRows(rows, batcher, self.config.batch_size, self.config.shard_size)
+
+
+def _with_columns(dataset: Dataset, columns: list[str]) -> Dataset:
+    """Other rows, such as a target's, as the dataloader reads its own: with the columns that it has."""
+    if lacking := sorted(set(columns) - set(dataset.column_names)):
+        raise DatasetError(
+            f"The rows have no columns {lacking}, which the training reads",
+            where="dataset",
+            fix="Prepare them as the training's rows are prepared.",
+        )
+    return dataset.select_columns(columns)
 
 
 def check_trainable(dataset: Any, args: Any, sequence_parallel: int) -> None:

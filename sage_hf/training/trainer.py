@@ -126,7 +126,7 @@ class SageMixin(PublishesSelection):
             return values
         self.args.check_sage()
         self._check_settings()
-        self._selector(dataloader).check(self.train_dataset)
+        self._selector(dataloader).check()
         _, updates, examples, _, step_rows, batches, _ = values
         # Where a random order starts from; the same for the loader of every subset.
         self._loader_seed = torch.random.initial_seed()
@@ -290,6 +290,7 @@ class SageMixin(PublishesSelection):
         return TrainingSelector(
             self.model,
             dataloader,
+            self.train_dataset,
             loss_function=self.get_sage_loss_function(),
             config=config,
             progress=not self.args.disable_tqdm,

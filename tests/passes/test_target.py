@@ -104,3 +104,18 @@ def test_a_target_without_the_column_or_with_another_class_is_refused():
         selector(group_by="source").select(rows, target=image_rows(6).add_column("source", ["c"] * 6))
     with pytest.raises(ConfigError, match="no target yet"):
         selector(strategy="agreement").select(image_rows(30).to_iterable_dataset(), target=image_rows(6))
+
+
+def test_with_clusters_each_has_the_consensus_of_the_targets_rows_in_it():
+    rows, target = image_rows(50), image_rows(20, seed=7)
+    one = selector(group_by="cluster", num_clusters=3)
+    selection = one.select(rows, target=target)
+    place = one.fitted.consensus.place
+    z, z_target = sketched(one, rows), sketched(one, target)
+    assert np.array_equal(place(z), selection.groups)
+    codes = place(z_target)
+    for group in range(3):
+        members = z_target[codes == group] if (codes == group).any() else z_target
+        consensus = unit(members.sum(0, keepdim=True))
+        mine = selection.groups == group
+        assert np.allclose(selection.scores[mine], (z[mine] @ consensus.T)[:, 0], atol=1e-4)

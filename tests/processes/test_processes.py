@@ -18,9 +18,9 @@ def sharded(attribute):
 def test_without_a_launch_there_is_one():
     processes = Processes(nn.Linear(3, 2))
     assert (processes.rank, processes.count) == (0, 1)
-    assert processes.from_main([(1, 2)]) == [(1, 2)]
+    assert processes.broadcast_object([[1, 2]]) == [[1, 2]]
     processes.wait()
-    processes.agree(None)
+    processes.raise_if_any_failed(None)
     assert not launched().use_distributed
 
 
@@ -38,7 +38,7 @@ def test_a_sharded_model_takes_all_rows_in_every_process(monkeypatch, attribute)
 
 def test_an_error_is_raised_where_it_happened():
     with pytest.raises(KeyError, match="mine"):
-        Processes(nn.Linear(3, 2)).agree(KeyError("mine"))
+        Processes(nn.Linear(3, 2)).raise_if_any_failed(KeyError("mine"))
 
 
 def test_importing_needs_no_process_group():

@@ -18,6 +18,7 @@ from sage_hf.errors import (
     SageError,
     SketchError,
 )
+from sage_hf.passes.run import Passes
 from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import bert, image_rows, llama, token_rows, vit
@@ -396,3 +397,72 @@ def test_many_wide_groups_fall_back_to_the_exact_consensus_and_say_so(monkeypatc
     selection = select(vit(), image_rows(30))
     assert selection.stats.consensus == "exact"
     assert "exact consensus is used" in caplog.text
+
+
+# ------------------------------------------------------------- signals and choices
+KEPT = {**SMALL, "fraction": 0.25}
+
+
+def test_a_stream_is_refused_by_gather_before_any_pass(monkeypatch):
+    monkeypatch.setattr(Passes, "run", lambda *given: pytest.fail("a pass was run"))
+    selector = SageSelector(vit(), config=SageConfig(**KEPT))
+    with pytest.raises(DatasetError, match="no row numbers"):
+        selector.gather(image_rows(20).to_iterable_dataset())
+
+
+def test_a_choice_goes_by_the_signals_that_it_is_given_whatever_was_fitted_since():
+    first = datasets.Dataset.from_dict({"x": np.ones((6, 4), np.float32), "label": [0, 1, 2, -100, 0, 1]})
+    second = datasets.Dataset.from_dict({"x": np.ones((6, 4), np.float32), "label": [-100, -100, 2, 0, 0, 1]})
+    selector = SageSelector(Sensitive(), config=SageConfig(group_by=None, **KEPT), progress=False)
+    signals = selector.gather(first, ())
+    wanted = selector.choose(first, signals)
+    selector.gather(second, ())
+    later = selector.choose(first, signals)
+    assert later.set_aside == wanted.set_aside == {3: "gradient exactly zero"}
+    assert later.stats == wanted.stats
+    assert np.array_equal(later.indices, wanted.indices)
+
+
+def test_signals_can_be_chosen_from_at_any_budget_as_a_selection_would():
+    rows = image_rows(40)
+    signals = SageSelector(vit(), config=SageConfig(**KEPT), progress=False).gather(rows)
+    for settings in ({"fraction": 0.1}, {"fraction": 0.5, "strategy": "random"}, {"strategy": "gradient_norm"}):
+        config = SageConfig(**{**KEPT, **settings})
+        selector = SageSelector(vit(), config=config, progress=False)
+        assert np.array_equal(selector.choose(rows, signals).indices, selector.select(rows).indices)
+
+
+@pytest.mark.parametrize("settings", [{}, {"spectrum_power": 0.5}, {"num_clusters": 5}, {"strategy": "coverage"}])
+def test_after_clusters_score_gives_the_scores_of_the_selection(settings):
+    rows = image_rows(60)
+    config = SageConfig(**{**KEPT, "group_by": "cluster", "num_clusters": 3, **settings})
+    selector = SageSelector(vit(), config=config, progress=False)
+    selection = selector.select(rows)
+    scored = rows.map(selector.score, batched=True, batch_size=11)
+    assert np.allclose(scored["sage_score"], selection.scores, atol=1e-5)
+    new = image_rows(20, seed=9).map(selector.score, batched=True)
+    assert all(-1 <= score <= 1 for score in new["sage_score"])
+
+
+def test_after_several_targets_score_gives_the_scores_of_the_selection():
+    rows = image_rows(60)
+    parts = {name: image_rows(9, seed=seed) for name, seed in (("one", 5), ("other", 8))}
+    selector = SageSelector(vit(), config=SageConfig(**KEPT), progress=False)
+    selection = selector.select(rows, target=parts)
+    scored = rows.map(selector.score, batched=True, batch_size=11)
+    assert np.allclose(scored["sage_score"], selection.scores, atol=1e-5)
+
+
+def test_maps_after_other_clusters_or_targets_are_cached_apart():
+    rows = image_rows(40)
+
+    def fingerprint(target=None, **settings):
+        selector = SageSelector(vit(), config=SageConfig(**{**KEPT, **settings}), progress=False)
+        selector.select(rows, target=target)
+        return rows.map(selector.score, batched=True)._fingerprint
+
+    clusters = {"group_by": "cluster", "num_clusters": 3}
+    assert fingerprint(**clusters) == fingerprint(**clusters)
+    parts = [{"a": image_rows(9, seed=seed), "b": image_rows(9, seed=1)} for seed in (5, 6)]
+    made = [fingerprint(), fingerprint(**clusters), fingerprint(parts[0]), fingerprint(parts[1])]
+    assert len(set(made)) == 4

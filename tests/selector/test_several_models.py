@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from torch import nn
 
 from sage_hf import SageConfig, SageSelector, select_over_checkpoints
 from sage_hf.errors import ConfigError
@@ -85,3 +87,30 @@ def test_what_cannot_be_averaged_is_refused(models, weights, settings, words):
     with pytest.raises(ConfigError) as caught:
         select_over_checkpoints(models, image_rows(10), weights=weights, config=SageConfig(**{**SMALL, **settings}))
     assert words in str(caught.value)
+
+
+class Dead(nn.Module):
+    """A classifier that gives rows of one class no gradient, and rows of another one that is not finite."""
+
+    def __init__(self, zero, infinite):
+        super().__init__()
+        self.layer, self.zero, self.infinite = nn.Linear(4, 3), zero, infinite
+
+    def forward(self, x, labels=None):
+        logits = self.layer(x)
+        loss = nn.functional.cross_entropy(logits, labels, reduction="none")
+        scale = torch.where(labels == self.infinite, torch.inf, torch.where(labels == self.zero, 0.0, 1.0))
+        return {"loss": (loss * scale).mean(), "logits": logits}
+
+
+def test_a_row_is_set_aside_for_the_reason_that_the_first_model_has():
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    rows = Dataset.from_dict({"x": x, "label": [0, 1, 2] * 4})
+    config = SageConfig(**SMALL, strategy="agreement", group_by=None)
+    models = [Dead(zero=0, infinite=-1), Dead(zero=-1, infinite=0), Dead(zero=-1, infinite=1)]
+    selection = select_over_checkpoints(models, rows, config=config, progress=False)
+    reasons = {selection.set_aside.get(row) for row in range(0, 12, 3)}
+    assert reasons == {"gradient exactly zero"}
+    assert {selection.set_aside.get(row) for row in range(1, 12, 3)} == {"gradient or loss not finite"}
+    assert set(selection.indices) <= set(range(2, 12, 3))
