@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import sage_hf
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, Selection
-from sage_hf.cli.loading import load_rows
 from sage_hf.cli.main import app
+from sage_hf.cli.rows import load_rows
 from sage_hf.passes.run import GradientPasses
 
 from ..cases import BERT, llama

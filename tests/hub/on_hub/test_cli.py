@@ -55,7 +55,7 @@ def test_select_pushes_and_the_cards_command_does_it_again(hub, texts, tmp_path)
     card = hub.files("me/kept")["README.md"].decode()
     command = shlex.split(re.search(r"^sage-hf select .*$", card, re.M)[0])
     model, data = (hub.repos[key].sha("main") for key in (("model", "me/lm"), ("dataset", "me/texts")))
-    assert command[command.index("--revision") + 1] == data
+    assert command[command.index("--dataset-revision") + 1] == data
     assert command[command.index("--model-revision") + 1] == model
     assert f"[me/lm](https://huggingface.co/me/lm), commit `{model}`" in card
     # Both go on; the command names what was there then.
