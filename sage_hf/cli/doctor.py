@@ -25,7 +25,7 @@ class DoctorInputs(Sources):
     as_json: bool = option(False, "Print everything as JSON instead.", flags="--json")
 
 
-def doctor(inputs: DoctorInputs, config: SageConfig) -> None:
+def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
     """Look at a model, and a dataset if one is named, before a selection: what it takes, and what to change.
 
     Which weights are targeted by which rule, how wide rows are, memory, disk and time; what was found in the dataset;
@@ -50,8 +50,7 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> None:
         console.print(diagnosis)
     elif not console.quiet:
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
-    if not diagnosis.ok:
-        raise typer.Exit(1)
+    return diagnosis.ok
 
 
 def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:

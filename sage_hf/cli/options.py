@@ -149,11 +149,12 @@ class Inputs(Sources):
             )
 
 
-def with_options(command: Callable[..., None], only: Container[str] | None = None) -> Callable[..., None]:
+def with_options(command: Callable[..., bool | None], only: Container[str] | None = None) -> Callable[..., None]:
     """Gives the shell an option for every field of a command's parameters, which are classes of options.
 
     Args:
-        command: The function behind the command. The processes of a launch all call it, and end together.
+        command: The function behind the command. The processes of a launch all call it, and end together; with exit
+            code 1 where it returns False.
         only: Names of the settings that it takes; all of `SageConfig` by default.
     """
     kinds = {name: each.annotation for name, each in inspect.signature(command, eval_str=True).parameters.items()}
@@ -165,9 +166,12 @@ def with_options(command: Callable[..., None], only: Container[str] | None = Non
     def run(**values: Any) -> None:
         # Fields of other classes than SageConfig stay as they are.
         read = {name: from_text(name, value) for name, value in values.items()}
-        command(*(kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()))
+        groups = [kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()]
+        is_well = command(*groups)
         launched().wait_for_everyone()
         launched().destroy_process_group()
+        if is_well is False:
+            raise typer.Exit(1)
 
     run.__signature__ = inspect.Signature([*chain(*options.values())])  # type: ignore[attr-defined]
     return run
