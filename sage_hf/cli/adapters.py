@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..errors import ConfigError
+from ..hub.checks import first_line
 
 # PEFT's names of tasks, as the names of our tasks.
 _TASKS = {"CAUSAL_LM": "causal-lm", "SEQ_CLS": "sequence-classification"}
@@ -55,21 +56,21 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
             "The checkpoint is an adapter, and PEFT is not installed", where=path, fix="pip install peft"
         ) from error
     config = PeftConfig.from_pretrained(str(Path(file).parent))
+    where = f"{path}, adapter_config.json"
     base = config.base_model_name_or_path
     if not base:
         raise ConfigError(
             "The adapter does not name its base model",
-            where=f"{path}, adapter_config.json",
+            where=where,
             fix="Fill in base_model_name_or_path, a folder or a Hub id.",
         )
-    beside = Path(path, base)
-    if not Path(base).exists() and beside.is_dir():
-        base = str(beside)
-    task = None if config.task_type is None else _TASKS.get(str(getattr(config.task_type, "value", config.task_type)))
-    if config.task_type is not None and task is None:
+    if not Path(base).exists() and Path(path, base).is_dir():
+        base = str(Path(path, base))
+    task = getattr(config.task_type, "value", config.task_type)
+    if task is not None and task not in _TASKS:
         raise ConfigError(
-            f"The adapter is for {getattr(config.task_type, 'value', config.task_type)}",
-            where=f"{path}, adapter_config.json",
+            f"The adapter is for {task}",
+            where=where,
             fix=f"The shell takes {' and '.join(_TASKS)}; use SageSelector from Python for other heads.",
         )
     if Path(path).is_dir() and not list(Path(path).glob("adapter_model.*")):
@@ -79,29 +80,20 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
             fix="Save it again with save_pretrained: adapter_model.safetensors is missing.",
         )
     commit = None if Path(path).exists() else Path(file).parent.name
-    return Adapter(path, base, getattr(config, "revision", None), task, commit)
+    return Adapter(path, base, getattr(config, "revision", None), _TASKS.get(task), commit)
 
 
 def saved_weights(adapter: Adapter) -> dict[str, tuple[int, ...]]:
     """Names, as in the base model, and shapes of the whole weights that an adapter's file holds: its head, say."""
     from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
-    file = _find_file(adapter.path, SAFETENSORS_WEIGHTS_NAME, adapter.commit)
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    file = cached_file(adapter.path, SAFETENSORS_WEIGHTS_NAME, revision=adapter.commit, **quiet)
     if file is None:
         return {}
     with safe_open(file, framework="pt") as weights:
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     return {name.removeprefix(_PREFIX): shape for name, shape in shapes.items() if "lora_" not in name}
-
-
-def has_file(path: str, name: str, revision: str | None) -> bool:
-    """Whether a folder or a repository on the Hub holds a file."""
-    return _find_file(path, name, revision) is not None
-
-
-def _find_file(path: str, name: str, revision: str | None) -> str | None:
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    return cached_file(path, name, revision=revision, **quiet)
 
 
 def saved_classes(saved: dict[str, tuple[int, ...]]) -> int | None:
@@ -122,7 +114,7 @@ def with_adapter(base: Any, adapter: Adapter) -> Any:
         return PeftModel.from_pretrained(base, adapter.path, is_trainable=True, revision=adapter.commit)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ConfigError(
-            f"The adapter does not fit {type(base).__name__} of {adapter.base}: {str(error).strip().splitlines()[0]}",
+            f"The adapter does not fit {type(base).__name__} of {adapter.base}: {first_line(error)}",
             where=adapter.path,
             fix="Check base_model_name_or_path in its adapter_config.json, and --task.",
         ) from error

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
 
 import typer
-from rich.console import Console
+from datasets import Dataset
 
 from ..config import SageConfig
-from ..data.encoding import LABEL_COLUMNS
+from ..diagnosis import Problem, diagnose
 from ..errors import SageError
-from ..passes.processes import launched
-from .options import DoctorInputs, friendly, with_options
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from .loading import Loaded
+from .models import Loaded, label_column
+from .options import Sources, argument, main_console, option
 
 
-@friendly
-@with_options
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead.")] = False,
-    *,
-    inputs: DoctorInputs,
-    config: SageConfig,
-) -> None:
+@dataclass(frozen=True)
+class DoctorInputs(Sources):
+    """A model, which may come without a dataset."""
+
+    dataset: str | None = argument(  # type: ignore[assignment]
+        "A json, csv or parquet file, a folder of data, or a Hub id; or none.", None
+    )
+    as_json: bool = option(False, "Print everything as JSON instead.", flags="--json")
+
+
+def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
     """Look at a model, and a dataset if one is named, before a selection: what it takes, and what to change.
 
     Which weights are targeted by which rule, how wide rows are, memory, disk and time; what was found in the dataset;
@@ -36,18 +34,9 @@ def doctor(
 
     `sage-hf doctor distilbert-base-uncased reviews.jsonl --fraction 0.1`
     """
-    from datasets import Dataset
-
-    from ..diagnosis import Problem, diagnose
-    from .loading import load_rows
-
-    state = launched()
-    rows = None
-    if inputs.dataset is not None:
-        found = load_rows(inputs.dataset, inputs.split, inputs.dataset_name, False, inputs.revision)
-        assert isinstance(found, Dataset)
-        rows = found
-    loaded = _load(inputs, rows, config, Console(stderr=True, quiet=not state.is_main_process))
+    rows = None if inputs.dataset is None else inputs.load_rows()
+    assert rows is None or isinstance(rows, Dataset)
+    loaded = _load(inputs, rows, config.seed)
     diagnosis = diagnose(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     if loaded.new_weights:
         names = ", ".join(loaded.new_weights[:4])
@@ -56,27 +45,22 @@ def doctor(
         )
         fix = "Add --warmup-steps or --warmup-fraction to select; or name a checkpoint that was trained on the task."
         diagnosis = diagnosis.with_problems([Problem("warning", what, names, fix)])
-    if state.is_main_process:
-        if as_json:
-            typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
-        else:
-            Console().print(diagnosis)
-    state.wait_for_everyone()
-    state.destroy_process_group()
-    if not diagnosis.ok:
-        raise typer.Exit(1)
+    console = main_console(stderr=False)
+    if not inputs.as_json:
+        console.print(diagnosis)
+    elif not console.quiet:
+        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    return diagnosis.ok
 
 
-def _load(inputs: DoctorInputs, rows: Dataset | None, config: SageConfig, console: Console) -> Loaded:
+def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:
     """The model; with a head for the classes of the rows that have a label, where others have none."""
-    state = launched()
     try:
-        return inputs.load_model(rows, state.device, config.seed, console)
+        return inputs.load_model(rows, seed)
     except SageError:
-        column = next((name for name in LABEL_COLUMNS if rows is not None and name in rows.column_names), None)
-        if rows is None or column is None:
+        if rows is None or (column := label_column(rows)) is None:
             raise
         labelled = [row for row, value in enumerate(rows.with_format(None)[column]) if value is not None]
         if len(labelled) in (0, len(rows)):
             raise
-        return inputs.load_model(rows.select(labelled), state.device, config.seed, console)
+        return inputs.load_model(rows.select(labelled), seed)

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import SageConfig
+from .options import Inputs
 
 
-def select_command(model: str, dataset: str, output: str, options: dict[str, Any], config: SageConfig) -> list[str]:
+def select_command(inputs: Inputs, config: SageConfig, output: str, **options: Any) -> list[str]:
     """`sage-hf select` with what differs from its defaults; files and folders by their last name, not their place.
 
     Args:
-        model: As given in the shell.
-        dataset: As given in the shell.
-        output: Name of the folder for the result.
-        options: Options of the command besides the config's; None and False are left out.
+        inputs: The model and the dataset, as given in the shell; the device is left out.
         config: The settings.
+        output: Name of the folder for the result.
+        options: Options of the command besides; None and False are left out.
     """
-    command = ["sage-hf", "select", _public(model), _public(dataset)]
-    changed = {each.name: getattr(config, each.name) for each in fields(config)}
-    changed = {each.name: changed[each.name] for each in fields(config) if changed[each.name] != each.default}
-    for name in ("target", "checkpoints"):
-        if options.get(name):
-            options = {**options, name: [_public(path) for path in options[name].split(",")]}
-    for name, value in {**options, **changed}.items():
+    changed = {name: value for name, value in options.items() if value}
+    for part in (replace(inputs, device=None), config):
+        values = {each.name: (getattr(part, each.name), each.default) for each in fields(part)}
+        changed |= {name: value for name, (value, default) in values.items() if value != default}
+    command = ["sage-hf", "select", _public(changed.pop("model")), _public(changed.pop("dataset"))]
+    for name, value in changed.items():
         flag = "--" + name.replace("_", "-")
-        if value is True:
-            command.append(flag)
-        elif value is False and name in changed:
-            command.append(f"--no-{flag[2:]}")
-        elif isinstance(value, list):
-            command += [flag, ",".join(value)]
-        elif value is None and name in changed:
-            command += [flag, "none"]
-        elif value is not None and value is not False:
-            command += [flag, str(value)]
+        if isinstance(value, bool):
+            command.append(flag if value else f"--no-{flag[2:]}")
+            continue
+        if name in ("target", "checkpoints"):
+            value = [_public(path) for path in value.split(",")]
+        command += [flag, "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)]
     return [*command, "--output", output]
 
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, diagnose
-from sage_hf.cli.loading import load_model, load_rows
 from sage_hf.cli.main import app
+from sage_hf.cli.models import load_model
+from sage_hf.cli.rows import load_rows
 from sage_hf.selector.brief import logger, printing
 
 from ..cases import BERT, llama

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 import sage_hf
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, Selection
-from sage_hf.cli.loading import load_rows
 from sage_hf.cli.main import app
+from sage_hf.cli.options import renamed
+from sage_hf.cli.rows import load_rows
 from sage_hf.passes.run import Passes
 
 from ..cases import BERT, llama
@@ -331,3 +332,63 @@ def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):
     )
     source = Dataset.from_json(str(folder / "rows.json"))
     assert "command" not in Selection.load_from_disk(tmp_path / "out", source).choose(fraction=0.5).stats
+
+
+# ------------------------------------------------- words of the version before
+def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
+    data = tmp_path / "data"
+    for size, texts in (("small", TEXTS[:8]), ("large", TEXTS)):
+        Dataset.from_dict({"text": texts}).to_json(data / size / "rows.jsonl")
+    configs = "".join(f"- config_name: {size}\n  data_files: {size}/*.jsonl\n" for size in ("small", "large"))
+    (data / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    arguments = ["select", folder / "lm", data, "--num-examples", 3, *SMALL, "-o"]
+    new = run(*arguments, tmp_path / "new", "--dataset-config", "large")
+    assert new.exit_code == 0 and "DeprecationWarning" not in new.output
+    with pytest.warns(DeprecationWarning, match="--dataset-name is --dataset-config now"):
+        old = run(*arguments, tmp_path / "old", "--dataset-name=large")
+    assert old.exit_code == 0, old.output
+    one, other = (Selection.load_from_disk(tmp_path / name) for name in ("new", "old"))
+    assert one.stats["rows"] == 24 and one.indices.tolist() == other.indices.tolist()
+    assert "--dataset-config large" in shlex.join(other.stats["command"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("select m d --dataset-name c --revision=v1", "select m d --dataset-config c --dataset-revision=v1"),
+        ("suspects suspects d --most 3", "label-issues suspects d --limit 3"),
+        ("compare m d --revision v1", "compare m d --dataset-revision v1"),
+        ("push out me/rows --source d --source-name c", "push out me/rows --source d --source-config c"),
+    ],
+)
+def test_every_old_word_is_replaced_and_named(old, new):
+    with pytest.warns(DeprecationWarning, match=" now, ") as warned:
+        assert renamed(old.split()) == new.split()
+    changed = [word.split("=")[0] for word, now in zip(old.split(), new.split(), strict=True) if word != now]
+    assert [str(each.message).split()[0] for each in warned] == changed
+
+
+@pytest.mark.parametrize(
+    "line", ["push out me/rows --revision v1", "select suspects d --model-revision v1", "--help", ""]
+)
+def test_words_that_mean_what_they_meant_stay(line, recwarn):
+    assert renamed(line.split()) == line.split()
+    assert not recwarn.list
+
+
+def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
+    for command in ("select", "label-issues", "doctor", "compare"):
+        told = run(command, "--help").output
+        assert "--dataset-config" in told and "--dataset-revision" in told
+        assert not any(f"{old} " in told for old in ("--dataset-name", "--revision", "--most"))
+    assert "suspects" not in run("--help").output
+    command = [sys.executable, "-m", "sage_hf", "suspects", "nothing", str(folder / "labelled.json"), "--most", "3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    for words in ("DeprecationWarning: suspects is label-issues now", "DeprecationWarning: --most is --limit now"):
+        assert words in done.stderr
+
+
+def test_a_revision_of_a_file_is_an_error_that_names_the_option(folder, tmp_path):
+    result = run("select", folder / "lm", folder / "rows.json", "-o", tmp_path / "out", "--dataset-revision", "v1")
+    assert result.exit_code == 1 and "Error in --dataset-revision" in result.output

@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from sage_hf import SageConfig
 from sage_hf.cli.main import app
+from sage_hf.cli.options import Inputs
 from sage_hf.cli.reproduce import select_command
 from sage_hf.config import from_text
 
@@ -41,7 +42,9 @@ SETTINGS = st.fixed_dictionaries(
 @given(SETTINGS)
 def test_what_the_shell_reads_are_the_settings(settings):
     config = SageConfig(**{"fraction": 0.1, **settings})
-    command = select_command("me/model", "me/data", "out", {"split": "a b", "streaming": True}, config)
-    read, given_options = parse(shlex.split(shlex.join(command)))
+    inputs = Inputs("me/model", "me/data", split="a b", dataset_revision="v1", device="cuda:7")
+    command = select_command(inputs, config, "out", streaming=True, target=None)
+    read, options = parse(shlex.split(shlex.join(command)))
     assert read == config
-    assert (given_options["split"], given_options["streaming"]) == ("a b", True)
+    assert (options["split"], options["dataset_revision"], options["device"]) == ("a b", "v1", None)
+    assert (options["streaming"], options["target"]) == (True, None)

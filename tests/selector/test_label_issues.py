@@ -91,7 +91,7 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     build_vit(0).save_pretrained(tmp_path / "vit")
     words = ["label-issues", tmp_path / "vit", tmp_path / "rows.jsonl", "--warmup-steps", 40]
-    words += ["--warmup-learning-rate", "2e-3", "--device", "cpu", "--most", 3, "-o", tmp_path / "out.jsonl"]
+    words += ["--warmup-learning-rate", "2e-3", "--device", "cpu", "--limit", 3, "-o", tmp_path / "out.jsonl"]
     result = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert "of 60 labels are doubted" in result.output

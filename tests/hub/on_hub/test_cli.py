@@ -55,7 +55,7 @@ def test_select_pushes_and_the_cards_command_does_it_again(hub, texts, tmp_path)
     card = hub.files("me/kept")["README.md"].decode()
     command = shlex.split(re.search(r"^sage-hf select .*$", card, re.M)[0])
     model, data = (hub.repos[key].sha("main") for key in (("model", "me/lm"), ("dataset", "me/texts")))
-    assert command[command.index("--revision") + 1] == data
+    assert command[command.index("--dataset-revision") + 1] == data
     assert command[command.index("--model-revision") + 1] == model
     assert f"[me/lm](https://huggingface.co/me/lm), commit `{model}`" in card
     # Both go on; the command names what was there then.
@@ -150,3 +150,27 @@ def test_what_fails_is_told_with_what_to_do_and_without_the_token(hub, folder, t
     assert run("push", tmp_path / "nothing", "me/kept").exit_code == 1
     assert "rights to create" in flat(run("push", folder, "them/kept"))
     assert not HfApi().repo_exists("me/kept", repo_type="dataset")
+
+
+def test_an_adapter_and_a_configuration_on_the_hub_are_loaded_and_named_in_the_command(hub, texts, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained("me/lm")
+    settings = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+    get_peft_model(base, settings).push_to_hub("me/adapter")
+    make_rows()["test"].push_to_hub("me/texts", config_name="few")
+    out = tmp_path / "out"
+    arguments = ["--dataset-config", "few", "--dataset-revision", "main", "--num-examples", "2", *SMALL, "-o", out]
+    result = run("select", "me/adapter", "me/texts", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "3 rows of me/texts, PeftModelForCausalLM for causal-lm" in flat(result)
+    command = Selection.load_from_disk(out).stats["command"]
+    given = dict(zip(command[4:-1:2], command[5::2], strict=False))
+    assert given["--dataset-config"] == "few"
+    assert given["--dataset-revision"] == hub.repos["dataset", "me/texts"].sha("main")
+    assert given["--model-revision"] == hub.repos["model", "me/adapter"].sha("main")
+    again = run(*command[1:-1], tmp_path / "again", "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    one, other = (Selection.load_from_disk(place) for place in (out, tmp_path / "again"))
+    assert one.scores.tolist() == other.scores.tolist()

@@ -1,0 +1,226 @@
+"""The rows that the shell names: a file, a folder, or a dataset on the Hub.
+
+`datasets` takes the names of data files as glob patterns, in which `a[x]` means `ax`. Here every path means itself.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import DatasetError, SageError
+from ..hub.checks import first_line
+
+# Endings of a file and the builder of `datasets` that reads it.
+_FORMATS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+# Endings after these, of which datasets unpacks the file.
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+# What datasets says of a file that holds no rows, such as a csv of a header alone.
+_NO_ROWS = "corresponds to no data"
+
+
+def load_rows(
+    path: str,
+    split: str = "train",
+    config_name: str | None = None,
+    streaming: bool = False,
+    revision: str | None = None,
+) -> Dataset | IterableDataset:
+    """A dataset from a json, csv or parquet file, packed or not, a folder of `save_to_disk` or of data, or the Hub.
+
+    Args:
+        path: The file, folder or Hub id.
+        split: Of a dataset that has several.
+        config_name: The dataset's configuration on the Hub.
+        streaming: Whether rows are read as they are needed, and never downloaded or converted as a whole.
+        revision: A branch, tag or commit of a dataset on the Hub.
+
+    Raises:
+        DatasetError: It is not there, is empty, cannot be read, or has no such split or revision.
+    """
+    with _reading(path):
+        local = _find_local(path)
+        if local is not None and revision is not None:
+            raise DatasetError("A file or folder has no revisions", where="--dataset-revision", fix="Leave it out.")
+        if local is not None and _is_saved(local):
+            rows = load_from_disk(str(local))
+            if isinstance(rows, DatasetDict):
+                if split not in rows:
+                    raise DatasetError(f"There is no split {split!r}", where=path, fix=f"Use one of {list(rows)}.")
+                rows = rows[split]
+            if streaming:
+                rows = rows.to_iterable_dataset()
+        else:
+            split = "train" if local is not None and local.is_file() else split
+            source = _source(local, path, config_name)
+            rows = load_dataset(**source, split=split, streaming=streaming, revision=revision)
+        # A stream's first row is read now, with the path at hand, and not only when it is needed.
+        if not (len(rows) if isinstance(rows, Dataset) else sum(1 for _ in rows.take(1))):
+            raise DatasetError("The dataset has no rows", where=path, fix="Check how it was written, and the split.")
+        return rows
+
+
+def load_other_splits(path: str, split: str, config_name: str | None = None) -> dict[str, Dataset]:
+    """The splits of a dataset besides one; none of a file.
+
+    Args:
+        path: As of `load_rows`.
+        split: The one to leave out.
+        config_name: The dataset's configuration on the Hub.
+
+    Raises:
+        DatasetError: It is not there or cannot be read.
+    """
+    with _reading(path):
+        local = _find_local(path)
+        if local is not None and local.is_file():
+            return {}
+        is_saved = local is not None and _is_saved(local)
+        splits = load_from_disk(str(local)) if is_saved else load_dataset(**_source(local, path, config_name))
+    return {} if isinstance(splits, Dataset) else {str(name): rows for name, rows in splits.items() if name != split}
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns what datasets says into one of our errors."""
+    try:
+        yield
+    except SageError:
+        raise
+    except Exception as error:  # readers of files raise anything
+        if _NO_ROWS in str(error):
+            raise DatasetError("The dataset has no rows", where=path, fix="Check how it was written.") from error
+        raise DatasetError(
+            f"The dataset cannot be loaded: {first_line(error.__cause__ or error)}",
+            where=path,
+            fix="Check the path or Hub id, --split, --dataset-config and --dataset-revision.",
+        ) from error
+
+
+def _find_local(path: str) -> Path | None:
+    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub.
+
+    Raises:
+        DatasetError: It can be neither, or datasets could not read it by its name.
+    """
+    local = Path(path).expanduser()
+    if local.exists():
+        if "::" in str(local.absolute()):
+            raise DatasetError(
+                "datasets reads :: in a path as a file inside another", where=path, fix="Rename the file or folder."
+            )
+        return local.absolute()
+    try:
+        validate_repo_id(path)
+        is_repository = _builder(local) is None and not path.startswith(".")
+    except HFValidationError:
+        is_repository = False
+    if is_repository:
+        return None
+    is_pattern = glob.has_magic(path) and glob.glob(path)
+    raise DatasetError(
+        "There is no such file or folder",
+        where=path,
+        fix="Name the folder that holds the files: patterns are not read." if is_pattern else "Check the path.",
+    )
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def _source(local: Path | None, path: str, config_name: str | None) -> dict[str, Any]:
+    """What `load_dataset` is to be given for a file, a folder of data files, or a repository on the Hub."""
+    if local is None:
+        return {"path": path, "name": config_name}
+    if local.is_file():
+        separator = {"sep": "\t"} if ".tsv" in local.suffixes else {}
+        return {"path": _checked_builder(local), "data_files": glob.escape(str(local)), **separator}
+    return {"path": str(local), "name": config_name, "data_files": _folder_files(local, config_name)}
+
+
+def _builder(file: Path) -> str | None:
+    """The builder of `datasets` for a file, by its ending; of a zip, by the files in it. None where there is none."""
+    endings = [ending.lower() for ending in file.suffixes]
+    if endings and endings[-1] in _PACKED:
+        endings.pop()
+    if endings[-1:] == [".zip"] and file.is_file():
+        try:
+            names = ZipFile(file).namelist()
+        except BadZipFile:
+            return None
+        builders = {_FORMATS[ending] for name in names if (ending := Path(name).suffix.lower()) in _FORMATS}
+        return builders.pop() if len(builders) == 1 else None
+    return _FORMATS.get(endings[-1]) if endings else None
+
+
+def _checked_builder(file: Path) -> str:
+    """The same of a file that is there.
+
+    Raises:
+        DatasetError: The file is empty, of a kind that is not read, or cannot be unpacked under its name.
+    """
+    if file.stat().st_size == 0:
+        raise DatasetError("The file is empty", where=str(file), fix="Check how it was written.")
+    builder = _builder(file)
+    if builder is None:
+        raise DatasetError(
+            f"Files that end in {''.join(file.suffixes[-2:])!r} cannot be read",
+            where=str(file),
+            fix=f"Use one of {', '.join(_FORMATS)} (also packed: {', '.join(_PACKED)}), a save_to_disk folder, "
+            "or a Hub id.",
+        )
+    if file.suffix.lower() in _PACKED and {*"[]"} & {*file.name}:
+        raise DatasetError(
+            "datasets cannot unpack a file with brackets in its name", where=str(file), fix="Rename it, or unpack it."
+        )
+    return builder
+
+
+def _folder_files(folder: Path, config_name: str | None) -> DataFilesDict | None:
+    """The data files of a folder by split, found as datasets finds them; None where datasets can do so itself.
+
+    Raises:
+        DatasetError: Its README names no such configuration.
+        FileNotFoundError: It holds no data files.
+    """
+    base = str(folder.resolve())
+    if not glob.has_magic(base):
+        return None
+    base = glob.escape(base)
+    patterns = _readme_patterns(folder, config_name) or get_data_patterns(base)
+    return DataFilesDict.from_patterns(patterns, base_path=base, allowed_extensions=_ALL_ALLOWED_EXTENSIONS)
+
+
+def _readme_patterns(folder: Path, config_name: str | None) -> dict[str, list[str]] | None:
+    """The patterns of data files that a folder's README gives, relative to the folder."""
+    card = folder / "README.md"
+    if not card.is_file() or not (configs := MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)):
+        return None
+    name = config_name or configs.get_default_config_name() or next(iter(configs))
+    if name not in configs:
+        raise DatasetError(
+            f"There is no configuration {name!r}", where=str(folder), fix=f"Use one of {', '.join(configs)}."
+        )
+    files = configs[name].get("data_files")
+    return None if files is None else sanitize_patterns(files)

@@ -1,0 +1,173 @@
+"""The shell's `sage-hf select`: the rows of a dataset that a model learns most from, in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+
+from ..config import SageConfig
+from ..errors import ConfigError
+from ..hub.files import check_output
+from ..hub.provenance import describe_origin
+from ..hub.push import check_push
+from ..passes.target import Target
+from ..selection.report import summary
+from ..selection.selection import Selection
+from ..selection.stream_selection import StreamSelection
+from ..selector.brief import printing
+from ..selector.selector import SageSelector
+from ..selector.several_models import select_over_checkpoints
+from ..strategies.quotas import resolve_budget
+from .options import INPUT, Inputs, main_console, option, plain
+from .push import PushOptions, push_selection
+from .reproduce import select_command
+from .rows import load_rows
+
+_HUB = "On the Hub"
+_AIM = "Towards a target, and by several checkpoints"
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """See their help."""
+
+    output: Path = option(..., "Folder for the kept rows, the scores and the settings.", flags="--output -o")
+    cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
+    overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
+    streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
+    target: str | None = option(
+        None, "File, folder or Hub id of a few rows of what the model is to be good at; several with commas.", _AIM
+    )
+    target_shares: str | None = option(None, "Of several targets, how much of the budget each gets.", _AIM)
+    checkpoints: str | None = option(
+        None, "Earlier checkpoints of the same training, with commas: scores are the mean over these and MODEL.", _AIM
+    )
+    push_to_hub: str | None = option(None, "Dataset repository for the result; `sage-hf push` can do more.", _HUB)
+    private: bool | None = option(
+        None, "Of a new repository; as your account has it.", _HUB, flags="--private/--public"
+    )
+
+
+def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
+    """Choose rows of a dataset and write them to a folder.
+
+    The folder opens with `datasets.load_from_disk`; `sage_hf.Selection.load_from_disk` gives every row's score, too.
+
+    `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
+    """
+    check_output(options.output, options.overwrite)
+    rows = inputs.load_rows(streaming=options.streaming)
+    resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
+    if options.streaming and inputs.warms_up:
+        raise ConfigError(
+            "A warm-up draws rows at random, which a stream cannot give",
+            where="--streaming",
+            fix="Name a checkpoint that was trained on the task, or read without --streaming.",
+        )
+    if options.streaming and (options.target or options.checkpoints):
+        raise ConfigError(
+            "A stream has neither target nor several checkpoints yet",
+            where="--streaming",
+            fix="Read without --streaming.",
+        )
+    targets, shares = _load_targets(options.target, options.target_shares, inputs.split)
+    progress, report = main_console(), main_console(stderr=False)
+    is_main_process = not report.quiet
+    if options.push_to_hub is not None and is_main_process:
+        check_push(options.push_to_hub, describe_origin(rows), overwrite=options.overwrite)
+    loaded = inputs.load_model(rows, config.seed)
+    inputs.warm_up(loaded, rows, config)
+    # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
+    place = options.output.absolute()
+    unfinished = place.with_name(f".{place.name}-unfinished")
+    if unfinished.exists():
+        progress.print(f"Going on from {plain(str(unfinished))}, where it fits.")
+    settings: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
+    settings |= {"cache_dir": options.cache_dir, "checkpoint_dir": unfinished}
+    selection: Selection | StreamSelection
+    with printing(progress):
+        if isinstance(rows, Dataset):
+            models = [*_loaders(options.checkpoints, inputs, rows, config.seed), loaded.model]
+            selection = select_over_checkpoints(models, rows, target=targets, target_shares=shares, **settings)
+        else:
+            selection = SageSelector(loaded.model, **settings).select(rows)
+    source = selection.stats.source
+    if source["id"] is None:
+        source["name"] = Path(inputs.dataset).name
+    if loaded.revision is not None:
+        selection.stats.model |= {"id": inputs.model, "revision": loaded.revision}
+    dataset_revision = source["revision"] or inputs.dataset_revision
+    selection.stats.command = select_command(
+        replace(inputs, dataset_revision=dataset_revision, model_revision=loaded.revision),
+        config,
+        options.output.name,
+        **{name: getattr(options, name) for name in ("streaming", "target", "target_shares", "checkpoints")},
+    )
+    if is_main_process:
+        selection.save_to_disk(options.output, overwrite=options.overwrite)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        report.print(summary(selection))
+        report.print(f"Written to {options.output}.", markup=False)
+        if options.push_to_hub is not None:
+            push_selection(
+                selection,
+                PushOptions(
+                    folder=options.output,
+                    repository=options.push_to_hub,
+                    private=options.private,
+                    overwrite=options.overwrite,
+                    source=inputs.dataset,
+                    source_config=inputs.dataset_config,
+                ),
+            )
+
+
+def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[Target | None, dict[str, float] | None]:
+    """`target` and `target_shares` of a selection, from what the shell gives: names with commas, numbers with commas.
+
+    Raises:
+        ConfigError: The shares are no numbers, or not one for each target.
+        DatasetError: A target cannot be loaded.
+    """
+    paths = _paths(target)
+    try:
+        numbers = [float(number) for number in shares.split(",")] if shares else []
+    except ValueError:
+        numbers = [0.0]
+    if shares and (len(numbers) != len(paths) or min(numbers) <= 0):
+        raise ConfigError(
+            f"The shares are {shares} for {len(paths)} targets",
+            where="--target-shares",
+            fix="Give each target one positive number, with commas.",
+        )
+    targets = {Path(path).stem: load_rows(path, split) for path in paths}
+    if len(targets) < len(paths):
+        raise ConfigError(
+            f"Two targets have the same name: {', '.join(paths)}", where="--target", fix="Give files other names."
+        )
+    if len(paths) < 2:
+        return next(iter(targets.values()), None), None
+    return targets, dict(zip(targets, numbers, strict=True)) if numbers else None
+
+
+def _loaders(checkpoints: str | None, inputs: Inputs, rows: Dataset, seed: int) -> list[Callable[[], nn.Module]]:
+    """What loads each of several checkpoints, named with commas, when its turn comes."""
+
+    def load(path: str) -> nn.Module:
+        return replace(inputs, model=path, model_revision=None).load_model(rows, seed, quiet=True).model
+
+    return [partial(load, path) for path in _paths(checkpoints)]
+
+
+def _paths(text: str | None) -> list[str]:
+    """Paths and Hub ids that were given with commas; one whose name holds a comma is one."""
+    if text and Path(text).exists():
+        return [text]
+    return [path for path in (text or "").split(",") if path]
