@@ -20,7 +20,8 @@ from ..gradients import GradientCollector
 from ..gradients.batch_axis import batch_rows
 from ..passes.embeddings import EmbeddingExtractor
 from ..passes.extractor import GradientExtractor
-from ..passes.run import Passes, PassSettings
+from ..passes.job import PassSettings
+from ..passes.run import Passes
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..selection.choice import needed

@@ -22,8 +22,9 @@ from ..scoring.agreement import Consensus, agreement, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
+from .job import Pass, Piece
 from .merge_tree import Partial
-from .run import Pass, Passes, Piece
+from .run import Passes
 from .vector_file import SketchedRows
 
 # Rows that are read at once.

@@ -27,8 +27,9 @@ from ..gradients.model.state import as_scored
 from ..strategies import Vectors
 from ..utils.rng import isolated_rng
 from .extractor import Extracted
+from .job import Pass, PassSettings
 from .merge_tree import Partial
-from .run import Pass, Passes, PassSettings
+from .run import Passes
 from .vector_file import VectorFile
 
 # Stands in a file for the doubt of a row without a class.

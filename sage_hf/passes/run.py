@@ -9,8 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from ..gradients.batch_axis import batch_rows, rows_of
 from ..utils.rng import isolated_rng
 from .extractor import Extracted, Extractor, without_tokens
 from .gradient_cache import GradientCache
+from .job import Pass, PassSettings, Piece, Source
 from .merge_tree import MergeTree, Partial
 from .processes import Processes
 from .resume import FinishedNodes
@@ -36,102 +36,6 @@ logger = logging.getLogger(__name__)
 
 # A progress bar appears after this many seconds.
 BAR_DELAY = 2.0
-
-
-class Source(Protocol):
-    """Rows in windows: a dataset or a stream.
-
-    Attributes:
-        batch_size: Rows of a batch.
-        shard_size: Rows of a shard.
-        is_stream: Whether nobody knows the number of rows. Of a dataset, every process keeps what it finishes; of a
-            stream the main process does, window by window.
-    """
-
-    batch_size: int
-    shard_size: int
-
-    @property
-    def is_stream(self) -> bool: ...  # noqa: D102
-
-    def windows(self, division: Division) -> Iterator[Window]:
-        """All rows, in order."""
-        ...
-
-    def spare_batch(self) -> dict[str, Any] | None:
-        """A small batch that is there in every process; None where no row has tokens."""
-        ...
-
-
-@dataclass(frozen=True)
-class PassSettings:
-    """What all passes of a run have in common.
-
-    Attributes:
-        seed: Of what the model or a transform of the dataset draws.
-        progress: Whether passes show a progress bar.
-        workers: Number of processes that make batches ahead.
-        folder: For what is finished, of this run alone; None keeps nothing.
-    """
-
-    seed: int = 0
-    progress: bool = True
-    workers: int = 0
-    folder: Path | None = None
-
-
-def one_group(window: Window) -> npt.NDArray[np.int64]:
-    """[M] zeros: all rows in one group."""
-    return np.zeros(window.size, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What is done with the rows of a pass.
-
-    Attributes:
-        title: Of the progress bar, and of the folder for what is finished.
-        add: (partial result, row numbers [B], groups [B], vectors [B, W]) -> a number a row [B], or None. Vectors of
-            rows that are set aside are zeros. Rows are counted from the window's first.
-        new_partial: Makes what a shard gathers into.
-        codes: [M] int64 groups of a window's rows.
-        settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
-    """
-
-    title: str
-    add: Callable[[Partial, Tensor, Tensor, Tensor], Tensor | None]
-    new_partial: Callable[[], Partial] = Partial
-    codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
-    settle: Callable[[], None] | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What a pass found in a window, the same in every process.
-
-    Attributes:
-        window: The window.
-        codes: [M] groups.
-        status: [M] uint8.
-        numbers: [M] float32, what the extractor gave: losses, of gradients.
-        values: [M] float32, what `Pass.add` returned; NaN where nothing.
-    """
-
-    window: Window
-    codes: npt.NDArray[np.integer[Any]]
-    status: npt.NDArray[np.uint8]
-    numbers: npt.NDArray[np.float32]
-    values: npt.NDArray[np.float32]
-
-    @property
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Those that are gathered and kept."""
-        return {"status": self.status, "numbers": self.numbers, "values": self.values}
-
-    def columns_of(self, unit: Unit) -> dict[str, npt.NDArray[Any]]:
-        """Their rows of some shards."""
-        rows = self.window.rows_of(unit)
-        return {name: column[rows.start : rows.stop] for name, column in self.columns.items()}
 
 
 class Passes:

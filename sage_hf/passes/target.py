@@ -23,8 +23,9 @@ from ..errors import ConfigError, GradientError, GroupError
 from ..scoring.agreement import Consensus, sketched, unit
 from .consensus import GroupConsensus, NearestDirection, keep_sketched
 from .fit import Fit
+from .job import Pass
 from .merge_tree import Partial
-from .run import Pass, Passes
+from .run import Passes
 
 Target: TypeAlias = Dataset | Mapping[str, Dataset]
 

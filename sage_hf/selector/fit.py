@@ -19,9 +19,10 @@ from ..data.windows import Window
 from ..errors import ConfigError, GradientError
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
 from ..passes.fit import Fit, sketch_matrix
+from ..passes.job import Pass
 from ..passes.memory import is_streaming, sums_fit
 from ..passes.merge_tree import Partial
-from ..passes.run import Pass, Passes
+from ..passes.run import Passes
 from ..passes.run_key import RunKey
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections

@@ -20,9 +20,10 @@ from ..hub.provenance import describe_dataset, describe_model
 from ..passes.consensus import keep_sketched
 from ..passes.embeddings import EmbeddingExtractor, read_features
 from ..passes.fit import Fit
+from ..passes.job import Pass
 from ..passes.merge_tree import Partial
 from ..passes.processes import Processes
-from ..passes.run import Pass, Passes
+from ..passes.run import Passes
 from ..scoring.agreement import agreement, sketched
 from ..selection.choice import choose_rows
 from ..selection.signals import RowSignals

@@ -22,7 +22,7 @@ from ..data.groups import Groups
 from ..errors import LabelError, OutputError
 from ..gradients.model.state import unwrap
 from ..passes.embeddings import EmbeddingExtractor, read_features
-from ..passes.run import PassSettings
+from ..passes.job import PassSettings
 from ..selection.gate import DOUBT_LIMIT, cross_fold, joined_doubts
 from ..strategies.base import PartOf
 from ..utils.files import whole_file

@@ -15,7 +15,8 @@ from ..data.stats import FitStats, GroupStats, SelectionStats
 from ..data.status import REASONS, SCORED, STATUSES
 from ..data.stream import StreamSource, changed, known_codes
 from ..passes.fit import Fit
-from ..passes.run import Passes, Piece
+from ..passes.job import Piece
+from ..passes.run import Passes
 from ..selection.choice import lost_groups
 from ..selection.stream_choice import StreamChoice, StreamRows
 from ..selection.stream_selection import StreamSelection

@@ -112,9 +112,7 @@ class TrainingSelector(SageSelector):
         source = self._open(dataset)
         groups = find_groups(self.collector.model, dataset, self.config.group_by)
         class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say
-        plan_consensus(
-            self.config, self.collector.width, self.collector.device, len(source.shards()), groups.count
-        )
+        plan_consensus(self.config, self.collector.width, self.collector.device, len(source.shards()), groups.count)
         with isolated_rng(self.config.seed):
             source.sample(CHECKED_ROWS)  # the collator gives rows, and does not pack them
         self._check_gradients(source)

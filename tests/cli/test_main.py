@@ -331,7 +331,7 @@ def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):
         == 0
     )
     source = Dataset.from_json(str(folder / "rows.json"))
-    assert "command" not in Selection.load_from_disk(tmp_path / "out", source).choose(fraction=0.5).stats
+    assert Selection.load_from_disk(tmp_path / "out", source).choose(fraction=0.5).stats.command is None
 
 
 # ------------------------------------------------- words of the version before
@@ -348,8 +348,8 @@ def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
         old = run(*arguments, tmp_path / "old", "--dataset-name=large")
     assert old.exit_code == 0, old.output
     one, other = (Selection.load_from_disk(tmp_path / name) for name in ("new", "old"))
-    assert one.stats["rows"] == 24 and one.indices.tolist() == other.indices.tolist()
-    assert "--dataset-config large" in shlex.join(other.stats["command"])
+    assert one.stats.rows == 24 and one.indices.tolist() == other.indices.tolist()
+    assert "--dataset-config large" in shlex.join(other.stats.command)
 
 
 @pytest.mark.parametrize(

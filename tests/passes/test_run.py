@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageError, SageSelector
 from sage_hf.passes.extractor import GradientExtractor
-from sage_hf.passes.run import Passes, PassSettings
+from sage_hf.passes.job import PassSettings
+from sage_hf.passes.run import Passes
 
 from ..cases import bert, image_rows, llama, lm_batch, token_batch, vit
 

@@ -165,7 +165,7 @@ def test_an_adapter_and_a_configuration_on_the_hub_are_loaded_and_named_in_the_c
     result = run("select", "me/adapter", "me/texts", *arguments)
     assert result.exit_code == 0, result.output
     assert "3 rows of me/texts, PeftModelForCausalLM for causal-lm" in flat(result)
-    command = Selection.load_from_disk(out).stats["command"]
+    command = Selection.load_from_disk(out).stats.command
     given = dict(zip(command[4:-1:2], command[5::2], strict=False))
     assert given["--dataset-config"] == "few"
     assert given["--dataset-revision"] == hub.repos["dataset", "me/texts"].sha("main")
