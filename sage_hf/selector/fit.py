@@ -18,12 +18,11 @@ from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
 from ..errors import ConfigError, GradientError
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
-from ..passes.fit import Fit, sketch_matrix
+from ..passes.fit import Fit, RunKey, sketch_matrix
 from ..passes.job import Pass
 from ..passes.memory import is_streaming, sums_fit
 from ..passes.merge_tree import Partial
 from ..passes.run import Passes
-from ..passes.run_key import RunKey
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from .stream import StreamTally

@@ -31,13 +31,12 @@ from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
 from ..passes.embeddings import EmbeddingExtractor
 from ..passes.extractor import GradientExtractor
-from ..passes.fit import Fit
+from ..passes.fit import Fit, RunKey
 from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
-from ..passes.run_key import RunKey
 from ..passes.target import Target, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
 from ..selection.resolve import needed, resolve
