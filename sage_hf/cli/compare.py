@@ -137,20 +137,20 @@ def compare(
         loaded.model,
         train,
         test,
-        build_model=lambda seed: inputs.load_again(train, str(next(loaded.model.parameters()).device), seed).model,
+        model_init=lambda seed: inputs.load_again(train, str(next(loaded.model.parameters()).device), seed).model,
         fractions=shares,
         strategies=[part for part in strategies.split(",") if part],
         seeds=seeds,
         processing_class=loaded.processing_class,
         config=config,
-        training={
+        training_args={
             "max_steps": max_steps,
             "learning_rate": learning_rate,
             "per_device_train_batch_size": train_batch_size,
         },
         tolerance=tolerance,
-        output=output,
-        overwrite=overwrite,
+        output_dir=output,
+        overwrite_output_dir=overwrite,
     )
     if state.is_main_process:
         Console().print(comparison.table())
