@@ -343,6 +343,58 @@ def test_both_names_are_in_the_package():
     assert {"compare", "Comparison"} <= set(sage_hf.__all__)
 
 
+def test_the_old_names_of_arguments_work_with_a_warning(digits, tmp_path):
+    config = {"fractions": [0.1], "strategies": ["random"], "seeds": 1, "config": CONFIG, "progress": False}
+    new = compare(vit(10), *digits, model_init=build, training_args=TRAINING, output_dir=tmp_path / "new", **config)
+    with pytest.warns(DeprecationWarning, match=r"compare\(") as warned:
+        old = compare(
+            vit(10),
+            digits[0],
+            test_dataset=digits[1],
+            build_model=build,
+            training=TRAINING,
+            output=tmp_path / "new",
+            overwrite=False,
+            **config,
+        )
+    assert old == new
+    assert {str(each.message) for each in warned if "compare(" in str(each.message)} == {
+        *("compare(build_model=) is now model_init=", "compare(test_dataset=) is now eval_dataset="),
+        *("compare(training=) is now training_args=", "compare(output=) is now output_dir="),
+        "compare(overwrite=) is now overwrite_output_dir=",
+    }
+    assert {each.filename for each in warned if "compare(" in str(each.message)} == {__file__}
+    with pytest.raises(ConfigError, match="Both output_dir and output were given"):
+        run(digits, output=tmp_path, output_dir=tmp_path)
+
+
+def test_greater_is_better_goes_by_the_name_unless_it_is_told(digits, tmp_path):
+    class Distance:
+        def compute(self, *, predictions, references):
+            return {"distance": float(np.abs(predictions - references).mean())}
+
+    def is_greater_better(**changes):
+        return run(digits, metric=Distance(), seeds=1, output_dir=tmp_path, **changes).greater_is_better
+
+    assert is_greater_better()  # nobody knows
+    assert not is_greater_better(greater_is_better=False)
+    with pytest.warns(DeprecationWarning, match=r"lower_is_better=. is now greater_is_better="):
+        assert not is_greater_better(lower_is_better=True)
+    assert is_greater_better(lower_is_better=False)
+    assert is_greater_better(lower_is_better=None)
+    assert not is_greater_better(lower_is_better=("distance",))  # names of metrics, as it was
+    assert is_greater_better(lower_is_better=["another"])
+    assert "Less distance is better" not in (tmp_path / "comparison.md").read_text()
+
+
+def test_trainings_of_an_older_format_are_refused(digits, tmp_path, trained):
+    (tmp_path / "cells.jsonl").write_text('{"fingerprint": "1"}\n')
+    with pytest.raises(OutputError, match="trainings in format 1, of an older sage_hf"):
+        run(digits, output_dir=tmp_path, overwrite_output_dir=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.jsonl"]
+    assert trained == []
+
+
 def test_the_folder_tells_which_rows_were_trained_on(digits, tmp_path, trained):
     from safetensors.numpy import load_file
 

@@ -172,7 +172,13 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(OutputError, match="cannot be read"):
         Comparison.load(tmp_path)
-    for text, words in (("{}", "format None"), ('{"format_version": 2}', "lacks"), ("[1]", "format"), ("{", "read")):
+    for text, words in (
+        ("{}", "format None"),
+        ('{"format_version": 2}', "lacks"),
+        ('{"format_version": 1, "cells": []}', "format 1, and this sage_hf reads 2"),
+        ("[1]", "format"),
+        ("{", "read"),
+    ):
         (tmp_path / "comparison.json").write_text(text)
         with pytest.raises(OutputError, match=words):
             Comparison.load(tmp_path)
