@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .runs import RANDOM, RunGroup, digits
+from .intervals import digits
+from .runs import RANDOM, RunGroup
 
 if TYPE_CHECKING:
     from .result import Comparison

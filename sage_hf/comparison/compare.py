@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +178,11 @@ def compare(
     del first
 
     # Where weights are spread over processes, each chooses for itself; trainings are shared all the same.
-    everyone, state = Processes(nn.Identity()), launched()
+    everyone = Processes(nn.Identity())
     folder: RunFolder | None = None
     failure: Exception | None = None
     try:
-        if output_dir is not None and state.is_main_process:
+        if output_dir is not None and everyone.rank == 0:
             folder = RunFolder(Path(output_dir), settings, overwrite_output_dir)
     except Exception as error:
         failure = error
@@ -217,7 +218,7 @@ def compare(
         strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
         fractions=sorted({key[1] for key in plan if key[0] != ALL}),
         tolerance=tolerance,
-        settings=_told_settings(model, experiment),
+        settings=_card_settings(model, experiment, settings),
     )
     if folder is not None:
         _write_results(comparison, folder.folder)
@@ -246,10 +247,14 @@ def _plan(
         raise ConfigError("No strategy is named", where="strategies", fix=f"Use some of {list(STRATEGIES)}.")
     for strategy in strategies:
         check_strategy(strategy, [name for name in STRATEGIES if name != ALL])
-    fractions = [fractions] if isinstance(fractions, (int, float)) else fractions
-    shares = sorted({_fraction(fraction) for fraction in fractions})
+    shares = [fractions] if isinstance(fractions, (int, float)) else list(fractions)
     if not shares:
         raise BudgetError("No fraction is given", where="fractions", fix="Give shares such as 0.05 and 0.1.")
+    for share in shares:
+        if not isinstance(share, Real) or not 0.0 < share <= 1.0:
+            raise BudgetError(
+                f"A fraction is {share!r}", where="fractions", fix="Give shares of the rows, above 0 and at most 1."
+            )
     if not isinstance(seeds, Sequence):
         if seeds < 1:
             raise ConfigError(f"seeds is {seeds}", where="seeds", fix="Train with at least one seed.")
@@ -258,20 +263,9 @@ def _plan(
         numbers = list(dict.fromkeys(int(seed) for seed in seeds))
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**32:
         raise ConfigError(f"seeds is {seeds!r}", where="seeds", fix="Give a number of seeds, or seeds from 0.")
+    shares = sorted(set(map(float, shares)))
     groups = [(ALL, 1.0), *((strategy, share) for share in shares for strategy in strategies)]
     return [(strategy, share, seed) for seed in numbers for strategy, share in groups]
-
-
-def _fraction(value: Any) -> float:
-    try:
-        share = float(value)
-    except (TypeError, ValueError):
-        share = -1.0
-    if not 0.0 < share <= 1.0:
-        raise BudgetError(
-            f"A fraction is {value!r}", where="fractions", fix="Give shares of the rows, above 0 and at most 1."
-        )
-    return share
 
 
 def _find_classes(model: nn.Module, experiment: Experiment) -> str | None:
@@ -317,21 +311,18 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
-def _told_settings(model: nn.Module, experiment: Experiment) -> dict[str, Any]:
+def _card_settings(model: nn.Module, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the card tells, as text; no place on this machine is named."""
-    train, scorer = experiment.train_dataset, describe_model(model)
-    source = describe_dataset(train)
-    changed = {
-        name: value for name, value in experiment.config.to_dict().items() if value != getattr(SageConfig(), name)
-    }
-    chosen = {name: value for name, value in changed.items() if name not in ("strategy", "seed")}
-    judged = "each test row's own loss, averaged" if experiment.metric is None else "predictions of the test rows"
+    train, source, scorer = experiment.train_dataset, describe_dataset(experiment.train_dataset), describe_model(model)
+    default = {**SageConfig().to_dict(), "strategy": experiment.config.strategy, "seed": experiment.config.seed}
+    changed = {name: value for name, value in experiment.config.to_dict().items() if value != default[name]}
+    judge = "each test row's own loss, averaged" if experiment.metric is None else "predictions of the test rows"
     return {
         "rows": f"{len(train):,} of {source['id'] or source['name'] or 'a dataset made in memory'}",
-        "test rows": f"{len(experiment.eval_dataset):,}; judged by {judged}",
-        "model that scored": f"{scorer['id'] or scorer['class']}, weights {model_fingerprint(model)}",
-        "training": ", ".join(f"{name}={_plain(value)}" for name, value in experiment.training_args.items()),
-        "selection": ", ".join(f"{name}={value}" for name, value in chosen.items()) or "default settings",
+        "test rows": f"{len(experiment.eval_dataset):,}; judged by {judge}",
+        "model that scored": f"{scorer['id'] or scorer['class']}, weights {settings['scoring_model']}",
+        "training": ", ".join(f"{name}={value}" for name, value in settings["training"].items()),
+        "selection": ", ".join(f"{name}={value}" for name, value in changed.items()) or "default settings",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }
 

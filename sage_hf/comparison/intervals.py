@@ -33,6 +33,15 @@ class Estimate:
         """Whether 0 is outside the interval; never without one."""
         return self.half is not None and abs(self.mean) > self.half
 
+    def text(self, sign: str = "-") -> str:
+        """Mean and half interval, for people; a sign of "+" stands before gains, too."""
+        return digits(self.mean, sign) + ("" if self.half is None else f" ± {digits(self.half)}")
+
+
+def digits(value: float, sign: str = "-") -> str:
+    """A number of a metric for people: three decimals, or four digits where it is large."""
+    return f"{value:{sign}.3f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"
+
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of values and its 95 % interval by Student's t, which takes them for draws from a normal distribution.

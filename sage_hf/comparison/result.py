@@ -168,7 +168,7 @@ class Comparison:
                     "share": f"{100 * group.fraction:g} %",
                     "rows": f"{group.rows:,}",
                     "strategy": group.strategy,
-                    "value": group.value_text,
+                    "value": group.value.text(),
                     "difference": group.difference_text,
                     "of_all": "-" if group is reference or not math.isfinite(of_all) else f"{100 * of_all:.1f} %",
                     # max takes the first of equals

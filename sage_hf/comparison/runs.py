@@ -71,23 +71,8 @@ class RunGroup:
         return 1 if (self.difference.mean > 0) == self.greater_is_better else -1
 
     @property
-    def value_text(self) -> str:
-        """Mean and half interval, for people."""
-        return _with_half(digits(self.value.mean), self.value)
-
-    @property
     def difference_text(self) -> str:
         """The difference to random rows, and a word where the interval leaves no doubt of it."""
         if self.difference is None:
             return "-"
-        word = {1: " better", 0: "", -1: " worse"}[self.gain]
-        return _with_half(digits(self.difference.mean, "+"), self.difference) + word
-
-
-def digits(value: float, sign: str = "-") -> str:
-    """A number of a metric for people: three decimals, or four digits where it is large."""
-    return f"{value:{sign}.3f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"
-
-
-def _with_half(text: str, value: Estimate) -> str:
-    return text if value.half is None else f"{text} ± {digits(value.half)}"
+        return self.difference.text("+") + {1: " better", 0: "", -1: " worse"}[self.gain]

@@ -22,7 +22,7 @@ class PassSize:
 
     Attributes:
         rows: How many rows.
-        batches: BatchSource in this process.
+        batches: Batches in this process.
         updates: Optimizer steps.
     """
 
@@ -111,7 +111,7 @@ def plan(
         refresh_epochs: Passes over a subset before the next is chosen; 0 chooses once.
         epochs: Epochs in all, warm-up included; a fraction is rounded up to whole optimizer steps.
         max_steps: Optimizer steps in all; overrides `epochs` when positive.
-        accumulation: BatchSource an optimizer step.
+        accumulation: Batches an optimizer step.
         step_rows: Rows an optimizer step, over all processes.
 
     Raises:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -28,11 +28,12 @@ from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import unwrap
 from ..hub.checks import check_push
 from ..hub.provenance import describe_origin
+from ..passes.processes import Processes
 from ..selection.selection import Selection
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import default_seed
 from .arguments import SageArguments
-from .checkpoint import CHOSEN_AT, check_selection, load_renamed, load_selection, save_selection
+from .checkpoint import CHOSEN_AT, SELECTION_FOLDER, check_selection, load_renamed, load_selection
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
@@ -154,13 +155,13 @@ class SageMixin(PublishesSelection):
         timeline = self._timeline
         if timeline is not None:
             num_train_epochs = timeline.epochs
-        found = super()._init_training_state(  # type: ignore[misc]
+        start = super()._init_training_state(  # type: ignore[misc]
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         self.selections, self._selected_for = [], None
         self._drop_loader()
         if timeline is None or resume_from_checkpoint is None:
-            return found
+            return start
         number, steps = timeline.locate(self.state.global_step)
         following = timeline.segments[number] if number < len(timeline.segments) else None
         self._restore(Path(resume_from_checkpoint), following, steps)
@@ -204,7 +205,7 @@ class SageMixin(PublishesSelection):
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"  # type: ignore[attr-defined]
-            save_selection(selection, folder)
+            selection.save_to_disk(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -264,9 +265,8 @@ class SageMixin(PublishesSelection):
                 where="sage_batch_size",
                 fix="Lower it, or use a smaller sage_sketch_size or sage_projection.",
             ) from error
-        if self.args.world_size > 1:
-            # Devices may round differently; rows that differ between processes would be seen twice, or never.
-            selection.indices = self._from_main(selection.indices)
+        # Devices may round differently; rows that differ between processes would be seen twice, or never.
+        selection.indices = Processes(nn.Identity()).array_from_main(selection.indices)
         selection.stats[CHOSEN_AT] = self.state.global_step
         selection.stats["trained_epochs"] = float(self.state.epoch or 0)
         logs = {
@@ -294,14 +294,6 @@ class SageMixin(PublishesSelection):
             config=config,
             progress=not self.args.disable_tqdm,
         )
-
-    def _from_main(self, indices: np.ndarray) -> np.ndarray:
-        device = self.args.device
-        count = broadcast(torch.tensor([len(indices)], device=device))
-        sent = torch.zeros(int(count.item()), dtype=torch.int64, device=device)
-        if self.args.process_index == 0:
-            sent = torch.from_numpy(indices).to(device)
-        return broadcast(sent).cpu().numpy()
 
     # ------------------------------------------------------------------ loaders
     def _subset_loader(self) -> DataLoader:

@@ -6,7 +6,8 @@ the same ones rounded otherwise, would be other weights. Every process takes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def take_steps(
     total = torch.zeros((), dtype=torch.float64, device=device)
     model.train()
     with tqdm(total=steps, desc="warm-up", unit="step", delay=_BAR_DELAY, leave=False) as bar:
-        for _, batch in zip(range(steps), _endlessly(loader), strict=False):
+        for batch in islice(chain.from_iterable(repeat(loader)), steps):
             loss = training_loss(model, send_to_device(batch, device), "model, dataset")
             loss.backward()
             nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
@@ -88,8 +89,3 @@ def take_steps(
             fix="Lower the learning rate, or look for rows with values that are not finite.",
         )
     return mean
-
-
-def _endlessly(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-    while True:
-        yield from loader

@@ -200,7 +200,7 @@ def test_the_table_and_the_card_tell_every_group():
     table, card = console.export_text(), comparison.card("comparison.png")
     for text in (table, card):
         for group in (*comparison.groups, comparison.reference):
-            assert group.value_text in text
+            assert group.value.text() in text
         assert "+0.097 ± 0.014 better" in text
         assert "more" in text.lower()
     assert comparison.recommendation in card
