@@ -114,8 +114,8 @@ def run_demo(
 
     Args:
         output: Folder for `demo.json` and `demo.png`.
-        seed: Of the split, the noise, the warm-up and the random rows.
-        trainings: Of each group, from different initial weights.
+        seed: Seed of the split, the noise, the warm-up and the random rows.
+        trainings: Trainings of each group, from different initial weights.
         warm_up_steps: Steps on random rows before the selection.
         training_steps: Steps of every training, so that all groups cost the same.
         say: Takes a line about what happens.

@@ -48,7 +48,7 @@ from ..utils.rng import isolated_rng
 from .experiment import Experiment, complete
 from .folder import RunFolder
 from .metrics import Accuracy, Metric, is_greater_better
-from .picture import PICTURE_NAME, save_picture
+from .picture import save_picture
 from .result import Comparison
 from .runs import ALL, Key, Run
 
@@ -145,6 +145,11 @@ def compare(
     plan = _plan(fractions, strategies, seeds, config.seed)
     if not 0.0 <= tolerance < 1.0:
         raise ConfigError(f"tolerance is {tolerance}", where="tolerance", fix="Give a share from 0 to below 1.")
+    direction = is_greater_better if greater_is_better is None else greater_is_better
+    if not isinstance(direction, bool) and not callable(direction):
+        raise ConfigError(
+            f"greater_is_better is {direction!r}", where="greater_is_better", fix="Give True, False or None."
+        )
     if metric is not None and not callable(getattr(metric, "compute", None)):
         raise ConfigError(
             f"{type(metric).__name__} has no compute",
@@ -210,7 +215,6 @@ def compare(
             bar.update()
     runs = [done[key] for key in plan]
     name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
-    direction = is_greater_better if greater_is_better is None else greater_is_better
     comparison = Comparison(
         runs=runs,
         metric=name,
@@ -221,20 +225,12 @@ def compare(
         settings=_card_settings(model, experiment, settings),
     )
     if folder is not None:
-        _write_results(comparison, folder.folder)
+        comparison.save(folder.folder)
+        picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
+        with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
+            part.write_text(comparison.card(picture), encoding="utf-8")
     everyone.wait()
     return comparison
-
-
-def _write_results(comparison: Comparison, folder: Path) -> None:
-    """`comparison.json`, the picture as PNG and SVG where matplotlib is installed, and `comparison.md`."""
-    comparison.save(folder)
-    picture = None
-    if can_draw():
-        save_picture(comparison.plot(), folder)
-        picture = f"{PICTURE_NAME}.png"
-    with whole_file(folder / CARD_NAME, "Choose a folder that can be written to.") as part:
-        part.write_text(comparison.card(picture), encoding="utf-8")
 
 
 # ------------------------------------------------------------------------- plan
@@ -282,7 +278,7 @@ def _settings(model: nn.Module, first: nn.Module, experiment: Experiment) -> dic
     metric = type(experiment.metric)
     return {
         "scoring_model": model_fingerprint(model),
-        # By what it builds: the function itself may be a lambda, whose text says little.
+        # What it builds tells it from others: the function itself may be a lambda, whose text says little.
         "fresh_model": model_fingerprint(first),
         "train_rows": dataset_digest(experiment.train_dataset),
         "test_rows": dataset_digest(experiment.eval_dataset),

@@ -80,7 +80,7 @@ def draw_comparison(comparison: Comparison) -> Any:
 
 
 def save_picture(figure: Any, folder: Path) -> list[Path]:
-    """Writes a figure of `draw_comparison` as PNG and SVG; the same figure is the same bytes.
+    """Writes a figure of `draw_comparison` as PNG and SVG, in this order; the same figure is the same bytes.
 
     Raises:
         OutputError: It cannot be written.

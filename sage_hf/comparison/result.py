@@ -61,8 +61,12 @@ class Comparison:
     def groups(self) -> list[RunGroup]:
         """Every strategy at every share at which it was trained, by share, in the strategies' order."""
         trained = {(run.strategy, run.fraction) for run in self.runs}
-        wanted = [(strategy, fraction) for fraction in self.fractions for strategy in self.strategies]
-        return [self.group(*each) for each in wanted if each in trained]
+        return [
+            self.group(strategy, fraction)
+            for fraction in self.fractions
+            for strategy in self.strategies
+            if (strategy, fraction) in trained
+        ]
 
     @property
     def reference(self) -> RunGroup:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Folder of the pictures beside the card.
 PICTURES_FOLDER = "sage"
-# Of an evaluation, what measures the machine.
+# Numbers of an evaluation that measure the machine.
 _NO_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -33,7 +33,7 @@ class Training:
         args: The training's settings.
         selections: How often rows were chosen.
         model_class: Name of the model's class, without an adapter around it.
-        log_history: Of the trainer's state.
+        log_history: The trainer's.
         eval_dataset: What was evaluated on, if it is a dataset.
         dataset_name: What to call the training dataset; its own name by default.
         dataset_repo: Where the kept rows were pushed to.

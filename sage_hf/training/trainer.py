@@ -20,7 +20,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import ConfigError, GradientError
@@ -67,16 +67,7 @@ class SageMixin(PublishesSelection):
         ...     pass
     """
 
-    # What it uses of Trainer.
-    args: Any
-    state: TrainerState
-    accelerator: Any
-    callback_handler: Any
-    model: Any
-    train_dataset: Any
-    compute_loss_func: Any
-    label_smoother: Any
-    _train_batch_size: int
+    train_dataset: Any  # Trainer's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.selections: list[Selection] = []
@@ -119,7 +110,7 @@ class SageMixin(PublishesSelection):
     # ------------------------------------------------------- what Trainer calls
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
-        values = super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
+        values = super().set_initial_training_values(args, dataloader)
         self._timeline = self._pacer.segment = None
         # Settings may be others than when the Trainer was made: set since, or by a search for hyperparameters.
         self._pacer.join(self.callback_handler, self._is_on)
@@ -132,16 +123,7 @@ class SageMixin(PublishesSelection):
         # Where a random order starts from; the same for the loader of every subset.
         self._loader_seed = torch.random.initial_seed()
         everything = PassSize(len(self.train_dataset), batches, updates)
-        self._timeline = timeline = plan(
-            everything,
-            self._subset_size(args, everything),
-            warmup_epochs=self.args.sage_warmup_epochs,
-            refresh_epochs=self.args.sage_refresh_epochs,
-            epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-            accumulation=args.gradient_accumulation_steps,
-            step_rows=step_rows,
-        )
+        self._timeline = timeline = plan(everything, self._subset_size(everything), self.args, step_rows)
         return len(timeline.segments), updates, examples, timeline.samples, step_rows, batches, timeline.max_steps
 
     def _init_training_state(
@@ -155,7 +137,7 @@ class SageMixin(PublishesSelection):
         timeline = self._timeline
         if timeline is not None:
             num_train_epochs = timeline.epochs
-        start = super()._init_training_state(  # type: ignore[misc]
+        start = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         self.selections, self._selected_for = [], None
@@ -191,7 +173,7 @@ class SageMixin(PublishesSelection):
             if hasattr(loader, "set_epoch"):
                 loader.set_epoch(epoch)
             self.callback_handler.train_dataloader = loader
-        super()._run_epoch(  # type: ignore[misc]
+        super()._run_epoch(
             model=model,
             epoch=epoch,
             train_dataloader=loader,
@@ -204,21 +186,21 @@ class SageMixin(PublishesSelection):
         selection = self.selection
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"  # type: ignore[attr-defined]
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             selection.save_to_disk(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._rename(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()  # type: ignore[misc]
+        super()._load_best_model()
         if self.state.best_model_checkpoint:
             self._rename(self.state.best_model_checkpoint)
 
     def _rename(self, checkpoint: str) -> None:
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if self._is_on and not is_sharded:
             load_renamed(self.model, Path(checkpoint))
 
@@ -323,11 +305,11 @@ class SageMixin(PublishesSelection):
         self.train_dataset = rows
         try:
             with default_seed(self._loader_seed):
-                return self.get_train_dataloader()  # type: ignore[attr-defined]
+                return self.get_train_dataloader()
         finally:
             self.train_dataset = everything
 
-    def _subset_size(self, args: TrainingArguments, everything: PassSize) -> PassSize:
+    def _subset_size(self, everything: PassSize) -> PassSize:
         config = self.args.sage_config()
         count = resolve_budget(everything.rows, config.fraction, config.num_examples)
         if count == everything.rows:
@@ -340,7 +322,7 @@ class SageMixin(PublishesSelection):
                 where="sage_fraction, dataloader_drop_last",
                 fix="Keep more rows, lower the batch size, or set dataloader_drop_last=False.",
             )
-        return PassSize(count, len(loader), -(-len(loader) // args.gradient_accumulation_steps))
+        return PassSize(count, len(loader), -(-len(loader) // self.args.gradient_accumulation_steps))
 
     def _drop_loader(self) -> None:
         if self._loader is not None:
@@ -356,7 +338,7 @@ class SageMixin(PublishesSelection):
     def _check_settings(self) -> None:
         args = self.args
         if self.train_dataset is not None:  # a Trainer may only evaluate
-            if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():  # type: ignore[attr-defined]
+            if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():
                 origin = describe_origin(self.train_dataset)
                 check_push(args.sage_hub_dataset_id, origin, token=args.hub_token)
             parallel = getattr(self, "get_sp_size", lambda: 1)()

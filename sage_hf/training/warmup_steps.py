@@ -47,7 +47,7 @@ def take_steps(
         steps: Optimizer steps.
         learning_rate: At the start.
         batch_size: Rows a step; the last of an epoch may have fewer.
-        seed: Of the order; what the model draws is the caller's to seed.
+        seed: Seed of the order; what the model draws is the caller's to seed.
 
     Returns:
         The mean loss.
