@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from sage_hf import Comparison
-from sage_hf.comparison.intervals import estimate
+from sage_hf.comparison.intervals import estimate, student_t
 from sage_hf.comparison.metrics import Accuracy, is_greater_better, numbers_of
 from sage_hf.comparison.picture import save_picture
 from sage_hf.comparison.runs import Run
@@ -36,6 +36,12 @@ USUAL = {
     ("random", 0.25): [0.89, 0.93, 0.88],
     ("all", 1.0): [0.90, 0.91, 0.90],
 }
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 9, 10, 29, 100])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_students_t_is_scipys(degrees, confidence):
+    assert student_t(degrees, confidence) == pytest.approx(stats.t.ppf((1 + confidence) / 2, degrees), rel=1e-9)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
