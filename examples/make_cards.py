@@ -44,7 +44,7 @@ def make_model_card(place: Path) -> None:
     given = {
         "card_data": metadata(card, train, DATASET, training),
         "trainer_card": trainer_text(card),
-        "told": facts(trainer.selection, DATASET, training, pictures),
+        "values": facts(trainer.selection, DATASET, training, pictures),
     }
     write(place, given, str(render(**given)))
 

@@ -6,7 +6,6 @@ Nothing is downloaded: the images come with scikit-learn, the model is a small v
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ import numpy.typing as npt
 from datasets import Array3D, ClassLabel, Dataset, Features
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
+from transformers import ViTConfig, ViTForImageClassification, set_seed
 
+from .comparison.experiment import Experiment, complete
+from .comparison.metrics import Accuracy
 from .config import SageConfig
-from .data.status import SCORE_COLUMN
 from .hub.pictures import KEPT_COLOUR
 from .selection.selection import Selection
 from .selector.selector import SageSelector
@@ -49,7 +49,7 @@ class Digits:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Trained:
     """One way to choose the training rows, and what came of it.
 
     Attributes:
@@ -101,35 +101,6 @@ def build_vit(seed: int = 0) -> ViTForImageClassification:
     )
 
 
-def train_and_test(train: Dataset, test: Dataset, *, steps: int = TRAINING_STEPS, seed: int = 0) -> float:
-    """Trains a new model on some rows for a fixed number of steps; its accuracy on the test rows, in [0, 1]."""
-    if SCORE_COLUMN in train.column_names:
-        train = train.remove_columns(SCORE_COLUMN)
-    with tempfile.TemporaryDirectory(prefix="sage_hf-demo-") as folder:
-        arguments = TrainingArguments(
-            folder,
-            max_steps=steps,
-            learning_rate=LEARNING_RATE,
-            per_device_train_batch_size=BATCH_SIZE,
-            per_device_eval_batch_size=256,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            log_level="error",
-            seed=seed,
-            use_cpu=True,
-        )
-        trainer = Trainer(model=build_vit(seed), args=arguments, train_dataset=train)
-        # Trainer prints its metrics where there is no progress bar.
-        trainer.callback_handler.callbacks = [
-            callback for callback in trainer.callback_handler.callbacks if type(callback).__name__ != "PrinterCallback"
-        ]
-        trainer.train()
-        predicted = trainer.predict(test).predictions.argmax(1)
-    return float((predicted == np.array(test["label"])).mean())
-
-
 def run_demo(
     output: str | Path,
     *,
@@ -138,19 +109,19 @@ def run_demo(
     warm_up_steps: int = WARM_UP_STEPS,
     training_steps: int = TRAINING_STEPS,
     say: Callable[[str], None] = print,
-) -> tuple[Selection, list[Arm]]:
+) -> tuple[Selection, list[Trained]]:
     """Warm-up, selection, and a training on the selected, on as many random and on all rows.
 
     Args:
         output: Folder for `demo.json` and `demo.png`.
-        seed: Of the split, the noise, the warm-up and the random rows.
-        trainings: Of each arm, from different initial weights.
+        seed: Seed of the split, the noise, the warm-up and the random rows.
+        trainings: Trainings of each group, from different initial weights.
         warm_up_steps: Steps on random rows before the selection.
-        training_steps: Steps of every training, so that all arms cost the same.
+        training_steps: Steps of every training, so that all groups cost the same.
         say: Takes a line about what happens.
 
     Returns:
-        The selection, and the arms: selected, random, all.
+        The selection, and the groups: selected, random, all.
     """
     digits = load_noisy_digits(seed)
     count = len(digits.train)
@@ -165,29 +136,26 @@ def run_demo(
     say(f"Selection: {len(selection)} rows in {seconds:.1f} s.")
     # The baseline gets the same quotas: as many rows of every class.
     lots = SageSelector(model, config=SageConfig(fraction=FRACTION, strategy="random", seed=seed)).select(digits.train)
-    arms = []
-    for name, rows in (
-        ("selected", selection.indices),
-        ("random", lots.indices),
-        ("all", np.arange(count)),
-    ):
-        subset = digits.train.select(rows)
+    steps = {"max_steps": training_steps, "learning_rate": LEARNING_RATE, "per_device_train_batch_size": BATCH_SIZE}
+    arguments = complete(steps, eval_batch_size=256, on_cpu=True)
+    experiment = Experiment(build_vit, digits.train, digits.test, arguments, Accuracy(), SageConfig(seed=seed))
+    groups = []
+    for name, rows in (("selected", selection.indices), ("random", lots.indices), ("all", np.arange(count))):
         accuracies = [
-            train_and_test(subset, digits.test, steps=training_steps, seed=seed + number)
-            for number in range(trainings)
+            experiment.judge(*experiment.run(rows, seed + number))["accuracy"] for number in range(trainings)
         ]
-        arms.append(Arm(name, len(rows), int(digits.is_wrong[rows].sum()), accuracies))
+        groups.append(Trained(name, len(rows), int(digits.is_wrong[rows].sum()), accuracies))
         say(f"Trained {trainings} x {training_steps} steps on {len(rows)} rows ({name}).")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {"arms": [asdict(arm) for arm in arms], "stats": selection.stats.to_dict()}
+    numbers = {"groups": [asdict(group) for group in groups], "stats": selection.stats.to_dict()}
     (folder / "demo.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    draw(selection, digits.is_wrong, arms, folder / "demo.png")
-    return selection, arms
+    draw(selection, digits.is_wrong, groups, folder / "demo.png")
+    return selection, groups
 
 
-def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm], path: Path) -> None:
-    """Saves the picture: agreement of rows with right and wrong labels, and each arm's accuracy."""
+def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], groups: list[Trained], path: Path) -> None:
+    """Saves the picture: agreement of rows with right and wrong labels, and each group's accuracy."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -200,10 +168,11 @@ def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], arms: list[Arm],
         left.hist(selection.scores[is_wrong == wanted], bins, label=label, **shade)
     left.set(xlabel="agreement with the class", ylabel="training rows", title="What agreement sees")
     left.legend()
-    names = [f"{arm.name}\n{arm.rows} rows\n{arm.wrong_labels} wrong" for arm in arms]
-    bars = right.bar(names, [100 * arm.mean for arm in arms], color=[KEPT_COLOUR, "#d9d9d9", "#969696"])
-    for bar, arm in zip(bars, arms, strict=True):
-        right.plot([bar.get_x() + bar.get_width() / 2] * len(arm.accuracies), [100 * a for a in arm.accuracies], "k_")
+    names = [f"{group.name}\n{group.rows} rows\n{group.wrong_labels} wrong" for group in groups]
+    bars = right.bar(names, [100 * group.mean for group in groups], color=[KEPT_COLOUR, "#d9d9d9", "#969696"])
+    for bar, group in zip(bars, groups, strict=True):
+        middle = bar.get_x() + bar.get_width() / 2
+        right.plot([middle] * len(group.accuracies), [100 * each for each in group.accuracies], "k_")
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     right.bar_label(bars, fmt="%.1f", label_type="center", bbox=box)
     right.set(ylabel="test accuracy, %", ylim=(0, 100), title="What training makes of it (lines: each training)")

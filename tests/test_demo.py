@@ -28,8 +28,8 @@ def test_the_demo_keeps_fewer_wrong_labels_than_chance_and_draws_its_picture(tmp
     # By lot 25 of 126 are wrong, give or take 4.3: 12 or fewer come by luck once in 700 times.
     assert selected.wrong_labels <= 12
     assert 12 < lots.wrong_labels < 38
-    assert all(0 <= arm.mean <= 1 for arm in (selected, lots, everything))
-    assert json.loads((tmp_path / "demo.json").read_text())["arms"][0]["wrong_labels"] == selected.wrong_labels
+    assert all(0 <= group.mean <= 1 for group in (selected, lots, everything))
+    assert json.loads((tmp_path / "demo.json").read_text())["groups"][0]["wrong_labels"] == selected.wrong_labels
     assert Image.open(tmp_path / "demo.png").size[0] > 800
 
 

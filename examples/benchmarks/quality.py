@@ -43,14 +43,14 @@ def run(name: str, share: float, seed: int, folder: Path) -> Comparison:
         prepared.scorer,
         prepared.train,
         prepared.test,
-        build_model=prepared.build,
+        model_init=prepared.build,
         fractions=FRACTIONS,
         strategies=strategies,
         seeds=[seed],
         data_collator=prepared.collator,
         config=SageConfig(seed=seed),
-        training=task.training,
-        output=folder,
+        training_args=task.training,
+        output_dir=folder,
         progress=False,
     )
 

@@ -78,17 +78,17 @@ def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
             ]
             if not parts:
                 continue
-            first, trained = parts[0], [{cell.key[:2]: cell for cell in part.cells} for part in parts]
+            first, trained = parts[0], [{run.key[:2]: run for run in part.runs} for part in parts]
             keys = [(ALL, 1.0), *((strategy, share) for strategy in first.strategies for share in first.fractions)]
             values: dict[str, dict[str, list[float]]] = {}
             for strategy, fraction in keys:
                 values.setdefault(strategy, {})[f"{fraction:g}"] = [
-                    cells[strategy, fraction].metrics[first.metric] for cells in trained
+                    runs[strategy, fraction].metrics[first.metric] for runs in trained
                 ]
             found[f"{name}-{share:g}"] = {
                 "title": f"{task.title}, {f'{share:.0%} {task.spoiling}' if share else 'clean'}",
                 "metric": first.metric,
-                "lower_is_better": first.lower_is_better,
+                "lower_is_better": not first.greater_is_better,
                 "fractions": first.fractions,
                 "seeds": [part.seeds[0] for part in parts],
                 "values": values,

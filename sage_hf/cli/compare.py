@@ -107,20 +107,20 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         loaded.model,
         train,
         test,
-        build_model=lambda seed: inputs.load_model(train, seed, quiet=True).model,
+        model_init=lambda seed: inputs.load_model(train, seed, quiet=True).model,
         fractions=[float(share) for share in shares],
         strategies=[part for part in options.strategies.split(",") if part],
         seeds=options.seeds,
         processing_class=loaded.processing_class,
         config=config,
-        training={
+        training_args={
             "max_steps": options.max_steps,
             "learning_rate": options.learning_rate,
             "per_device_train_batch_size": options.train_batch_size,
         },
         tolerance=options.tolerance,
-        output=options.output,
-        overwrite=options.overwrite,
+        output_dir=options.output,
+        overwrite_output_dir=options.overwrite,
     )
     console = main_console(stderr=False)
     console.print(comparison.table())

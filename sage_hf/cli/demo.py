@@ -18,7 +18,7 @@ class DemoOptions:
 
     output: Path = option(Path("out/demo"), "Folder for the picture and the numbers.", flags="--output -o")
     seed: int = option(0, "Of the split, the wrong labels and the random rows.")
-    trainings: int = option(3, "Trainings of each arm; their mean is shown.", min=1)
+    trainings: int = option(3, "Trainings of each group of rows; their mean is shown.", min=1)
 
 
 def demo(options: DemoOptions) -> None:
@@ -29,7 +29,7 @@ def demo(options: DemoOptions) -> None:
     from ..demo import run_demo
 
     console = Console()
-    selection, arms = run_demo(
+    selection, groups = run_demo(
         options.output, seed=options.seed, trainings=options.trainings, say=lambda line: console.print(line)
     )
     console.print(summary(selection))
@@ -37,8 +37,8 @@ def demo(options: DemoOptions) -> None:
     table.add_column("trained on")
     for name in ("rows", "wrong labels", "accuracy"):
         table.add_column(name, justify="right")
-    for arm in arms:
-        spread = f" ({min(arm.accuracies):.1%} to {max(arm.accuracies):.1%})" if len(arm.accuracies) > 1 else ""
-        table.add_row(arm.name, str(arm.rows), str(arm.wrong_labels), f"{arm.mean:.1%}{spread}")
+    for group in groups:
+        spread = f" ({min(group.accuracies):.1%} to {max(group.accuracies):.1%})" if len(group.accuracies) > 1 else ""
+        table.add_row(group.name, str(group.rows), str(group.wrong_labels), f"{group.mean:.1%}{spread}")
     console.print(table)
     console.print(f"Picture: {options.output / 'demo.png'}", markup=False)

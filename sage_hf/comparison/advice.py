@@ -1,54 +1,43 @@
-"""From the arms of a comparison to sentences: what to use, what it gains, and how few rows suffice."""
+"""From a comparison to sentences: what to use, what it gains, and how few rows suffice."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from .runs import RANDOM, Arm, digits
+from .intervals import digits
+from .runs import RANDOM, RunGroup
+
+if TYPE_CHECKING:
+    from .result import Comparison
 
 
-def advise(
-    arms: Sequence[Arm],
-    reference: Arm,
-    metric: str,
-    lower_is_better: bool,
-    strategies: Sequence[str],
-    tolerance: float,
-) -> str:
-    """The recommendation.
+def advise(comparison: Comparison) -> str:
+    """The recommendation; of strategies that are equally good, the one named first is best."""
+    groups, reference = comparison.groups, comparison.reference
 
-    Args:
-        arms: All strategies at all shares, by share.
-        reference: All rows.
-        metric: The number that counts.
-        lower_is_better: Whether less of it is better.
-        strategies: In the user's order; of equals the first is best.
-        tolerance: How far from all rows still counts as reaching them, as a share of what they reach.
-    """
-    best = _best(arms, lower_is_better, strategies)
-    own = [arm for arm in arms if arm.strategy == best]
-    sentences = [_on_average(arms, best, metric), _against_random(own, arms, lower_is_better)]
-    sentences.append(_enough(arms, reference, metric, lower_is_better, tolerance))
+    def merit(strategy: str) -> float:
+        return math.fsum(group.merit for group in groups if group.strategy == strategy)
+
+    best = max(comparison.strategies, key=merit)  # max keeps the first of equals
+    sentences = [
+        _on_average(groups, best, comparison.metric),
+        _against_random([group for group in groups if group.strategy == best], groups),
+        _enough(groups, reference, comparison.metric, comparison.tolerance),
+    ]
     if reference.value.count == 1:
         sentences.append("One seed gives no interval: any difference may be chance; train with several.")
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _best(arms: Sequence[Arm], lower_is_better: bool, strategies: Sequence[str]) -> str:
-    def merit(strategy: str) -> float:
-        return math.fsum(arm.merit(lower_is_better) for arm in arms if arm.strategy == strategy)
-
-    return max(strategies, key=merit)  # max keeps the first of equals
-
-
-def _on_average(arms: Sequence[Arm], best: str, metric: str) -> str:
+def _on_average(groups: Sequence[RunGroup], best: str, metric: str) -> str:
     means = {}
     for strategy in (best, RANDOM):
-        values = [arm.value.mean for arm in arms if arm.strategy == strategy]
+        values = [group.value.mean for group in groups if group.strategy == strategy]
         means[strategy] = math.fsum(values) / len(values) if values else math.nan
-    shares = _listed([arm.fraction for arm in arms if arm.strategy == best])
-    others = len({arm.strategy for arm in arms}) > 1
+    shares = _listed([group.fraction for group in groups if group.strategy == best])
+    others = len({group.strategy for group in groups}) > 1
     word = "is best on average over" if others else "was trained at"
     text = f"{best} {word} {shares} of the rows: {metric} {digits(means[best])}"
     if best != RANDOM and not math.isnan(means[RANDOM]):
@@ -56,56 +45,52 @@ def _on_average(arms: Sequence[Arm], best: str, metric: str) -> str:
     return text + "."
 
 
-def _against_random(own: Sequence[Arm], arms: Sequence[Arm], lower_is_better: bool) -> str:
+def _against_random(own: Sequence[RunGroup], groups: Sequence[RunGroup]) -> str:
     if own[0].strategy == RANDOM:
-        worse = sorted({arm.strategy for arm in arms if arm.gain(lower_is_better) > 0})
-        if len({arm.strategy for arm in arms}) == 1:
+        worse = sorted({group.strategy for group in groups if group.gain > 0})
+        if len({group.strategy for group in groups}) == 1:
             return ""
         text = "No other strategy is worth its passes on average here"
         return f"{text}, though {', '.join(worse)} won at single shares." if worse else f"{text}."
-    if all(arm.difference is None for arm in own):
+    if all(group.difference is None for group in own):
         return "Random rows were not trained on, so it is open what the choice gains."
-    if all(arm.value.count == 1 for arm in own):
+    if all(group.value.count == 1 for group in own):
         return ""
-    ahead = [arm.fraction for arm in own if arm.gain(lower_is_better) > 0]
-    behind = [arm.fraction for arm in own if arm.gain(lower_is_better) < 0]
-    open_ = [arm.fraction for arm in own if arm.gain(lower_is_better) == 0]
-    parts = []
-    if ahead:
-        parts.append(f"it beats random rows by more than the 95 % interval at {_listed(ahead)}")
-    if behind:
-        parts.append(f"it is worse than random rows by more than the interval at {_listed(behind)}")
-    if open_:
-        parts.append(f"at {_listed(open_)} the interval of its difference to random rows holds 0")
-    text = "; ".join(parts)
+    texts = {
+        1: "it beats random rows by more than the 95 % interval at {}",
+        -1: "it is worse than random rows by more than the interval at {}",
+        0: "at {} the interval of its difference to random rows holds 0",
+    }
+    shares = {gain: [group.fraction for group in own if group.gain == gain] for gain in texts}
+    text = "; ".join(words.format(_listed(shares[gain])) for gain, words in texts.items() if shares[gain])
     return text[0].upper() + text[1:] + "."
 
 
-def _enough(arms: Sequence[Arm], reference: Arm, metric: str, lower_is_better: bool, tolerance: float) -> str:
+def _enough(groups: Sequence[RunGroup], reference: RunGroup, metric: str, tolerance: float) -> str:
     goal = reference.value.mean
     whole = f"training on all rows ({digits(goal)})"
     room = tolerance * abs(goal)
-    reaching = [arm for arm in arms if arm.merit(lower_is_better) >= reference.merit(lower_is_better) - room]
+    reaching = [group for group in groups if group.merit >= reference.merit - room]
     within = f"to within {100 * tolerance:g} %"
     if math.isnan(goal):
         return f"Training on all rows gave no finite {metric}, so nothing can be held against it."
     if not reaching:
-        nearest = max(arms, key=lambda arm: arm.merit(lower_is_better))
+        nearest = max(groups, key=lambda group: group.merit)
         return (
             f"None reaches {whole} {within}; nearest is {nearest.strategy} at {_share(nearest.fraction)}: "
             f"{digits(nearest.value.mean)}{_of_all(nearest, goal)}."
         )
-    least = min(arm.fraction for arm in reaching)
-    first = max((arm for arm in reaching if arm.fraction == least), key=lambda arm: arm.merit(lower_is_better))
+    least = min(group.fraction for group in reaching)
+    first = max((group for group in reaching if group.fraction == least), key=lambda group: group.merit)
     return (
         f"{first.strategy} at {_share(first.fraction)} ({first.rows:,} rows) is the least that reaches {whole} "
         f"{within}: {digits(first.value.mean)}{_of_all(first, goal)}."
     )
 
 
-def _of_all(arm: Arm, goal: float) -> str:
+def _of_all(group: RunGroup, goal: float) -> str:
     """The mean as a share of what all rows reach, where that says something."""
-    return f", {100 * arm.value.mean / goal:.1f} % of it" if goal > 0 else ""
+    return f", {100 * group.value.mean / goal:.1f} % of it" if goal > 0 else ""
 
 
 def _share(fraction: float) -> str:

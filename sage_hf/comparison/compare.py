@@ -1,6 +1,6 @@
 """Does a selection help? Trainings on the rows that strategies keep, on random rows and on all, and what they reach.
 
-    gather      both passes, once                                      -> material
+    gather      both passes, once                                      -> signals
     choose      strategies x fractions x seeds                         -> rows
     train       as many steps each, from the same weights for a seed   -> a line each in the folder
     judge       by the test rows                                       -> Comparison
@@ -13,8 +13,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import nn
 
 from ..config import SageConfig, check_strategy
 from ..data.batches import check_dataset
-from ..data.columns import class_column, open_source
+from ..data.columns import class_column
 from ..data.encoding import Collator
 from ..errors import BudgetError, ConfigError, DatasetError, LabelError
 from ..gradients.model.state import unwrap
@@ -40,41 +41,60 @@ from ..selection.choice import needed
 from ..selector.gather import shared_choice
 from ..selector.selector import SageSelector
 from ..strategies import STRATEGIES
+from ..utils.deprecation import renamed_arguments
 from ..utils.files import whole_file
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
 from ..utils.rng import isolated_rng
-from .experiment import Trial, complete
-from .folder import CellFolder, Key
-from .metrics import Accuracy, Metric, is_lower_better
-from .picture import PICTURE_NAME, save_picture
-from .result import Comparison, judged_by
-from .runs import ALL, Cell
+from .experiment import Experiment, complete
+from .folder import RunFolder
+from .metrics import Accuracy, Metric, is_greater_better
+from .picture import save_picture
+from .result import Comparison
+from .runs import ALL, Key, Run
 
 logger = logging.getLogger(__name__)
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.25)
 COMPARED = ("auto", "agreement", "random")
 CARD_NAME = "comparison.md"
+# Where a killed pass goes on from, in the folder of a comparison.
+_PASSES = ".passes"
 
 
+def _greater_is_better(lower_is_better: Any) -> Any:
+    """What `lower_is_better` said, a truth value or names of metrics, as `greater_is_better`."""
+    if lower_is_better is None or isinstance(lower_is_better, bool):
+        return None if lower_is_better is None else not lower_is_better
+    names = frozenset(lower_is_better)
+    return lambda metric: metric not in names and is_greater_better(metric)
+
+
+@renamed_arguments(
+    build_model="model_init",
+    test_dataset="eval_dataset",
+    training="training_args",
+    lower_is_better=("greater_is_better", _greater_is_better),
+    output="output_dir",
+    overwrite="overwrite_output_dir",
+)
 def compare(
     model: nn.Module,
     train_dataset: Dataset,
-    test_dataset: Dataset,
+    eval_dataset: Dataset,
     *,
-    build_model: Callable[[int], nn.Module],
+    model_init: Callable[[int], nn.Module],
     fractions: Sequence[float] = FRACTIONS,
     strategies: Sequence[str] = COMPARED,
     seeds: int | Sequence[int] = 5,
     processing_class: Any = None,
     data_collator: Collator | None = None,
     config: SageConfig | None = None,
-    training: Mapping[str, Any] | None = None,
+    training_args: Mapping[str, Any] | None = None,
     metric: Metric | None = None,
-    lower_is_better: Iterable[str] = (),
+    greater_is_better: bool | None = None,
     tolerance: float = 0.01,
-    output: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
+    output_dir: str | os.PathLike[str] | None = None,
+    overwrite_output_dir: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Trains on what strategies keep, at several shares and with several seeds, and on all rows, and compares.
@@ -85,28 +105,29 @@ def compare(
 
     Args:
         model: What scores the rows, already warmed up; it stays as it is. Trainings run on the CPU where it is there,
-            unless `training` says otherwise.
+            unless `training_args` say otherwise.
         train_dataset: The rows to choose from.
-        test_dataset: The rows to judge by, with the same columns and none of the same rows.
-        build_model: seed -> a fresh model to train; called for every training, with the seed set.
+        eval_dataset: The rows to judge by, with the same columns and none of the same rows.
+        model_init: seed -> a fresh model to train; called for every training, with the seed set.
         fractions: Shares of the rows to keep, in (0, 1].
         strategies: Names of strategies; with "random" among them, the others are held against it.
         seeds: How many, counted up from `config.seed`, or which. A seed gives weights, order of rows and random rows.
         processing_class: As for `SageSelector`; also encodes the rows to train on and to judge by.
         data_collator: The same.
         config: Settings of the selection; its strategy and budget do not count.
-        training: Keywords of `transformers.TrainingArguments`; 300 steps of 32 rows at 5e-5 by default.
+        training_args: Keywords of `transformers.TrainingArguments`; 300 steps of 32 rows at 5e-5 by default.
         metric: Anything with `compute(predictions=, references=)`, as `evaluate` modules have. By default accuracy
             where rows have a class, else the mean loss of the test rows: each row's own loss, a mean over its tokens,
             and the mean of these, so that it depends on no batch size and a long row counts as much as a short one.
             (Trainer's own `eval_loss` depends on which rows share a batch where their lengths differ.) Predictions are
             the class of the largest logit, [N] or [N, T] for a class a position, unshifted and padded with -100;
             numbers where the labels are numbers. The first number that it computes counts.
-        lower_is_better: Names of metrics of which less is better, besides losses, errors and the like.
+        greater_is_better: Whether more of the metric is better; by default its name tells: less is of losses, errors
+            and the like.
         tolerance: How far from training on all rows still counts as reaching it, as a share of what that reaches.
-        output: Folder for finished trainings, result, picture and card. The same call with the same folder goes on
+        output_dir: Folder for finished trainings, result, picture and card. The same call with the same folder goes on
             where a killed one stopped, and may add strategies, fractions and seeds. None keeps nothing.
-        overwrite: Whether trainings with other settings in that folder may be deleted.
+        overwrite_output_dir: Whether trainings with other settings in that folder may be deleted.
         progress: Whether to show progress bars, on the main process.
 
     Raises:
@@ -117,104 +138,95 @@ def compare(
         OutputError: The folder holds trainings with other settings, or cannot be written.
 
     Example:
-        >>> comparison = compare(model, train, test, build_model=lambda seed: build(), output="out/compare")
+        >>> comparison = compare(model, train, test, model_init=lambda seed: build(), output_dir="out/compare")
         >>> print(comparison.recommendation)
     """
     config = replace(config or SageConfig(), fraction=None, num_examples=None)
     plan = _plan(fractions, strategies, seeds, config.seed)
     if not 0.0 <= tolerance < 1.0:
         raise ConfigError(f"tolerance is {tolerance}", where="tolerance", fix="Give a share from 0 to below 1.")
+    direction = is_greater_better if greater_is_better is None else greater_is_better
+    if not isinstance(direction, bool) and not callable(direction):
+        raise ConfigError(
+            f"greater_is_better is {direction!r}", where="greater_is_better", fix="Give True, False or None."
+        )
     if metric is not None and not callable(getattr(metric, "compute", None)):
         raise ConfigError(
             f"{type(metric).__name__} has no compute",
             where="metric",
             fix="Give an object with compute(predictions=..., references=...), such as evaluate.load gives.",
         )
-    given = complete(training, config.batch_size, next(model.parameters()).device.type == "cpu")
-    check_rows(check_dataset(train_dataset), check_dataset(test_dataset))
-    encoding = (config, processing_class, data_collator)
-    column = _find_classes(model, train_dataset, encoding)
-    if column is not None and column not in test_dataset.column_names:
+    arguments = complete(training_args, config.batch_size, next(model.parameters()).device.type == "cpu")
+    check_dataset(train_dataset)
+    check_dataset(eval_dataset)
+    if dataset_digest(train_dataset) == dataset_digest(eval_dataset):
+        raise DatasetError(
+            "The test rows are the training rows, on which remembering looks like learning",
+            where="eval_dataset",
+            fix="Hold some rows out: dataset.train_test_split(test_size=0.2), or --test-size 0.2 in the shell.",
+        )
+    experiment = Experiment(
+        model_init, train_dataset, eval_dataset, arguments, metric, config, processing_class, data_collator
+    )
+    column = _find_classes(model, experiment)
+    if column is not None and column not in eval_dataset.column_names:
         raise LabelError(
-            f"The test rows have no column {column!r}, only {test_dataset.column_names}",
-            where="test_dataset",
+            f"The test rows have no column {column!r}, only {eval_dataset.column_names}",
+            where="eval_dataset",
             fix="Give test rows with labels.",
         )
     if metric is None and column is not None:  # not `or`: a module of evaluate that holds no rows yet is false
-        metric = Accuracy()
-    trial = Trial(build_model, train_dataset, test_dataset, given, metric, *encoding)
-    first = trial.fresh(config.seed)
-    trial.check(first)
-    settings = _settings(model, first, trial)
+        experiment = replace(experiment, metric=Accuracy())
+    first = experiment.fresh(config.seed)
+    experiment.check(first)
+    settings = _settings(model, first, experiment)
     del first
 
     # Where weights are spread over processes, each chooses for itself; trainings are shared all the same.
-    everyone, state = Processes(nn.Identity()), launched()
-    folder: CellFolder | None = None
-    failure: Exception | None = None
-    try:
-        if output is not None and state.is_main_process:
-            folder = CellFolder(Path(output), settings, overwrite)
-    except Exception as error:
-        failure = error
-    everyone.agree(failure)
-    done = {cell.key: cell for cell in _cells_from_main(everyone, list(folder.cells.values()) if folder else [])}
+    everyone = Processes(nn.Identity())
+    folder: RunFolder | None = None
+    with everyone.agreed():
+        if output_dir is not None and everyone.rank == 0:
+            folder = RunFolder(Path(output_dir), settings, overwrite_output_dir)
+    done = {run.key: run for run in _runs_from_main(everyone, list(folder.runs.values()) if folder else [])}
     missing = [key for key in plan if key not in done]
     if done:
         logger.info("%d of %d trainings are finished already.", len(plan) - len(missing), len(plan))
-    rows = _find_rows(model, trial, [key for key in missing if key[0] != ALL], folder, everyone, output, progress)
+    selector = SageSelector(
+        model,
+        processing_class=processing_class,
+        data_collator=data_collator,
+        config=config,
+        progress=progress,
+        checkpoint_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
+    )
+    rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
     # None would leave it to the terminal; accelerate shows it on the main process alone.
     with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="trainings", disable=not progress) as bar:
         for key in missing:
             strategy, fraction, seed = key
             bar.set_postfix_str(f"{strategy} {100 * fraction:g} % seed {seed}")
             chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
-            done[key] = _train_one(trial, key, chosen, folder, everyone)
+            done[key] = _train_one(experiment, key, chosen, folder, everyone)
             bar.update()
-    cells = [done[key] for key in plan]
-    name = judged_by(cells)
+    runs = [done[key] for key in plan]
+    name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
     comparison = Comparison(
-        cells=cells,
+        runs=runs,
         metric=name,
-        lower_is_better=is_lower_better(name, frozenset(lower_is_better)),
+        greater_is_better=direction(name) if callable(direction) else direction,
         strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
         fractions=sorted({key[1] for key in plan if key[0] != ALL}),
         tolerance=tolerance,
-        about=_about(model, trial),
+        settings=_card_settings(model, experiment, settings),
     )
     if folder is not None:
-        write_results(comparison, folder.folder)
+        comparison.save(folder.folder)
+        picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
+        with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
+            part.write_text(comparison.card(picture), encoding="utf-8")
     everyone.wait()
     return comparison
-
-
-def check_rows(train: Dataset, test: Dataset) -> None:
-    """Refuses test rows that a model was trained on.
-
-    Raises:
-        DatasetError: They are the training rows.
-    """
-    if dataset_digest(train) == dataset_digest(test):
-        raise DatasetError(
-            "The test rows are the training rows, on which remembering looks like learning",
-            where="test_dataset",
-            fix="Hold some rows out: dataset.train_test_split(test_size=0.2), or --test-size 0.2 in the shell.",
-        )
-
-
-def write_results(comparison: Comparison, folder: Path) -> None:
-    """Writes `comparison.json`, the picture as PNG and SVG where matplotlib is installed, and `comparison.md`.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
-    comparison.save(folder)
-    picture = None
-    if can_draw():
-        save_picture(comparison.plot(), folder)
-        picture = f"{PICTURE_NAME}.png"
-    with whole_file(folder / CARD_NAME, "Choose a folder that can be written to.") as part:
-        part.write_text(comparison.card(picture), encoding="utf-8")
 
 
 # ------------------------------------------------------------------------- plan
@@ -227,10 +239,14 @@ def _plan(
         raise ConfigError("No strategy is named", where="strategies", fix=f"Use some of {list(STRATEGIES)}.")
     for strategy in strategies:
         check_strategy(strategy, [name for name in STRATEGIES if name != ALL])
-    given = [fractions] if isinstance(fractions, (int, float)) else fractions
-    shares = sorted({_fraction(fraction) for fraction in given})
+    shares = [fractions] if isinstance(fractions, (int, float)) else list(fractions)
     if not shares:
         raise BudgetError("No fraction is given", where="fractions", fix="Give shares such as 0.05 and 0.1.")
+    for share in shares:
+        if not isinstance(share, Real) or not 0.0 < share <= 1.0:
+            raise BudgetError(
+                f"A fraction is {share!r}", where="fractions", fix="Give shares of the rows, above 0 and at most 1."
+            )
     if not isinstance(seeds, Sequence):
         if seeds < 1:
             raise ConfigError(f"seeds is {seeds}", where="seeds", fix="Train with at least one seed.")
@@ -239,46 +255,34 @@ def _plan(
         numbers = list(dict.fromkeys(int(seed) for seed in seeds))
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**32:
         raise ConfigError(f"seeds is {seeds!r}", where="seeds", fix="Give a number of seeds, or seeds from 0.")
-    arms = [(ALL, 1.0), *((strategy, share) for share in shares for strategy in strategies)]
-    return [(strategy, share, seed) for seed in numbers for strategy, share in arms]
+    shares = sorted(set(map(float, shares)))
+    groups = [(ALL, 1.0), *((strategy, share) for share in shares for strategy in strategies)]
+    return [(strategy, share, seed) for seed in numbers for strategy, share in groups]
 
 
-def _fraction(value: Any) -> float:
-    try:
-        share = float(value)
-    except (TypeError, ValueError):
-        share = -1.0
-    if not 0.0 < share <= 1.0:
-        raise BudgetError(
-            f"A fraction is {value!r}", where="fractions", fix="Give shares of the rows, above 0 and at most 1."
-        )
-    return share
-
-
-def _find_classes(model: nn.Module, train: Dataset, encoding: tuple[SageConfig, Any, Any]) -> str | None:
+def _find_classes(model: nn.Module, experiment: Experiment) -> str | None:
     """The column of classes that the model learns to tell; None where it learns something else, such as language."""
-    config, processing_class, data_collator = encoding
-    model = unwrap(model)
-    with isolated_rng(config.seed):
-        encoder = open_source(model, train, config, processing_class, data_collator).encoder
-    return None if getattr(encoder, "causal_lm", False) else class_column(train.features, model)
+    model, rows = unwrap(model), experiment.train_dataset
+    with isolated_rng(experiment.config.seed):
+        encoder = experiment.open(model, rows).encoder
+    return None if getattr(encoder, "causal_lm", False) else class_column(rows.features, model)
 
 
-def _settings(model: nn.Module, first: nn.Module, trial: Trial) -> dict[str, Any]:
+def _settings(model: nn.Module, first: nn.Module, experiment: Experiment) -> dict[str, Any]:
     """All that every training depends on besides strategy, share and seed, JSON-ready."""
     free = ("fraction", "num_examples", "strategy", "num_workers", "cache_gradients", "check_gradients")
-    metric = type(trial.metric)
+    metric = type(experiment.metric)
     return {
         "scoring_model": model_fingerprint(model),
-        # By what it builds: the function itself may be a lambda, whose text says little.
+        # What it builds tells it from others: the function itself may be a lambda, whose text says little.
         "fresh_model": model_fingerprint(first),
-        "train_rows": dataset_digest(trial.train),
-        "test_rows": dataset_digest(trial.test),
-        "config": {name: value for name, value in trial.config.to_dict().items() if name not in free},
-        "training": {name: _plain(value) for name, value in trial.training.items()},
-        "metric": getattr(trial.metric, "name", None) or f"{metric.__module__}.{metric.__qualname__}",
-        "processing_class": _print_of(trial.processing_class),
-        "data_collator": _print_of(trial.data_collator),
+        "train_rows": dataset_digest(experiment.train_dataset),
+        "test_rows": dataset_digest(experiment.eval_dataset),
+        "config": {name: value for name, value in experiment.config.to_dict().items() if name not in free},
+        "training": {name: _plain(value) for name, value in experiment.training_args.items()},
+        "metric": getattr(experiment.metric, "name", None) or f"{metric.__module__}.{metric.__qualname__}",
+        "processing_class": _print_of(experiment.processing_class),
+        "data_collator": _print_of(experiment.data_collator),
         "processes": launched().num_processes,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
@@ -299,31 +303,25 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
-def _about(model: nn.Module, trial: Trial) -> dict[str, Any]:
-    """What the card tells, as text; no place on this machine is named."""
-    source, scorer = describe_dataset(trial.train), describe_model(model)
-    changed = {name: value for name, value in trial.config.to_dict().items() if value != getattr(SageConfig(), name)}
-    chosen = {name: value for name, value in changed.items() if name not in ("strategy", "seed")}
-    judged = "each test row's own loss, averaged" if trial.metric is None else "predictions of the test rows"
+def _card_settings(model: nn.Module, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the card tells, as text; no place on this machine is named."""
+    train, source, scorer = experiment.train_dataset, describe_dataset(experiment.train_dataset), describe_model(model)
+    default = {**SageConfig().to_dict(), "strategy": experiment.config.strategy, "seed": experiment.config.seed}
+    changed = {name: value for name, value in experiment.config.to_dict().items() if value != default[name]}
+    judge = "each test row's own loss, averaged" if experiment.metric is None else "predictions of the test rows"
     return {
-        "rows": f"{len(trial.train):,} of {source['id'] or source['name'] or 'a dataset made in memory'}",
-        "test rows": f"{len(trial.test):,}; judged by {judged}",
-        "model that scored": f"{scorer['id'] or scorer['class']}, weights {model_fingerprint(model)}",
-        "training": ", ".join(f"{name}={_plain(value)}" for name, value in trial.training.items()),
-        "selection": ", ".join(f"{name}={value}" for name, value in chosen.items()) or "default settings",
+        "rows": f"{len(train):,} of {source['id'] or source['name'] or 'a dataset made in memory'}",
+        "test rows": f"{len(experiment.eval_dataset):,}; judged by {judge}",
+        "model that scored": f"{scorer['id'] or scorer['class']}, weights {settings['scoring_model']}",
+        "training": ", ".join(f"{name}={value}" for name, value in settings["training"].items()),
+        "selection": ", ".join(f"{name}={value}" for name, value in changed.items()) or "default settings",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }
 
 
 # ------------------------------------------------------------------------- rows
 def _find_rows(
-    model: nn.Module,
-    trial: Trial,
-    keys: list[Key],
-    folder: CellFolder | None,
-    everyone: Processes,
-    output: str | os.PathLike[str] | None,
-    progress: bool,
+    selector: SageSelector, dataset: Dataset, keys: list[Key], folder: RunFolder | None, everyone: Processes
 ) -> dict[Key, npt.NDArray[np.int64]]:
     """The chosen rows of trainings, the same in every process: as they were kept, or by both passes."""
     kept = folder.read_rows() if folder is not None else {}
@@ -331,23 +329,14 @@ def _find_rows(
     if has_all[0]:
         none = np.zeros(0, dtype=np.int64)
         return {key: everyone.array_from_main(kept.get(key, none)) for key in keys}
-    config = trial.config
-    unfinished = Path(output) / ".passes" if output is not None else None  # a killed pass goes on from it
-    selector = SageSelector(
-        model,
-        processing_class=trial.processing_class,
-        data_collator=trial.data_collator,
-        config=config,
-        progress=progress,
-        checkpoint_dir=unfinished,
-    )
+    config = selector.config
     needs = frozenset[str]().union(*(needed(replace(config, strategy=strategy)) for strategy, _, _ in keys))
-    material = selector.gather(trial.train, needs)
-    processes, found = Processes(model), {}
+    signals = selector.gather(dataset, needs)
+    processes, rows = Processes(selector.model), {}
     for strategy, fraction, seed in keys:
         try:
             own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
-            found[strategy, fraction, seed], _ = shared_choice(own, material, processes)
+            rows[strategy, fraction, seed], _ = shared_choice(own, signals, processes)
         except ConfigError as error:
             raise ConfigError(
                 f"The strategy {strategy!r} cannot choose from these rows: {error.what}",
@@ -355,31 +344,25 @@ def _find_rows(
                 fix=f"Leave it out. {error.fix}",
             ) from error
     if folder is not None:
-        folder.write_rows({**kept, **found})
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return found
+        folder.write_rows({**kept, **rows})
+        shutil.rmtree(folder.folder / _PASSES, ignore_errors=True)
+    return rows
 
 
 def _train_one(
-    trial: Trial, key: Key, rows: npt.NDArray[np.int64], folder: CellFolder | None, everyone: Processes
-) -> Cell:
+    experiment: Experiment, key: Key, rows: npt.NDArray[np.int64], folder: RunFolder | None, everyone: Processes
+) -> Run:
     """One finished training, noted on the disk by the main process, told to all."""
-    strategy, fraction, seed = key
-    predictions, references = trial.run(rows, seed)
-    cells: list[Cell] = []
-    failure: Exception | None = None
-    try:
+    predictions, references = experiment.run(rows, key[2])
+    runs: list[Run] = []
+    with everyone.agreed():
         if everyone.rank == 0:
-            cells = [Cell(strategy, fraction, seed, len(rows), trial.judge(predictions, references))]
+            runs = [Run(*key, len(rows), experiment.judge(predictions, references))]
             if folder is not None:
-                folder.add(cells[0])
-    except Exception as error:
-        failure = error
-    everyone.agree(failure)
-    return _cells_from_main(everyone, cells)[0]
+                folder.add(runs[0])
+    return _runs_from_main(everyone, runs)[0]
 
 
-def _cells_from_main(everyone: Processes, cells: list[Cell]) -> list[Cell]:
+def _runs_from_main(everyone: Processes, runs: list[Run]) -> list[Run]:
     """The main process's trainings, in every process."""
-    return [Cell(**told) for told in everyone.broadcast_object([vars(cell) for cell in cells])]
+    return [Run(**values) for values in everyone.broadcast_object([vars(run) for run in runs])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..config import SageConfig
 from ..data.batches import RowSource, read_rows, readable
 from ..data.columns import open_source
 from ..data.encoding import Collator
-from ..data.training_batches import TrainingBatches
+from ..data.training_batches import TrainingBatches, training_loss
 from ..errors import ConfigError, LabelError
 from ..gradients.losses.per_example import (
     Batch,
@@ -55,28 +55,32 @@ _CHECKED_ROWS = 2
 
 
 @dataclass(frozen=True)
-class Trial:
+class Experiment:
     """How every training of a comparison goes, and how it is judged.
 
     Attributes:
-        build_model: seed -> a fresh model.
-        train: All rows.
-        test: The rows to judge by.
-        training: Keywords of TrainingArguments, complete.
+        model_init: seed -> a fresh model.
+        train_dataset: All rows.
+        eval_dataset: The rows to judge by.
+        training_args: Keywords of TrainingArguments, complete.
         metric: Judges predictions; None judges by the mean loss.
         config: How rows are encoded.
         processing_class: As for `SageSelector`.
         data_collator: As for `SageSelector`.
     """
 
-    build_model: Callable[[int], nn.Module]
-    train: Dataset
-    test: Dataset
-    training: Mapping[str, Any]
+    model_init: Callable[[int], nn.Module]
+    train_dataset: Dataset
+    eval_dataset: Dataset
+    training_args: Mapping[str, Any]
     metric: Metric | None
     config: SageConfig
     processing_class: Any = None
     data_collator: Collator | None = None
+
+    def open(self, model: nn.Module, rows: Dataset) -> RowSource:
+        """Rows as batches for a model, as `open_source`."""
+        return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator)
 
     def fresh(self, seed: int) -> nn.Module:
         """The untrained model of a seed; the seed is set, too, for a head that is drawn at random.
@@ -85,11 +89,11 @@ class Trial:
             ConfigError: What was built is no model.
         """
         with isolated_rng(seed), quiet():
-            model = self.build_model(seed)
+            model = self.model_init(seed)
         if not isinstance(model, nn.Module):
             raise ConfigError(
-                f"build_model returned {type(model).__name__}",
-                where="build_model",
+                f"model_init returned {type(model).__name__}",
+                where="model_init",
                 fix="Return a torch.nn.Module, a new one at every call.",
             )
         return model
@@ -101,19 +105,14 @@ class Trial:
             LabelError: The test rows have no labels, or the model gives no loss.
             DatasetError: The test rows cannot be encoded.
         """
-        with isolated_rng(self.config.seed), as_scored(model), torch.no_grad():
-            for rows in (self.train, self.test):
-                source = self._open(model, rows)
+        inner = unwrap(model)
+        with silent(), isolated_rng(self.config.seed), as_scored(model), torch.no_grad():
+            for rows in (self.train_dataset, self.eval_dataset):
+                source = self.open(model, rows)
                 head = read_rows(readable(rows, source.columns), range(min(_CHECKED_ROWS, len(rows))))
-                features = source.encoder.encode(head)
-                batch = send_to_device(source.encoder.collate(features), next(model.parameters()).device)
-                inner = unwrap(model)
-                if output_field(inner(**accepted(inner, batch)), LOSS) is None:
-                    raise LabelError(
-                        f"{type(model).__name__} returns no loss to train by for columns {sorted(batch)}",
-                        where="build_model, train_dataset, test_dataset",
-                        fix="Give the rows labels, or return a loss from the model's forward.",
-                    )
+                batch = source.encoder.collate(source.encoder.encode(head))
+                batch = send_to_device(batch, next(model.parameters()).device)
+                training_loss(inner, batch, "model_init, train_dataset, eval_dataset")
                 judged(inner, batch, by_loss=self.metric is None)
 
     def run(self, rows: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -121,35 +120,36 @@ class Trial:
 
         Args:
             rows: [K] row numbers.
-            seed: Of the weights and the order of the rows.
+            seed: Seed of the weights and the order of the rows.
 
         Returns:
             What `judge` takes: predictions and references of all test rows, or each one's loss and None.
         """
         model = self.fresh(seed)
-        source = self._open(model, self.train)
         with (
+            silent(),  # of this model's kind and these rows the user was warned when they were opened to be scored
             isolated_rng(seed),
             quiet(),
             padding_shown(unwrap(model)),
             tempfile.TemporaryDirectory(prefix="sage_hf-compare-") as folder,
         ):
+            source = self.open(model, self.train_dataset)
             trainer = JudgedTrainer(
                 model=model,
-                args=training_arguments(folder, self.training, seed),
-                train_dataset=readable(self.train, source.columns).select(rows),
+                args=training_arguments(folder, self.training_args, seed),
+                train_dataset=readable(self.train_dataset, source.columns).select(rows),
                 data_collator=TrainingBatches(source),
             )
             trainer.by_loss = self.metric is None
             trainer.remove_callback(PrinterCallback)  # prints where there is no progress bar
             trainer.train()
-            test = self._open(model, self.test)  # its columns may be others
+            test = self.open(model, self.eval_dataset)  # its columns may be others
             trainer.data_collator = lambda batch: test.encoder.collate(test.encoder.encode(batch))
-            found = trainer.predict(readable(self.test, test.columns))
+            output = trainer.predict(readable(self.eval_dataset, test.columns))
             # Trainer holds the model in a circle: not collected, models of finished trainings would fill the device.
             del trainer, model
             clear_device_cache(garbage_collection=True)
-        return found.predictions, found.label_ids
+        return output.predictions, output.label_ids
 
     def judge(self, predictions: npt.NDArray[Any], references: npt.NDArray[Any] | None) -> dict[str, float]:
         """{name: number} of what `run` returned; the first is the one that counts.
@@ -169,10 +169,6 @@ class Trial:
                 where="metric",
                 fix="Give an object whose compute takes predictions and references of this task.",
             ) from error
-
-    def _open(self, model: nn.Module, rows: Dataset) -> RowSource:
-        with silent():  # the model that scores the rows has been opened before
-            return open_source(unwrap(model), rows, self.config, self.processing_class, self.data_collator)
 
 
 class JudgedTrainer(Trainer):
@@ -216,7 +212,7 @@ def judged(model: nn.Module, batch: Batch, by_loss: bool) -> tuple[Tensor, Tenso
     if not isinstance(labels, Tensor) or not isinstance(logits, Tensor):
         raise LabelError(
             f"A metric needs labels and logits, and there are the columns {sorted(batch)}",
-            where="test_dataset, metric",
+            where="eval_dataset, metric",
             fix="Give the test rows labels, or leave out the metric to judge by the loss.",
         )
     if logits.ndim == labels.ndim + 1:
@@ -225,51 +221,50 @@ def judged(model: nn.Module, batch: Batch, by_loss: bool) -> tuple[Tensor, Tenso
     return logits.float(), labels
 
 
-def training_arguments(folder: str, training: Mapping[str, Any], seed: int = 0) -> TrainingArguments:
+def training_arguments(folder: str, training_args: Mapping[str, Any], seed: int = 0) -> TrainingArguments:
     """The arguments of one training.
 
     Raises:
         ConfigError: A keyword is unknown or has an impossible value.
     """
     try:
-        return TrainingArguments(folder, **{**training, **_FIXED, "seed": seed})
+        return TrainingArguments(folder, **{**training_args, **_FIXED, "seed": seed})
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"transformers refuses the training: {str(error).splitlines()[0]}",
-            where="training",
+            where="training_args",
             fix="Give keywords of transformers.TrainingArguments.",
         ) from error
 
 
-def complete(training: Mapping[str, Any] | None, eval_batch_size: int, on_cpu: bool) -> dict[str, Any]:
+def complete(training_args: Mapping[str, Any] | None, eval_batch_size: int, on_cpu: bool) -> dict[str, Any]:
     """Keywords of TrainingArguments with the defaults, checked before anything is computed.
 
     Args:
-        training: The user's.
+        training_args: The user's.
         eval_batch_size: Rows a batch of test rows, where the user says nothing.
         on_cpu: Whether the model that scores is on the CPU, where trainings stay, then, too.
 
     Raises:
         ConfigError: A keyword is not the user's to give, unknown, or impossible.
     """
-    given = dict(training or {})
-    taken = [name for name in given if name in (*_FIXED, "seed", "output_dir")]
+    known = {**DEFAULTS, "per_device_eval_batch_size": eval_batch_size, "use_cpu": on_cpu, **(training_args or {})}
+    taken = [name for name in known if name in (*_FIXED, "seed", "output_dir")]
     if taken:
         raise ConfigError(
             f"A comparison sets {', '.join(taken)} itself",
-            where="training",
-            fix="Leave it out; seeds, strategies and output are arguments of compare.",
+            where="training_args",
+            fix="Leave it out; seeds, strategies and output_dir are arguments of compare.",
         )
-    if "num_train_epochs" in given:
+    if "num_train_epochs" in known:
         raise ConfigError(
             "Epochs over few rows are fewer steps than over many, which would compare step counts",
-            where="training",
+            where="training_args",
             fix="Give max_steps instead of num_train_epochs: every training takes as many.",
         )
-    steps = given.get("max_steps", DEFAULTS["max_steps"])
+    steps = known["max_steps"]
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ConfigError(f"max_steps is {steps!r}", where="training", fix="Take at least one step.")
-    known = {**DEFAULTS, "per_device_eval_batch_size": eval_batch_size, "use_cpu": on_cpu, **given}
+        raise ConfigError(f"max_steps is {steps!r}", where="training_args", fix="Take at least one step.")
     with quiet(), tempfile.TemporaryDirectory(prefix="sage_hf-compare-") as folder:
         training_arguments(folder, known)
     return known
@@ -279,10 +274,11 @@ def complete(training: Mapping[str, Any] | None, eval_batch_size: int, on_cpu: b
 def quiet() -> Iterator[None]:
     """transformers without bars and warnings; a hundred trainings would repeat each a hundred times."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with ExitStack() as after:
-        after.callback(logging.set_verbosity, level)
-        logging.set_verbosity_error()
-        if bars:
-            after.callback(logging.enable_progress_bar)
-            logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
         yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -2,7 +2,7 @@
 
     settings.json       what all trainings share; another comparison's are refused
     rows.safetensors    the chosen rows of every strategy, share and seed
-    cells.jsonl         a training a line, written as it ends
+    runs.jsonl          a training a line, written as it ends
 
 What a killed run leaves is whole but for the last line, which may be torn.
 """
@@ -24,16 +24,16 @@ from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
 from ..utils.files import whole_file
-from .runs import Cell
+from .runs import Key, Run
 
-FORMAT_VERSION = 1
-SETTINGS_NAME, ROWS_NAME, CELLS_NAME = "settings.json", "rows.safetensors", "cells.jsonl"
+FORMAT_VERSION = 2
+SETTINGS_NAME, ROWS_NAME, RUNS_NAME = "settings.json", "rows.safetensors", "runs.jsonl"
+# What format 1 had in place of `runs.jsonl`.
+_OLD_RUNS_NAME = "cells.jsonl"
 _FIX = "Choose a folder that can be written to, on a disk with room."
 
-Key = tuple[str, float, int]
 
-
-class CellFolder:
+class RunFolder:
     """What is finished of a comparison, on disk; for the main process alone.
 
     Args:
@@ -42,46 +42,43 @@ class CellFolder:
         overwrite: Whether trainings with other settings that are there may be deleted.
 
     Raises:
-        OutputError: The folder holds trainings with other settings, or cannot be read or written.
+        OutputError: The folder holds trainings with other settings or of an older format, or cannot be read or
+            written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder = folder
         self.settings: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **settings}))
         self.fingerprint: str = Hasher.hash(self.settings)
-        self.cells: dict[Key, Cell] = {}
-        found = self._read_lines()
-        if any(line["fingerprint"] != self.fingerprint for line in found):
-            if not overwrite:
-                raise OutputError(
-                    f"The folder holds trainings with other settings{self._differences()}",
-                    where=str(folder),
-                    fix="Choose another folder, go back to those settings, or pass overwrite to delete its trainings.",
-                )
-            found = []
-        for line in found:
-            cell = Cell(**{name: value for name, value in line.items() if name != "fingerprint"})
-            self.cells[cell.key] = cell
+        lines = self._read_lines()
+        is_other = any(fingerprint != self.fingerprint for fingerprint, _ in lines)
+        if is_other and not overwrite:
+            raise OutputError(
+                f"The folder holds trainings with other settings{self._differences()}",
+                where=str(folder),
+                fix="Choose another folder, go back to those settings, or pass overwrite to delete its trainings.",
+            )
+        self.runs: dict[Key, Run] = {} if is_other else {run.key: run for _, run in lines}
         with whole_file(folder / SETTINGS_NAME, _FIX) as part:
             part.write_text(json.dumps({**self.settings, "fingerprint": self.fingerprint}, indent=2) + "\n")
         # Written anew, so that no torn line stays before the next one.
-        with whole_file(folder / CELLS_NAME, _FIX) as part:
-            part.write_text("".join(self._line(cell) for cell in self.cells.values()), encoding="utf-8")
+        with whole_file(folder / RUNS_NAME, _FIX) as part:
+            part.write_text("".join(map(self._line, self.runs.values())), encoding="utf-8")
 
-    def add(self, cell: Cell) -> None:
+    def add(self, run: Run) -> None:
         """Notes a finished training, on the disk when this returns.
 
         Raises:
             OutputError: It cannot be written.
         """
         try:
-            with (self.folder / CELLS_NAME).open("a", encoding="utf-8") as file:
-                file.write(self._line(cell))
+            with (self.folder / RUNS_NAME).open("a", encoding="utf-8") as file:
+                file.write(self._line(run))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(f"{error}", where=str(self.folder / CELLS_NAME), fix=_FIX) from error
-        self.cells[cell.key] = cell
+            raise OutputError(f"{error}", where=str(self.folder / RUNS_NAME), fix=_FIX) from error
+        self.runs[run.key] = run
 
     def read_rows(self) -> dict[Key, npt.NDArray[np.int64]]:
         """The rows that were chosen with these settings; none where they are not there whole."""
@@ -89,9 +86,9 @@ class CellFolder:
             arrays = load_file(self.folder / ROWS_NAME)
         except (OSError, SafetensorError):
             return {}
-        if self.fingerprint not in arrays:
+        if arrays.pop(self.fingerprint, None) is None:
             return {}
-        return {_key(name): rows for name, rows in arrays.items() if name != self.fingerprint}
+        return {tuple(json.loads(name)): rows for name, rows in arrays.items()}
 
     def write_rows(self, rows: Mapping[Key, npt.NDArray[np.int64]]) -> None:
         """Keeps the chosen rows [K] of every strategy, share and seed.
@@ -105,17 +102,18 @@ class CellFolder:
             save_file(arrays, part)
 
     # ---------------------------------------------------------------- internals
-    def _line(self, cell: Cell) -> str:
-        return json.dumps({"fingerprint": self.fingerprint, **asdict(cell)}, ensure_ascii=False) + "\n"
+    def _line(self, run: Run) -> str:
+        return json.dumps({"fingerprint": self.fingerprint, **asdict(run)}, ensure_ascii=False) + "\n"
 
-    def _read_lines(self) -> list[dict[str, Any]]:
-        path = self.folder / CELLS_NAME
+    def _read_lines(self) -> list[tuple[str, Run]]:
+        """The trainings that are there, each with the fingerprint of its settings."""
+        path = self.folder / RUNS_NAME
         if not path.exists():
-            if self.folder.is_dir() and any(
-                each.name != SETTINGS_NAME and not each.name.startswith(".") for each in self.folder.iterdir()
-            ):
+            names = {each.name for each in self.folder.iterdir()} if self.folder.is_dir() else set()
+            if any(name != SETTINGS_NAME and not name.startswith(".") for name in names):
+                old = "trainings in format 1, of an older sage_hf, which this one does not read"
                 raise OutputError(
-                    "The folder holds something that is no comparison",
+                    f"The folder holds {old if _OLD_RUNS_NAME in names else 'something that is no comparison'}",
                     where=str(self.folder),
                     fix="Choose a new or empty folder.",
                 )
@@ -124,12 +122,11 @@ class CellFolder:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             raise OutputError(f"{error}", where=str(path), fix="Choose another folder.") from error
-        found = []
+        read = []
         for number, line in enumerate(lines):
             try:
-                told = json.loads(line)
-                Cell(**{name: value for name, value in told.items() if name != "fingerprint"})
-                found.append({**told, "fingerprint": told["fingerprint"]})
+                values = json.loads(line)
+                read.append((values.pop("fingerprint"), Run(**values)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if number + 1 == len(lines):
                     break  # torn: the run was killed while it wrote
@@ -138,35 +135,27 @@ class CellFolder:
                     where=str(path),
                     fix="Delete the line, or the file, or choose another folder.",
                 ) from error
-        return found
+        return read
 
     def _differences(self) -> str:
         """Which settings differ, as far as the folder tells."""
         try:
-            there = json.loads((self.folder / SETTINGS_NAME).read_text(encoding="utf-8"))
+            there = _flat(json.loads((self.folder / SETTINGS_NAME).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return ""
-        there.pop("fingerprint", None)
+        here = {**_flat(self.settings), "fingerprint": there.get("fingerprint")}
         lines = [
-            f"{name} is {value!r} and was {other!r}"
-            for name, value, other in _compared(self.settings, there)
-            if value != other
+            f"{name} is {here.get(name)!r} and was {there.get(name)!r}"
+            for name in dict.fromkeys((*here, *there))
+            if here.get(name) != there.get(name)
         ]
         return f": {'; '.join(lines[:4])}{' and more' if len(lines) > 4 else ''}" if lines else ""
 
 
-def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name and both values of every setting, those within settings by name.name."""
-    found = []
-    for name in dict.fromkeys((*one, *other)):
-        value, old = one.get(name), other.get(name)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            found += [(f"{name}.{inner}", new, was) for inner, new, was in _compared(value, old)]
-        else:
-            found.append((name, value, old))
-    return found
-
-
-def _key(text: str) -> Key:
-    strategy, fraction, seed = json.loads(text)
-    return str(strategy), float(fraction), int(seed)
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those within settings by name.name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {}
+        flat |= {f"{name}.{each}": setting for each, setting in inner.items()} or {name: value}
+    return flat

@@ -1,4 +1,4 @@
-"""Means of a few trainings and how sure they are: Student's t, without scipy.
+"""Means of a few trainings and how sure they are: Student's t, without scipy, whose last digits are others.
 
 Five trainings are few: the normal interval would be 1.4 times too narrow.
 """
@@ -18,7 +18,7 @@ class Estimate:
     """A mean over trainings.
 
     Attributes:
-        mean: Of their values; NaN without any.
+        mean: Mean of their values; NaN without any.
         half: Half the width of the 95 % interval around it; None of a single value, which tells nothing of others.
         count: How many values.
     """
@@ -32,6 +32,15 @@ class Estimate:
         """Whether 0 is outside the interval; never without one."""
         return self.half is not None and abs(self.mean) > self.half
 
+    def text(self, sign: str = "-") -> str:
+        """Mean and half interval, for people; a sign of "+" stands before gains, too."""
+        return digits(self.mean, sign) + ("" if self.half is None else f" ± {digits(self.half)}")
+
+
+def digits(value: float, sign: str = "-") -> str:
+    """A number of a metric for people: three decimals, or four digits where it is large."""
+    return f"{value:{sign}.3f}" if not abs(value) >= 100 else f"{value:{sign}.4g}"
+
 
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of values and its 95 % interval by Student's t, which takes them for draws from a normal distribution.
@@ -40,11 +49,9 @@ def estimate(values: Sequence[float]) -> Estimate:
         values: One a training, each from a seed of its own.
     """
     count = len(values)
-    if count == 0:
-        return Estimate(math.nan, None, 0)
-    mean = math.fsum(values) / count
-    if count == 1:
-        return Estimate(mean, None, 1)
+    mean = math.fsum(values) / count if count else math.nan
+    if count < 2:
+        return Estimate(mean, None, count)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     return Estimate(mean, student_t(count - 1) * deviation / math.sqrt(count), count)
 

@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import ConfigError
+from ..gradients.losses.per_example import IGNORE_INDEX
 
-# References that count nothing, as in labels.
-IGNORED = -100
 LOSS = "loss"
 # Names of which less is better; so are names that end in "loss" or "error".
 LOWER_IS_BETTER = frozenset(("perplexity", "mse", "rmse", "mae", "mape", "smape", "wer", "cer", "ter", "brier_score"))
@@ -46,20 +45,15 @@ class Accuracy:
                 where="metric",
                 fix="Give one class for each reference.",
             )
-        counted = right != IGNORED
+        counted = right != IGNORE_INDEX
         if not counted.any():
             raise ConfigError("There is no reference", where="metric", fix="Give test rows with labels.")
         return {"accuracy": float((predicted == right)[counted].mean())}
 
 
-def is_lower_better(name: str, others: frozenset[str] = frozenset()) -> bool:
-    """Whether less of a metric is better.
-
-    Args:
-        name: Of the metric.
-        others: Names that are known to the user as such.
-    """
-    return name in LOWER_IS_BETTER | others or name.endswith((LOSS, "error"))
+def is_greater_better(name: str) -> bool:
+    """Whether more of a metric is better, as far as its name tells."""
+    return name not in LOWER_IS_BETTER and not name.endswith((LOSS, "error"))
 
 
 def numbers_of(result: Any) -> dict[str, float]:
@@ -68,8 +62,8 @@ def numbers_of(result: Any) -> dict[str, float]:
     Raises:
         ConfigError: There is no number in it.
     """
-    found = result.items() if isinstance(result, Mapping) else ()
-    numbers = {str(name): float(value) for name, value in found if isinstance(value, (int, float, np.number))}
+    items = result.items() if isinstance(result, Mapping) else ()
+    numbers = {str(name): float(value) for name, value in items if isinstance(value, (int, float, np.number))}
     if not numbers:
         raise ConfigError(
             f"The metric computed {result!r}, in which there is no number",

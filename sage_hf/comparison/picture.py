@@ -5,18 +5,19 @@ A strategy has a marker and a dash of its own besides its shade: lines are told 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..hub.pictures import KEPT_COLOUR, render
 from ..utils.files import whole_file
-from .runs import RANDOM, Arm
+from .runs import RANDOM
+
+if TYPE_CHECKING:
+    from .result import Comparison
 
 PICTURE_NAME = "comparison"
-_FORMATS = ("png", "svg")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "p", "d")
 _DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (2, 1)))
 # From dark to light, so that they differ in grey; the first is the colour of what was kept in all other pictures.
@@ -27,17 +28,8 @@ _ALL_COLOUR = "#d9d9d9"
 _APART = 1.035
 
 
-def draw_comparison(
-    arms: Sequence[Arm], reference: Arm, metric: str, lower_is_better: bool, strategies: Sequence[str]
-) -> Any:
-    """A matplotlib figure.
-
-    Args:
-        arms: All strategies at all shares.
-        reference: All rows.
-        metric: What is shown.
-        lower_is_better: Whether less of it is better, which the axis says then.
-        strategies: In the order of the legend.
+def draw_comparison(comparison: Comparison) -> Any:
+    """A matplotlib figure: the metric over the share of the rows, a line a strategy, all rows as a band.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -51,17 +43,17 @@ def draw_comparison(
     with rc_context({"font.size": 9}):
         figure = Figure(figsize=(7.0, 4.0), layout="constrained")
         axes = figure.subplots()
-        goal = reference.value
+        groups, strategies, goal = comparison.groups, comparison.strategies, comparison.reference.value
         if goal.half is not None:
             axes.axhspan(goal.mean - goal.half, goal.mean + goal.half, color=_ALL_COLOUR, alpha=0.6, linewidth=0)
         axes.axhline(goal.mean, color="black", linewidth=1.0, label="all rows")
         for place, strategy in enumerate(strategies):
-            own = [arm for arm in arms if arm.strategy == strategy]
+            own = [group for group in groups if group.strategy == strategy]
             shift = _APART ** (place - (len(strategies) - 1) / 2)
             axes.errorbar(
-                [arm.fraction * shift for arm in own],
-                [arm.value.mean for arm in own],
-                yerr=[arm.value.half or 0.0 for arm in own],
+                [group.fraction * shift for group in own],
+                [group.value.mean for group in own],
+                yerr=[group.value.half or 0.0 for group in own],
                 label=strategy,
                 capsize=3,
                 linewidth=1.4,
@@ -69,9 +61,9 @@ def draw_comparison(
                 elinewidth=0.9,
                 **_line(strategy, place),
             )
-        said = f"{metric} (less is better)" if lower_is_better else metric
-        shares = sorted({arm.fraction for arm in arms})
-        axes.set(xscale="log", xlabel="share of the rows trained on", ylabel=said)
+        shares = sorted({group.fraction for group in groups})
+        direction = "" if comparison.greater_is_better else " (less is better)"
+        axes.set(xscale="log", xlabel="share of the rows trained on", ylabel=comparison.metric + direction)
         axes.set_xlim(shares[0] / 1.25, shares[-1] * 1.25)
         axes.xaxis.set_major_locator(FixedLocator(shares))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -88,19 +80,15 @@ def draw_comparison(
 
 
 def save_picture(figure: Any, folder: Path) -> list[Path]:
-    """Writes a figure as PNG and SVG; the same figure is the same bytes.
-
-    Args:
-        figure: As `draw_comparison` makes it.
-        folder: Where to.
+    """Writes a figure of `draw_comparison` as PNG and SVG, in this order; the same figure is the same bytes.
 
     Raises:
         OutputError: It cannot be written.
     """
-    paths = [folder / f"{PICTURE_NAME}.{kind}" for kind in _FORMATS]
-    for path, kind in zip(paths, _FORMATS, strict=True):
+    paths = [folder / f"{PICTURE_NAME}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
         with whole_file(path, "Choose a folder that can be written to.") as part:
-            part.write_bytes(render(figure, kind))
+            part.write_bytes(render(figure, path.suffix[1:]))
     return paths
 
 

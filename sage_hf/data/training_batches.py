@@ -1,10 +1,13 @@
-"""Batches for the short trainings of the library's own, without rows that teach nothing."""
+"""What the short trainings of the library's own share: batches without rows that teach nothing, and their loss."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..errors import DatasetError, SageError
+from torch import Tensor, nn
+
+from ..errors import DatasetError, LabelError, SageError
+from ..gradients.losses.per_example import Batch, accepted, output_field
 from .batches import RowSource, is_labelled
 from .encoding import Row
 from .encoding.rows import Offence
@@ -44,3 +47,24 @@ class TrainingBatches:
                 fix="Filter such rows out, or check the text column, the labels and the tokenizer.",
             )
         return self._encoder.collate(self._last)
+
+
+def training_loss(model: nn.Module, batch: Batch, where: str) -> Tensor:
+    """The model's own loss of a batch, a single number.
+
+    Args:
+        model: In the mode to be trained in.
+        batch: On the model's device.
+        where: The user's arguments that model and rows came by, for the message.
+
+    Raises:
+        LabelError: The model gives no loss.
+    """
+    loss = output_field(model(**accepted(model, batch)), "loss")
+    if not isinstance(loss, Tensor):
+        raise LabelError(
+            f"{type(model).__name__} returns no loss to train by for columns {sorted(batch)}",
+            where=where,
+            fix="Give the rows labels, or return a loss from the model's forward.",
+        )
+    return loss.mean()

@@ -147,8 +147,6 @@ class Processes:
         if error is not None:
             raise error
 
-    agree = raise_if_any_failed
-
     def gather(self, column: npt.NDArray[np.generic], parts: Sequence[range]) -> None:
         """Fills in, in place, what the other processes found, a block of rows at a time.
 

@@ -88,11 +88,11 @@ class SageArguments:
     def __post_init__(self) -> None:
         self.check_sage()
         super().__post_init__()  # type: ignore[misc]  # of the training arguments behind this class
-        given: Any = self
-        if self.sage_is_on and given.max_steps <= 0 and self.sage_warmup_epochs >= given.num_train_epochs:
+        training: Any = self
+        if self.sage_is_on and training.max_steps <= 0 and self.sage_warmup_epochs >= training.num_train_epochs:
             raise ConfigError(
                 f"The warm-up of {self.sage_warmup_epochs:g} epochs is not shorter than the training of "
-                f"{given.num_train_epochs:g}",
+                f"{training.num_train_epochs:g}",
                 where="sage_warmup_epochs",
                 fix="Lower sage_warmup_epochs (a fraction of an epoch is allowed), or raise num_train_epochs.",
             )
@@ -127,11 +127,11 @@ class SageArguments:
 
     def sage_config(self) -> SageConfig:
         """The settings of a selection."""
-        given = {name: getattr(self, f"sage_{name}") for name in _CONFIG_FIELDS if name not in _NOT_HERE}
+        names = [name for name in _CONFIG_FIELDS if name not in _NOT_HERE]
         size: Any = self.sage_batch_size
         if size is None:
             size = getattr(self, "per_device_train_batch_size")  # noqa: B009  # of the class behind this one
-        return SageConfig(**{name: from_text(name, value) for name, value in given.items()}, batch_size=size)
+        return SageConfig(**{name: from_text(name, getattr(self, f"sage_{name}")) for name in names}, batch_size=size)
 
 
 @dataclass

@@ -29,15 +29,6 @@ CHOSEN_AT = "trained_steps"
 _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 
-def save_selection(selection: Selection, checkpoint: Path) -> None:
-    """Puts the current subset into a checkpoint's folder.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    selection.save_to_disk(checkpoint / SELECTION_FOLDER, include_dataset=False, overwrite=True)
-
-
 def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selection | None:
     """The subset in a checkpoint; None where there is none.
 
@@ -78,9 +69,9 @@ def check_selection(selection: Selection, config: SageConfig, chosen_at: int, ch
     now = {**config.to_dict(), CHOSEN_AT: chosen_at}
     changed = sorted(name for name in now if now[name] != then.get(name) and name not in _HARMLESS)
     if changed:
-        told = ", ".join(f"{name} {then.get(name)!r} (now {now[name]!r})" for name in changed)
+        changes = ", ".join(f"{name} {then.get(name)!r} (now {now[name]!r})" for name in changed)
         raise ConfigError(
-            f"The subset in the checkpoint was chosen with {told}",
+            f"The subset in the checkpoint was chosen with {changes}",
             where=str(checkpoint / SELECTION_FOLDER),
             fix="Resume with the settings that the checkpoint was made with, or start again.",
         )

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Folder of the pictures beside the card.
 PICTURES_FOLDER = "sage"
-# Of an evaluation, what measures the machine.
+# Numbers of an evaluation that measure the machine.
 _NO_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -33,7 +33,7 @@ class Training:
         args: The training's settings.
         selections: How often rows were chosen.
         model_class: Name of the model's class, without an adapter around it.
-        log_history: Of the trainer's state.
+        log_history: The trainer's.
         eval_dataset: What was evaluated on, if it is a dataset.
         dataset_name: What to call the training dataset; its own name by default.
         dataset_repo: Where the kept rows were pushed to.
@@ -45,34 +45,35 @@ class Training:
     model_class: str
     log_history: list[dict[str, Any]]
     eval_dataset: Any = None
-    dataset_name: str | list[str] | None = None
+    dataset_name: str | None = None
     dataset_repo: str | None = None
-    task: str | list[str] | None = None
+    task: str | None = None
 
 
-def describe_training(trainer: Any, given: dict[str, Any], dataset_repo: str | None) -> Training:
+def describe_training(trainer: Any, arguments: dict[str, Any], dataset_repo: str | None) -> Training:
     """What a trainer knows of its training.
 
     Args:
         trainer: After a selection.
-        given: Arguments of its `create_model_card`.
+        arguments: Keywords of its `create_model_card`.
         dataset_repo: Where the kept rows were pushed to.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    # Trainer's word for it, and trl's.
+    names, tasks = arguments.get("dataset") or arguments.get("dataset_name"), arguments.get("tasks")
     return Training(
         args=trainer.args,
         selections=len(trainer.selections),
         model_class=type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__,
         log_history=trainer.state.log_history,
         eval_dataset=trainer.eval_dataset,
-        # Trainer's word for it, and trl's.
-        dataset_name=given.get("dataset") or given.get("dataset_name"),
+        dataset_name=names if isinstance(names, str) else ", ".join(names or []) or None,
         dataset_repo=dataset_repo,
-        task=given.get("tasks"),
+        task=tasks[0] if tasks and not isinstance(tasks, str) else tasks or None,
     )
 
 
-def add_selection(folder: Path, selection: Selection, dataset: Dataset, training: Training) -> ModelCard:
+def add_selection(folder: Path, selection: Selection, dataset: Dataset, training: Training) -> None:
     """Adds to the README.md in a folder how the rows were chosen, and puts pictures beside it.
 
     Args:
@@ -80,20 +81,13 @@ def add_selection(folder: Path, selection: Selection, dataset: Dataset, training
         selection: The last one of the training.
         dataset: What was selected from.
         training: The rest.
-
-    Returns:
-        The card as written.
     """
     path = folder / "README.md"
     card = ModelCard.load(path)
     pictures = save_pictures(selection.seen(), folder / PICTURES_FOLDER)
-    given = training.dataset_name
-    names = [given] if isinstance(given, str) else given
-    called = cell(", ".join(names)) if names else _name(dataset)
-    told = facts(selection, called, training, pictures)
-    card = render(metadata(card, dataset, called, training), trainer_text(card), told)
-    card.save(path)
-    return card
+    name = cell(training.dataset_name) if training.dataset_name else _name(dataset)
+    values = facts(selection, name, training, pictures)
+    render(metadata(card, dataset, name, training), trainer_text(card), values).save(path)
 
 
 def trainer_text(card: ModelCard) -> str:
@@ -124,16 +118,16 @@ def metadata(card: ModelCard, dataset: Dataset, dataset_name: str, training: Tra
     return ModelCardData(**data).to_dict()
 
 
-def render(card_data: dict[str, Any], trainer_card: str, told: dict[str, Any]) -> ModelCard:
+def render(card_data: dict[str, Any], trainer_card: str, values: dict[str, Any]) -> ModelCard:
     """The whole card.
 
     Args:
         card_data: The metadata of the Trainer's card; tags are added.
         trainer_card: The Trainer's card without metadata.
-        told: As `facts` gives it.
+        values: As `facts` gives them.
     """
     tags = list(dict.fromkeys([*(card_data.get("tags") or []), *TAGS]))
-    section = fill("model_card.md", {**told, "paper": PAPER, "section": fill("selection.md", told)})
+    section = fill("model_card.md", {**values, "paper": PAPER, "section": fill("selection.md", values)})
     data = ModelCardData(**{**card_data, "tags": tags})
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{trainer_card}\n\n{section.strip()}\n")
 
@@ -161,30 +155,28 @@ def eval_results(training: Training, dataset_name: str) -> list[EvalResult]:
         training: What was evaluated.
         dataset_name: What to call the dataset where the evaluation's has no name.
     """
-    last: dict[str, Any] = next(
-        (entry for entry in reversed(training.log_history) if any(k.startswith("eval_") for k in entry)), {}
-    )
-    metrics = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}
-    metrics = {name: value for name, value in metrics.items() if name not in _NO_METRICS and isinstance(value, float)}
-    given = training.task
-    tasks = [given] if isinstance(given, str) else given
-    task = (
-        tasks[0]
-        if tasks
-        else next((task for task, classes in TASK_MAPPING.items() if training.model_class in classes.values()), None)
-    )
+    evaluations = [entry for entry in training.log_history if any(name.startswith("eval_") for name in entry)]
+    metrics = {
+        metric: value
+        for name, value in (evaluations[-1] if evaluations else {}).items()
+        if name.startswith("eval_")
+        and isinstance(value, float)
+        and (metric := name.removeprefix("eval_")) not in _NO_METRICS
+    }
+    known = (task for task, classes in TASK_MAPPING.items() if training.model_class in classes.values())
+    task = training.task or next(known, None)
     if task is None:
         logger.info("No evaluation results in the card's metadata: the task of %s is not known.", training.model_class)
         return []
-    about = describe_dataset(training.eval_dataset) if isinstance(training.eval_dataset, Dataset) else {}
+    source = describe_dataset(training.eval_dataset) if isinstance(training.eval_dataset, Dataset) else {}
     return [
         EvalResult(
             task_type=task,
-            dataset_type=about.get("id") or "unknown",
-            dataset_name=about.get("id") or about.get("name") or dataset_name,
-            dataset_config=about.get("config") if about.get("id") else None,
-            dataset_split=about.get("split"),
-            dataset_revision=about.get("revision"),
+            dataset_type=source.get("id") or "unknown",
+            dataset_name=source.get("id") or source.get("name") or dataset_name,
+            dataset_config=source.get("config") if source.get("id") else None,
+            dataset_split=source.get("split"),
+            dataset_revision=source.get("revision"),
             metric_type=name,
             metric_name=name.replace("_", " ").capitalize(),
             metric_value=value,
@@ -201,9 +193,9 @@ def _model_name(card: ModelCard) -> str:
 
 def _name(dataset: Dataset) -> str:
     """What the dataset calls itself."""
-    about = describe_dataset(dataset)
-    name = about["id"] or about["name"]
+    source = describe_dataset(dataset)
+    name = source["id"] or source["name"]
     if not name:
         return "a dataset made in memory"
-    parts = [part for part in (about["config"], about["split"]) if part]
+    parts = [part for part in (source["config"], source["split"]) if part]
     return f"{cell(name)} ({cell(', '.join(parts))})" if parts else cell(name)

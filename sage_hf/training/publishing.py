@@ -5,26 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..selection.selection import Selection
 from .model_card import add_selection, describe_training
 
+# A mixin's place in front of a Trainer, whose attributes it uses.
+InFrontOfTrainer: Any = object
 
-class PublishesSelection:
+
+class PublishesSelection(InFrontOfTrainer):
     """The part of `SageMixin` that writes and pushes."""
 
-    args: Any
-    train_dataset: Any
     _dataset_repo: str | None = None
-
-    @property
-    def selection(self) -> Selection | None:
-        """The current subset."""
-        raise NotImplementedError
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Trainer's model card, and how the rows were chosen, with a picture; arguments as Trainer's."""
-        super().create_model_card(*args, **kwargs)  # type: ignore[misc]
-        if self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
+        super().create_model_card(*args, **kwargs)
+        if self.selection is not None and self.is_world_process_zero():
             training = describe_training(self, kwargs, self._dataset_repo)
             add_selection(Path(self.args.output_dir), self.selection, self.train_dataset, training)
 
@@ -35,7 +30,7 @@ class PublishesSelection:
             HubError: The rows could not be pushed; then the model is not, either.
         """
         repo = self.args.sage_hub_dataset_id if self.selection is not None else None
-        if repo is not None and self.selection is not None and self.is_world_process_zero():  # type: ignore[attr-defined]
+        if repo is not None and self.is_world_process_zero():
             private, token = kwargs.get("private"), kwargs.get("token")
             done = self.selection.push_to_hub(
                 repo,
@@ -44,4 +39,4 @@ class PublishesSelection:
                 token=token or self.args.hub_token,
             )
             self._dataset_repo = done.repo_url.repo_id if done is not None else repo
-        return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
+        return super().push_to_hub(*args, **kwargs)

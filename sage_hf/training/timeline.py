@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from .arguments import SageTrainingArguments
 
 # Steps are whole numbers; 0.1 * 30 epochs must not become 4 steps.
 _ROUNDING = 1e-9
@@ -22,7 +23,7 @@ class PassSize:
 
     Attributes:
         rows: How many rows.
-        batches: BatchSource in this process.
+        batches: Batches in this process.
         updates: Optimizer steps.
     """
 
@@ -90,33 +91,23 @@ class Timeline:
         return len(self.segments), 0
 
 
-def plan(
-    everything: PassSize,
-    subset: PassSize,
-    *,
-    warmup_epochs: float,
-    refresh_epochs: int,
-    epochs: float,
-    max_steps: int,
-    accumulation: int,
-    step_rows: int,
-) -> Timeline:
+def plan(everything: PassSize, subset: PassSize, args: SageTrainingArguments, step_rows: int) -> Timeline:
     """The course of a training.
+
+    Fractions of an epoch are rounded up to whole optimizer steps. Where the subset is all rows, the warm-up ends with
+    an epoch, so that the order of the rows is that of a training without selection.
 
     Args:
         everything: A pass over all rows.
         subset: A pass over the subset.
-        warmup_epochs: Epochs over all rows; a fraction of one is rounded up to whole optimizer steps. Where the subset
-            is all rows, it ends with an epoch, so that the order of the rows is that of a training without selection.
-        refresh_epochs: Passes over a subset before the next is chosen; 0 chooses once.
-        epochs: Epochs in all, warm-up included; a fraction is rounded up to whole optimizer steps.
-        max_steps: Optimizer steps in all; overrides `epochs` when positive.
-        accumulation: BatchSource an optimizer step.
+        args: Give the epochs and steps; `max_steps` overrides the epochs when positive.
         step_rows: Rows an optimizer step, over all processes.
 
     Raises:
         ConfigError: The warm-up leaves no step for the subset.
     """
+    warmup_epochs, refresh_epochs = args.sage_warmup_epochs, args.sage_refresh_epochs
+    epochs, max_steps, accumulation = args.num_train_epochs, args.max_steps, args.gradient_accumulation_steps
     if subset.rows == everything.rows:
         most = max_steps if max_steps > 0 else _steps(epochs * everything.updates)
         is_room = math.ceil(warmup_epochs) * everything.updates < most

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import ConfigError, GradientError
@@ -28,11 +28,12 @@ from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import unwrap
 from ..hub.checks import check_push
 from ..hub.provenance import describe_origin
+from ..passes.processes import Processes
 from ..selection.selection import Selection
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import default_seed
 from .arguments import SageArguments
-from .checkpoint import check_selection, load_renamed, load_selection, save_selection
+from .checkpoint import SELECTION_FOLDER, check_selection, load_renamed, load_selection
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
@@ -66,16 +67,7 @@ class SageMixin(PublishesSelection):
         ...     pass
     """
 
-    # What it uses of Trainer.
-    args: Any
-    state: TrainerState
-    accelerator: Any
-    callback_handler: Any
-    model: Any
-    train_dataset: Any
-    compute_loss_func: Any
-    label_smoother: Any
-    _train_batch_size: int
+    train_dataset: Any  # Trainer's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.selections: list[Selection] = []
@@ -118,7 +110,7 @@ class SageMixin(PublishesSelection):
     # ------------------------------------------------------- what Trainer calls
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
-        values = super().set_initial_training_values(args, dataloader)  # type: ignore[misc]
+        values = super().set_initial_training_values(args, dataloader)
         self._timeline = self._pacer.segment = None
         # Settings may be others than when the Trainer was made: set since, or by a search for hyperparameters.
         self._pacer.join(self.callback_handler, self._is_on)
@@ -131,16 +123,7 @@ class SageMixin(PublishesSelection):
         # Where a random order starts from; the same for the loader of every subset.
         self._loader_seed = torch.random.initial_seed()
         everything = PassSize(len(self.train_dataset), batches, updates)
-        self._timeline = timeline = plan(
-            everything,
-            self._subset_size(args, everything),
-            warmup_epochs=self.args.sage_warmup_epochs,
-            refresh_epochs=self.args.sage_refresh_epochs,
-            epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-            accumulation=args.gradient_accumulation_steps,
-            step_rows=step_rows,
-        )
+        self._timeline = timeline = plan(everything, self._subset_size(everything), self.args, step_rows)
         return len(timeline.segments), updates, examples, timeline.samples, step_rows, batches, timeline.max_steps
 
     def _init_training_state(
@@ -154,13 +137,13 @@ class SageMixin(PublishesSelection):
         timeline = self._timeline
         if timeline is not None:
             num_train_epochs = timeline.epochs
-        found = super()._init_training_state(  # type: ignore[misc]
+        start = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         self.selections, self._selected_for = [], None
         self._drop_loader()
         if timeline is None or resume_from_checkpoint is None:
-            return found
+            return start
         number, steps = timeline.locate(self.state.global_step)
         following = timeline.segments[number] if number < len(timeline.segments) else None
         self._restore(Path(resume_from_checkpoint), following, steps)
@@ -190,7 +173,7 @@ class SageMixin(PublishesSelection):
             if hasattr(loader, "set_epoch"):
                 loader.set_epoch(epoch)
             self.callback_handler.train_dataloader = loader
-        super()._run_epoch(  # type: ignore[misc]
+        super()._run_epoch(
             model=model,
             epoch=epoch,
             train_dataloader=loader,
@@ -203,21 +186,21 @@ class SageMixin(PublishesSelection):
         selection = self.selection
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"  # type: ignore[attr-defined]
-            save_selection(selection, folder)
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            selection.save_to_disk(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._rename(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()  # type: ignore[misc]
+        super()._load_best_model()
         if self.state.best_model_checkpoint:
             self._rename(self.state.best_model_checkpoint)
 
     def _rename(self, checkpoint: str) -> None:
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if self._is_on and not is_sharded:
             load_renamed(self.model, Path(checkpoint))
 
@@ -264,9 +247,8 @@ class SageMixin(PublishesSelection):
                 where="sage_batch_size",
                 fix="Lower it, or use a smaller sage_sketch_size or sage_projection.",
             ) from error
-        if self.args.world_size > 1:
-            # Devices may round differently; rows that differ between processes would be seen twice, or never.
-            selection.indices = self._from_main(selection.indices)
+        # Devices may round differently; rows that differ between processes would be seen twice, or never.
+        selection.indices = Processes(nn.Identity()).array_from_main(selection.indices)
         selection.stats.trained_steps = self.state.global_step
         selection.stats.trained_epochs = float(self.state.epoch or 0)
         logs = {
@@ -296,14 +278,6 @@ class SageMixin(PublishesSelection):
             progress=not self.args.disable_tqdm,
         )
 
-    def _from_main(self, indices: np.ndarray) -> np.ndarray:
-        device = self.args.device
-        count = broadcast(torch.tensor([len(indices)], device=device))
-        sent = torch.zeros(int(count.item()), dtype=torch.int64, device=device)
-        if self.args.process_index == 0:
-            sent = torch.from_numpy(indices).to(device)
-        return broadcast(sent).cpu().numpy()
-
     # ------------------------------------------------------------------ loaders
     def _subset_loader(self) -> DataLoader:
         """A dataloader over the subset, as Trainer would make it."""
@@ -332,11 +306,11 @@ class SageMixin(PublishesSelection):
         self.train_dataset = rows
         try:
             with default_seed(self._loader_seed):
-                return self.get_train_dataloader()  # type: ignore[attr-defined]
+                return self.get_train_dataloader()
         finally:
             self.train_dataset = everything
 
-    def _subset_size(self, args: TrainingArguments, everything: PassSize) -> PassSize:
+    def _subset_size(self, everything: PassSize) -> PassSize:
         config = self.args.sage_config()
         count = resolve_budget(everything.rows, config.fraction, config.num_examples)
         if count == everything.rows:
@@ -349,7 +323,7 @@ class SageMixin(PublishesSelection):
                 where="sage_fraction, dataloader_drop_last",
                 fix="Keep more rows, lower the batch size, or set dataloader_drop_last=False.",
             )
-        return PassSize(count, len(loader), -(-len(loader) // args.gradient_accumulation_steps))
+        return PassSize(count, len(loader), -(-len(loader) // self.args.gradient_accumulation_steps))
 
     def _drop_loader(self) -> None:
         if self._loader is not None:
@@ -365,7 +339,7 @@ class SageMixin(PublishesSelection):
     def _check_settings(self) -> None:
         args = self.args
         if self.train_dataset is not None:  # a Trainer may only evaluate
-            if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():  # type: ignore[attr-defined]
+            if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():
                 origin = describe_origin(self.train_dataset)
                 check_push(args.sage_hub_dataset_id, origin, token=args.hub_token)
             parallel = getattr(self, "get_sp_size", lambda: 1)()

@@ -8,6 +8,7 @@ weights, on a GPU, too, where the same steps taken again would not.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,27 +124,22 @@ def warm_up(
     is_kept = loss is not None
     if not is_kept:
         training = {module: module.training for module in model.modules()}
-        failure: Exception | None = None
-        try:
-            with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
-                loss = take_steps(
-                    model,
-                    rows,
-                    TrainingBatches(source),
-                    steps=steps,
-                    learning_rate=learning_rate,
-                    batch_size=batch_size,
-                    seed=config.seed,
-                )
-        except Exception as error:
-            failure = error
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-        if is_shared:  # otherwise the others are in the middle of it
-            everyone.agree(failure)
-        elif failure is not None:
-            raise failure
+        # Where weights are spread over processes, the others are in the middle of it.
+        with everyone.agreed() if is_shared else nullcontext():
+            try:
+                with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
+                    loss = take_steps(
+                        model,
+                        rows,
+                        TrainingBatches(source),
+                        steps=steps,
+                        learning_rate=learning_rate,
+                        batch_size=batch_size,
+                        seed=config.seed,
+                    )
+            finally:
+                for module, mode in training.items():
+                    module.training = mode
     if is_shared:
         everyone.tensors_from_main(list(_trained(model).values()))
     if file is not None and not is_kept and everyone.rank == 0 and not _write(model, file, loss):

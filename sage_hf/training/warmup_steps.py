@@ -6,20 +6,21 @@ the same ones rounded otherwise, would be other weights. Every process takes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import send_to_device, tqdm
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from ..data.encoding import Row
-from ..errors import ConfigError, GradientError, LabelError
-from ..gradients.losses.per_example import accepted, output_field
+from ..data.training_batches import training_loss
+from ..errors import ConfigError, GradientError
 
 # Trainer's.
 _LARGEST_NORM = 1.0
@@ -46,7 +47,7 @@ def take_steps(
         steps: Optimizer steps.
         learning_rate: At the start.
         batch_size: Rows a step; the last of an epoch may have fewer.
-        seed: Of the order; what the model draws is the caller's to seed.
+        seed: Seed of the order; what the model draws is the caller's to seed.
 
     Returns:
         The mean loss.
@@ -71,8 +72,8 @@ def take_steps(
     total = torch.zeros((), dtype=torch.float64, device=device)
     model.train()
     with tqdm(total=steps, desc="warm-up", unit="step", delay=_BAR_DELAY, leave=False) as bar:
-        for _, batch in zip(range(steps), _endlessly(loader), strict=False):
-            loss = _loss(model, send_to_device(batch, device))
+        for batch in islice(chain.from_iterable(repeat(loader)), steps):
+            loss = training_loss(model, send_to_device(batch, device), "model, dataset")
             loss.backward()
             nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
             optimizer.step()
@@ -88,19 +89,3 @@ def take_steps(
             fix="Lower the learning rate, or look for rows with values that are not finite.",
         )
     return mean
-
-
-def _endlessly(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-    while True:
-        yield from loader
-
-
-def _loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    loss = output_field(model(**accepted(model, batch)), "loss")
-    if not isinstance(loss, Tensor):
-        raise LabelError(
-            f"{type(model).__name__} returns no loss to train by for columns {sorted(batch)}",
-            where="model, dataset",
-            fix="Give the rows labels, or return a loss from the model's forward.",
-        )
-    return loss if loss.ndim == 0 else loss.mean()

@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 from sage_hf import Comparison
 from sage_hf.cli.compare import joined
 from sage_hf.cli.main import app
-from sage_hf.comparison.experiment import Trial
+from sage_hf.comparison.experiment import Experiment
 
 from ..cases import image_rows, llama, token_rows, vit
 
@@ -36,8 +36,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_table_a_recommendation_and_the_files_come_out_and_a_second_call_goes_on(folder, tmp_path, monkeypatch):
-    ran, real = [], Trial.run
-    monkeypatch.setattr(Trial, "run", lambda *given: (ran.append(1), real(*given))[1])
+    ran, real = [], Experiment.run
+    monkeypatch.setattr(Experiment, "run", lambda *given: (ran.append(1), real(*given))[1])
     arguments = [folder / "vit", folder / "images", "--test-split", "test", *SMALL, "-o", tmp_path / "out"]
     result = run(*arguments, "--fractions", "0.1", "0.25", "--strategies", "agreement,random")
     assert result.exit_code == 0, result.output
@@ -47,10 +47,10 @@ def test_a_table_a_recommendation_and_the_files_come_out_and_a_second_call_goes_
     assert comparison.strategies == ["agreement", "random"]
     assert comparison.fractions == [0.1, 0.25]
     assert comparison.seeds == [0, 1]
-    assert "max_steps=2" in comparison.about["training"]
+    assert "max_steps=2" in comparison.settings["training"]
     assert len(ran) == 2 * 5
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"comparison.json", "comparison.md", "comparison.png", "comparison.svg", "cells.jsonl"} <= names
+    assert {"comparison.json", "comparison.md", "comparison.png", "comparison.svg", "runs.jsonl"} <= names
     again = run(*arguments, "--fractions", "0.1,0.25", "--strategies", "agreement", "random")
     assert again.exit_code == 0, again.output
     assert len(ran) == 2 * 5
@@ -63,14 +63,14 @@ def test_a_table_a_recommendation_and_the_files_come_out_and_a_second_call_goes_
 def test_a_new_head_differs_by_seed_and_the_warm_up_is_the_scorers_alone(folder, tmp_path, monkeypatch):
     from sage_hf.utils.fingerprint import model_fingerprint
 
-    built, real = [], Trial.fresh
+    built, real = [], Experiment.fresh
 
     def fresh(self, seed):
         model = real(self, seed)
         built.append((seed, model_fingerprint(model)))
         return model
 
-    monkeypatch.setattr(Trial, "fresh", fresh)
+    monkeypatch.setattr(Experiment, "fresh", fresh)
     arguments = [folder / "headless", folder / "images", "--test-size", "0.25", *SMALL, "-o", tmp_path / "out"]
     result = run(*arguments, "--fractions", "0.2", "--strategies", "random", "--warmup-steps", "2")
     assert result.exit_code == 0, result.output
@@ -81,7 +81,7 @@ def test_a_new_head_differs_by_seed_and_the_warm_up_is_the_scorers_alone(folder,
     assert again.exit_code == 0, again.output
     assert "as an earlier run left it" in again.output
     assert len(set(built)) == len({print_ for _, print_ in built}) == 2
-    assert [cell.rows for cell in Comparison.load(tmp_path / "out").cells] == [60, 12, 60, 12]
+    assert [run.rows for run in Comparison.load(tmp_path / "out").runs] == [60, 12, 60, 12]
 
 
 def test_a_language_model_is_judged_by_its_loss(folder, tmp_path):

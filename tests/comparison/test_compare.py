@@ -14,8 +14,8 @@ from torch import nn
 import sage_hf
 from examples.python_text import train_tokenizer
 from sage_hf import Comparison, SageConfig, SageSelector, compare
-from sage_hf.comparison.experiment import Trial, complete
-from sage_hf.comparison.folder import CellFolder
+from sage_hf.comparison.experiment import Experiment, complete
+from sage_hf.comparison.folder import RunFolder
 from sage_hf.demo import load_noisy_digits
 from sage_hf.errors import BudgetError, ConfigError, DatasetError, LabelError, OutputError
 from sage_hf.utils.fingerprint import model_fingerprint
@@ -50,12 +50,12 @@ def build(seed):
 def run(digits, **changes):
     """A comparison of two strategies at one share with two seeds: six trainings."""
     settings = {
-        "build_model": build,
+        "model_init": build,
         "fractions": [0.1],
         "strategies": ["agreement", "random"],
         "seeds": 2,
         "config": CONFIG,
-        "training": TRAINING,
+        "training_args": TRAINING,
         "progress": False,
     }
     return compare(vit(10), *digits, **{**settings, **changes})
@@ -64,27 +64,27 @@ def run(digits, **changes):
 @pytest.fixture
 def trained(monkeypatch):
     """Every training that is run, as rows and seed."""
-    ran, real = [], Trial.run
+    ran, real = [], Experiment.run
 
     def counted(self, rows, seed):
         ran.append((rows.tolist(), seed))
         return real(self, rows, seed)
 
-    monkeypatch.setattr(Trial, "run", counted)
+    monkeypatch.setattr(Experiment, "run", counted)
     return ran
 
 
-def test_every_arm_trains_on_the_rows_that_a_selection_keeps(digits, trained):
+def test_every_group_trains_on_the_rows_that_a_selection_keeps(digits, trained):
     comparison = run(digits, strategies=["auto", "agreement", "random"], seeds=[0])
     wanted = [
         SageSelector(vit(10), config=replace(CONFIG, strategy=name, fraction=0.1), progress=False).select(digits[0])
         for name in ("auto", "agreement", "random")
     ]
     assert trained == [(list(range(200)), 0), *((each.indices.tolist(), 0) for each in wanted)]
-    assert [cell.key for cell in comparison.cells] == [
+    assert [each.key for each in comparison.runs] == [
         *(("all", 1.0, 0), ("auto", 0.1, 0), ("agreement", 0.1, 0), ("random", 0.1, 0))
     ]
-    assert [cell.rows for cell in comparison.cells] == [200, 20, 20, 20]
+    assert [each.rows for each in comparison.runs] == [200, 20, 20, 20]
 
 
 def test_rows_are_scored_once_and_the_model_stays_as_it_was(digits, monkeypatch):
@@ -93,7 +93,7 @@ def test_rows_are_scored_once_and_the_model_stays_as_it_was(digits, monkeypatch)
     model, state = vit(10), torch.get_rng_state()
     model.train()
     before = model_fingerprint(model)
-    settings = {"build_model": build, "config": CONFIG, "training": TRAINING, "progress": False}
+    settings = {"model_init": build, "config": CONFIG, "training_args": TRAINING, "progress": False}
     compare(model, *digits, fractions=[0.05, 0.1], seeds=1, **settings)
     assert len(fits) == 1
     assert model.training
@@ -102,8 +102,8 @@ def test_rows_are_scored_once_and_the_model_stays_as_it_was(digits, monkeypatch)
 
 
 def test_a_killed_run_goes_on_with_what_is_missing_and_ends_alike(digits, tmp_path, monkeypatch):
-    whole = run(digits, output=tmp_path / "whole")
-    real, ran = Trial.run, []
+    whole = run(digits, output_dir=tmp_path / "whole")
+    real, ran = Experiment.run, []
 
     def killed(self, rows, seed):
         ran.append(seed)
@@ -111,43 +111,43 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_ends_alike(digits, tmp_pa
             raise KeyboardInterrupt
         return real(self, rows, seed)
 
-    monkeypatch.setattr(Trial, "run", killed)
+    monkeypatch.setattr(Experiment, "run", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(digits, output=tmp_path / "killed")
-    path = tmp_path / "killed" / "cells.jsonl"
+        run(digits, output_dir=tmp_path / "killed")
+    path = tmp_path / "killed" / "runs.jsonl"
     assert len(path.read_text().splitlines()) == 3
     path.write_text(path.read_text() + '{"fingerprint": "1', encoding="utf-8")  # torn while it was written
     monkeypatch.setattr(SageSelector, "fit", None)  # rows are chosen already
-    again = run(digits, output=tmp_path / "killed")
+    again = run(digits, output_dir=tmp_path / "killed")
     assert len(ran) == 4 + 3
     assert again == whole == Comparison.load(tmp_path / "killed")
     assert (tmp_path / "killed" / "comparison.png").read_bytes() == (
         tmp_path / "whole" / "comparison.png"
     ).read_bytes()
     assert again.recommendation in (tmp_path / "killed" / "comparison.md").read_text()
-    assert run(digits, output=tmp_path / "killed") == whole
+    assert run(digits, output_dir=tmp_path / "killed") == whole
     assert len(ran) == 4 + 3
 
 
 def test_shares_strategies_and_seeds_can_be_added(digits, tmp_path, trained):
-    few = run(digits, output=tmp_path, seeds=1)
-    more = run(digits, output=tmp_path, fractions=[0.1, 0.2], strategies=["loss", "random"], seeds=2)
+    few = run(digits, output_dir=tmp_path, seeds=1)
+    more = run(digits, output_dir=tmp_path, fractions=[0.1, 0.2], strategies=["loss", "random"], seeds=2)
     assert len(trained) == 3 + 10 - 2
-    assert more.arm("random", 0.1).value.count == 2
-    assert [cell for cell in more.cells if cell in few.cells] == [few.cells[0], few.cells[2]]
+    assert more.group("random", 0.1).value.count == 2
+    assert [each for each in more.runs if each in few.runs] == [few.runs[0], few.runs[2]]
 
 
 def test_other_settings_in_the_folder_are_refused_and_named(digits, tmp_path, trained):
-    run(digits, output=tmp_path, seeds=1)
+    run(digits, output_dir=tmp_path, seeds=1)
     other = {**TRAINING, "learning_rate": 1e-3}
     with pytest.raises(OutputError, match=r"training.learning_rate is 0.001 and was 0.01"):
-        run(digits, output=tmp_path, seeds=1, training=other)
+        run(digits, output_dir=tmp_path, seeds=1, training_args=other)
     with pytest.raises(OutputError, match="test_rows"):
-        run((digits[0], digits[1].select(range(50))), output=tmp_path, seeds=1)
+        run((digits[0], digits[1].select(range(50))), output_dir=tmp_path, seeds=1)
     with pytest.raises(OutputError, match="fresh_model"):
-        run(digits, output=tmp_path, seeds=1, build_model=lambda seed: vit(10))
+        run(digits, output_dir=tmp_path, seeds=1, model_init=lambda seed: vit(10))
     assert len(trained) == 3
-    replaced = run(digits, output=tmp_path, seeds=1, training=other, overwrite=True)
+    replaced = run(digits, output_dir=tmp_path, seeds=1, training_args=other, overwrite_output_dir=True)
     assert len(trained) == 6
     assert Comparison.load(tmp_path) == replaced
 
@@ -155,17 +155,17 @@ def test_other_settings_in_the_folder_are_refused_and_named(digits, tmp_path, tr
 def test_a_folder_with_other_things_is_left_alone(digits, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(OutputError, match="no comparison"):
-        run(digits, output=tmp_path)
+        run(digits, output_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_broken_line_before_the_last_is_an_error(tmp_path):
-    (tmp_path / "cells.jsonl").write_text('{"finger\n{}\n')
+    (tmp_path / "runs.jsonl").write_text('{"finger\n{}\n')
     with pytest.raises(OutputError, match="Line 1 is no training"):
-        CellFolder(tmp_path, {})
+        RunFolder(tmp_path, {})
 
 
-def test_the_same_seed_starts_every_arm_from_the_same_weights(digits, monkeypatch):
+def test_the_same_seed_starts_every_group_from_the_same_weights(digits, monkeypatch):
     built = []
 
     def recorded(seed):
@@ -178,7 +178,7 @@ def test_the_same_seed_starts_every_arm_from_the_same_weights(digits, monkeypatc
         nn.init.normal_(model.classifier.weight)
         return model
 
-    run(digits, build_model=recorded, seeds=[3, 4])
+    run(digits, model_init=recorded, seeds=[3, 4])
     assert len(built) == 1 + 6
     by_seed = {seed: {print_ for one, print_ in built[1:] if one == seed} for seed in (3, 4)}
     assert [len(prints) for prints in by_seed.values()] == [1, 1]
@@ -190,18 +190,18 @@ def test_a_model_of_language_is_judged_by_each_rows_own_loss(monkeypatch):
     train, test = token_rows(60, seed=1), token_rows(21, seed=2)
     kept = []
     monkeypatch.setattr(
-        Trial, "judge", lambda self, losses, none: kept.append(losses) or {"loss": float(losses.mean())}
+        Experiment, "judge", lambda self, losses, none: kept.append(losses) or {"loss": float(losses.mean())}
     )
     comparison = compare(
         llama(),
         *(train, test),
-        build_model=lambda seed: llama(),
+        model_init=lambda seed: llama(),
         fractions=[0.2],
         strategies=["random"],
         seeds=1,
         processing_class=tokenizer,
         config=SageConfig(sketch_size=8, batch_size=4),
-        training={**TRAINING, "max_steps": 1, "learning_rate": 1e-30},
+        training_args={**TRAINING, "max_steps": 1, "learning_rate": 1e-30},
         progress=False,
     )
     model = llama().eval()
@@ -211,7 +211,7 @@ def test_a_model_of_language_is_judged_by_each_rows_own_loss(monkeypatch):
     ]
     assert np.allclose(kept[0], torch.stack(own).tolist(), rtol=1e-5)  # whatever shares a batch with it
     assert comparison.metric == "loss"
-    assert comparison.lower_is_better
+    assert not comparison.greater_is_better
     assert "loss" in comparison.recommendation
 
 
@@ -229,9 +229,9 @@ def test_a_metric_of_evaluate_works_in_accuracys_place(digits, tmp_path):
 
     one = run(digits, seeds=1)
     other = run(digits, seeds=1, metric=Agreed(cache_dir=str(tmp_path)))
-    assert [cell.metrics["agreed"] for cell in other.cells] == [cell.metrics["accuracy"] for cell in one.cells]
+    assert [each.metrics["agreed"] for each in other.runs] == [each.metrics["accuracy"] for each in one.runs]
     assert (one.metric, other.metric) == ("accuracy", "agreed")
-    assert replace(other, metric="wrong", lower_is_better=True).reference.value.mean == pytest.approx(
+    assert replace(other, metric="wrong", greater_is_better=False).reference.value.mean == pytest.approx(
         1 - one.reference.value.mean
     )
 
@@ -260,12 +260,13 @@ def test_a_metric_that_cannot_judge_is_said_to(digits):
         ({"seeds": []}, ConfigError, "seeds"),
         ({"seeds": [-1]}, ConfigError, "seeds"),
         ({"tolerance": -0.1}, ConfigError, "tolerance"),
-        ({"training": {"max_steps": 0}}, ConfigError, "max_steps"),
-        ({"training": {"num_train_epochs": 3}}, ConfigError, "Epochs"),
-        ({"training": {"seed": 3}}, ConfigError, "seed"),
-        ({"training": {"learning_speed": 3}}, ConfigError, "learning_speed"),
-        ({"training": {"lr_scheduler_type": "bumpy"}}, ConfigError, "bumpy"),
-        ({"build_model": lambda seed: None}, ConfigError, "NoneType"),
+        ({"greater_is_better": ("f1",)}, ConfigError, "greater_is_better is"),
+        ({"training_args": {"max_steps": 0}}, ConfigError, "max_steps"),
+        ({"training_args": {"num_train_epochs": 3}}, ConfigError, "Epochs"),
+        ({"training_args": {"seed": 3}}, ConfigError, "seed"),
+        ({"training_args": {"learning_speed": 3}}, ConfigError, "learning_speed"),
+        ({"training_args": {"lr_scheduler_type": "bumpy"}}, ConfigError, "bumpy"),
+        ({"model_init": lambda seed: None}, ConfigError, "NoneType"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_computed(digits, monkeypatch, changes, error, words):
@@ -284,7 +285,7 @@ def test_impossible_rows_are_refused_before_anything_is_computed(digits, monkeyp
     with pytest.raises(DatasetError, match="no rows"):
         run((train, test.select([])))
     with pytest.raises(LabelError, match="The label is 5"):
-        run((image_rows(20), test.filter(lambda row: row["label"] == 5)), build_model=lambda seed: vit(3))
+        run((image_rows(20), test.filter(lambda row: row["label"] == 5)), model_init=lambda seed: vit(3))
 
 
 def test_a_strategy_that_these_rows_refuse_is_named_before_any_training(trained):
@@ -292,7 +293,7 @@ def test_a_strategy_that_these_rows_refuse_is_named_before_any_training(trained)
         compare(
             llama(),
             *(token_rows(30), token_rows(10, seed=5)),
-            build_model=lambda seed: llama(),
+            model_init=lambda seed: llama(),
             strategies=["random", "el2n"],
             fractions=[0.5],
             processing_class=train_tokenizer(["a"], 260),
@@ -326,27 +327,79 @@ def test_adapters_are_trained_and_judged():
     comparison = compare(
         adapted(0),
         *(token_rows(24, seed=1), token_rows(10, seed=2)),
-        build_model=adapted,
+        model_init=adapted,
         data_collator=pad_tokens,
         fractions=[0.5],
         strategies=["random"],
         seeds=2,
         config=SageConfig(sketch_size=4, batch_size=4),
-        training=TRAINING,
+        training_args=TRAINING,
         progress=False,
     )
     assert comparison.metric == "loss"
-    assert len({cell.metrics["loss"] for cell in comparison.cells}) == 4
+    assert len({each.metrics["loss"] for each in comparison.runs}) == 4
 
 
 def test_both_names_are_in_the_package():
     assert {"compare", "Comparison"} <= set(sage_hf.__all__)
 
 
+def test_the_old_names_of_arguments_work_with_a_warning(digits, tmp_path):
+    config = {"fractions": [0.1], "strategies": ["random"], "seeds": 1, "config": CONFIG, "progress": False}
+    new = compare(vit(10), *digits, model_init=build, training_args=TRAINING, output_dir=tmp_path / "new", **config)
+    with pytest.warns(DeprecationWarning, match=r"compare\(") as warned:
+        old = compare(
+            vit(10),
+            digits[0],
+            test_dataset=digits[1],
+            build_model=build,
+            training=TRAINING,
+            output=tmp_path / "new",
+            overwrite=False,
+            **config,
+        )
+    assert old == new
+    assert {str(each.message) for each in warned if "compare(" in str(each.message)} == {
+        *("compare(build_model=) is now model_init=", "compare(test_dataset=) is now eval_dataset="),
+        *("compare(training=) is now training_args=", "compare(output=) is now output_dir="),
+        "compare(overwrite=) is now overwrite_output_dir=",
+    }
+    assert {each.filename for each in warned if "compare(" in str(each.message)} == {__file__}
+    with pytest.raises(ConfigError, match="Both output_dir and output were given"):
+        run(digits, output=tmp_path, output_dir=tmp_path)
+
+
+def test_greater_is_better_goes_by_the_name_unless_it_is_told(digits, tmp_path):
+    class Distance:
+        def compute(self, *, predictions, references):
+            return {"distance": float(np.abs(predictions - references).mean())}
+
+    def is_greater_better(**changes):
+        return run(digits, metric=Distance(), seeds=1, output_dir=tmp_path, **changes).greater_is_better
+
+    assert is_greater_better()  # nobody knows
+    assert not is_greater_better(greater_is_better=False)
+    with pytest.warns(DeprecationWarning, match=r"lower_is_better=. is now greater_is_better="):
+        assert not is_greater_better(lower_is_better=True)
+    assert is_greater_better(lower_is_better=False)
+    assert is_greater_better(lower_is_better=None)
+    assert not is_greater_better(lower_is_better=("distance",))  # names of metrics, as it was
+    assert is_greater_better(lower_is_better=["another"])
+    assert "Less distance is better" not in (tmp_path / "comparison.md").read_text()
+
+
+def test_trainings_of_an_older_format_are_refused(digits, tmp_path, trained):
+    (tmp_path / "cells.jsonl").write_text('{"fingerprint": "1"}\n')
+    with pytest.raises(OutputError, match="trainings in format 1, of an older sage_hf"):
+        run(digits, output_dir=tmp_path, overwrite_output_dir=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.jsonl"]
+    assert trained == []
+
+
 def test_the_folder_tells_which_rows_were_trained_on(digits, tmp_path, trained):
     from safetensors.numpy import load_file
 
-    run(digits, output=tmp_path, seeds=1)
+    run(digits, output_dir=tmp_path, seeds=1)
     rows = load_file(tmp_path / "rows.safetensors")
     assert rows[json.dumps(["random", 0.1, 0])].tolist() == trained[2][0]
     assert not (tmp_path / ".passes").exists()

@@ -10,23 +10,23 @@ from scipy import stats
 
 from sage_hf import Comparison
 from sage_hf.comparison.intervals import estimate, student_t
-from sage_hf.comparison.metrics import Accuracy, is_lower_better, numbers_of
+from sage_hf.comparison.metrics import Accuracy, is_greater_better, numbers_of
 from sage_hf.comparison.picture import save_picture
-from sage_hf.comparison.runs import Cell
+from sage_hf.comparison.runs import Run
 from sage_hf.errors import ConfigError, OutputError
 from sage_hf.hub.pictures import render
 
 
-def made(arms, metric="accuracy", lower=False, tolerance=0.01, **changes):
+def made(groups, metric="accuracy", greater=True, tolerance=0.01, **changes):
     """A comparison from {(strategy, fraction): a value a seed}."""
-    cells = [
-        Cell(strategy, fraction, seed, round(1000 * fraction), {metric: value})
-        for (strategy, fraction), values in arms.items()
+    runs = [
+        Run(strategy, fraction, seed, round(1000 * fraction), {metric: value})
+        for (strategy, fraction), values in groups.items()
         for seed, value in enumerate(values)
     ]
-    strategies = list(dict.fromkeys(strategy for strategy, _ in arms if strategy != "all"))
-    fractions = sorted({fraction for strategy, fraction in arms if strategy != "all"})
-    return Comparison(cells, metric, lower, strategies, fractions, tolerance, **changes)
+    strategies = list(dict.fromkeys(strategy for strategy, _ in groups if strategy != "all"))
+    fractions = sorted({fraction for strategy, fraction in groups if strategy != "all"})
+    return Comparison(runs, metric, greater, strategies, fractions, tolerance, **changes)
 
 
 USUAL = {
@@ -60,30 +60,30 @@ def test_one_value_has_no_interval_and_none_no_mean():
 
 def test_differences_are_taken_seed_by_seed():
     comparison = made(USUAL)
-    found = comparison.arm("auto", 0.05).difference
+    found = comparison.group("auto", 0.05).difference
     wanted = stats.ttest_rel(USUAL["auto", 0.05], USUAL["random", 0.05]).confidence_interval(0.95)
     assert found.mean - found.half == pytest.approx(wanted.low)
     assert found.mean + found.half == pytest.approx(wanted.high)
-    assert comparison.arm("random", 0.05).difference is None
+    assert comparison.group("random", 0.05).difference is None
     assert comparison.reference.difference is None
 
 
 def test_only_seeds_of_both_are_paired():
-    arms = {("auto", 0.1): [0.5, 0.6, 0.9], ("random", 0.1): [0.4, 0.5], ("all", 1.0): [0.9, 0.9, 0.9]}
-    found = made(arms).arm("auto", 0.1).difference
+    groups = {("auto", 0.1): [0.5, 0.6, 0.9], ("random", 0.1): [0.4, 0.5], ("all", 1.0): [0.9, 0.9, 0.9]}
+    found = made(groups).group("auto", 0.1).difference
     assert (found.count, found.mean) == (2, pytest.approx(0.1))
 
 
 def test_luck_that_a_seed_brings_to_both_goes_out_of_the_difference():
     luck = np.array([-0.2, 0.0, 0.2, 0.1])
-    arms = {
+    groups = {
         ("auto", 0.1): (0.6 + luck).tolist(),
         ("random", 0.1): (0.55 + luck + [0, 0.01, -0.01, 0]).tolist(),
         ("all", 1.0): [0.8] * 4,
     }
-    comparison = made(arms)
-    assert comparison.arm("auto", 0.1).value.half > 0.2
-    assert comparison.arm("auto", 0.1).gain(lower_is_better=False) == 1
+    comparison = made(groups)
+    assert comparison.group("auto", 0.1).value.half > 0.2
+    assert comparison.group("auto", 0.1).gain == 1
 
 
 def test_it_says_what_is_best_where_it_beats_random_rows_and_how_few_rows_suffice():
@@ -96,8 +96,8 @@ def test_it_says_what_is_best_where_it_beats_random_rows_and_how_few_rows_suffic
 
 
 def test_of_equals_the_one_named_first_is_best():
-    arms = {(name, 0.1): [0.7, 0.8] for name in ("coverage", "auto", "random")} | {("all", 1.0): [0.9, 0.9]}
-    assert made(arms).recommendation.startswith("coverage is best")
+    groups = {(name, 0.1): [0.7, 0.8] for name in ("coverage", "auto", "random")} | {("all", 1.0): [0.9, 0.9]}
+    assert made(groups).recommendation.startswith("coverage is best")
 
 
 def test_the_reference_may_be_out_of_reach():
@@ -110,37 +110,37 @@ def test_a_wider_tolerance_needs_fewer_rows():
 
 
 def test_random_rows_may_be_best():
-    arms = {("auto", 0.1): [0.5, 0.52], ("random", 0.1): [0.7, 0.71], ("all", 1.0): [0.9, 0.9]}
-    comparison = made(arms)
-    assert comparison.arm("auto", 0.1).gain(lower_is_better=False) == -1
+    groups = {("auto", 0.1): [0.5, 0.52], ("random", 0.1): [0.7, 0.71], ("all", 1.0): [0.9, 0.9]}
+    comparison = made(groups)
+    assert comparison.group("auto", 0.1).gain == -1
     assert "random is best on average" in comparison.recommendation
     assert "No other strategy is worth its passes" in comparison.recommendation
 
 
 def test_a_strategy_that_loses_at_one_share_is_said_to():
-    arms = {
+    groups = {
         ("auto", 0.1): [0.90, 0.91],
         ("random", 0.1): [0.50, 0.51],
         ("auto", 0.2): [0.60, 0.61],
         ("random", 0.2): [0.70, 0.71],
         ("all", 1.0): [0.9, 0.9],
     }
-    assert "worse than random rows by more than the interval at 20 %" in made(arms).recommendation
+    assert "worse than random rows by more than the interval at 20 %" in made(groups).recommendation
 
 
 def test_less_of_a_loss_is_better():
-    arms = {
+    groups = {
         ("auto", 0.1): [2.0, 2.1, 2.0],
         ("random", 0.1): [2.5, 2.6, 2.6],
         ("auto", 0.5): [1.51, 1.5, 1.5],
         ("random", 0.5): [1.7, 1.8, 1.75],
         ("all", 1.0): [1.5, 1.5, 1.5],
     }
-    comparison = made(arms, "loss", lower=True)
-    arm = comparison.arm("auto", 0.1)
-    assert arm.difference.mean < 0
-    assert arm.gain(lower_is_better=True) == 1
-    assert "better" in arm.difference_text(lower_is_better=True)
+    comparison = made(groups, "loss", greater=False)
+    group = comparison.group("auto", 0.1)
+    assert group.difference.mean < 0
+    assert group.gain == 1
+    assert "better" in group.difference_text
     assert comparison.recommendation.startswith("auto is best")
     assert (
         "auto at 50 % (500 rows) is the least that reaches training on all rows (1.500)" in comparison.recommendation
@@ -155,52 +155,58 @@ def test_one_seed_is_said_to_prove_nothing():
 
 
 def test_without_random_rows_the_gain_is_open():
-    arms = {("auto", 0.1): [0.5, 0.6], ("all", 1.0): [0.9, 0.9]}
-    assert "open what the choice gains" in made(arms).recommendation
+    groups = {("auto", 0.1): [0.5, 0.6], ("all", 1.0): [0.9, 0.9]}
+    assert "open what the choice gains" in made(groups).recommendation
 
 
 def test_a_training_that_went_astray_is_worst_and_not_an_error():
-    arms = {**USUAL, ("auto", 0.05): [math.nan] * 3}
-    assert made(arms).recommendation.startswith("random is best")
+    groups = {**USUAL, ("auto", 0.05): [math.nan] * 3}
+    assert made(groups).recommendation.startswith("random is best")
     assert "no finite accuracy" in made({**USUAL, ("all", 1.0): [math.nan] * 3}).recommendation
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
-    comparison = made(USUAL, about={"rows": "1,000"})
+    comparison = made(USUAL, settings={"rows": "1,000"})
     comparison.save(tmp_path / "folder")
     assert Comparison.load(tmp_path / "folder") == comparison
     assert Comparison.load(comparison.save(tmp_path / "one.json")) == comparison
     told = json.loads((tmp_path / "one.json").read_text())
-    assert told["arms"][0]["value"]["half"] == pytest.approx(comparison.arms[0].value.half)
+    assert told["groups"][0]["value"]["half"] == pytest.approx(comparison.groups[0].value.half)
     assert told["recommendation"] == comparison.recommendation
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(OutputError, match="cannot be read"):
         Comparison.load(tmp_path)
-    for text, words in (("{}", "format None"), ('{"format_version": 1}', "lacks"), ("[1]", "format"), ("{", "read")):
+    for text, words in (
+        ("{}", "format None"),
+        ('{"format_version": 2}', "lacks"),
+        ('{"format_version": 1, "cells": []}', "format 1, and this sage_hf reads 2"),
+        ("[1]", "format"),
+        ("{", "read"),
+    ):
         (tmp_path / "comparison.json").write_text(text)
         with pytest.raises(OutputError, match=words):
             Comparison.load(tmp_path)
 
 
-def test_a_metric_or_an_arm_that_is_not_there_is_refused():
+def test_a_metric_or_a_group_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="'f1'"):
         replace(made(USUAL), metric="f1")
     with pytest.raises(ConfigError, match="not trained at"):
-        made(USUAL).arm("auto", 0.5)
+        made(USUAL).group("auto", 0.5)
 
 
-def test_the_table_and_the_card_tell_every_arm():
+def test_the_table_and_the_card_tell_every_group():
     from rich.console import Console
 
-    comparison = made(USUAL, about={"rows": "1,000 of a|b"})
+    comparison = made(USUAL, settings={"rows": "1,000 of a|b"})
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(comparison.table())
     table, card = console.export_text(), comparison.card("comparison.png")
     for text in (table, card):
-        for arm in (*comparison.arms, comparison.reference):
-            assert arm.value_text in text
+        for group in (*comparison.groups, comparison.reference):
+            assert group.value.text() in text
         assert "+0.097 ± 0.014 better" in text
         assert "more" in text.lower()
     assert comparison.recommendation in card
@@ -240,6 +246,5 @@ def test_numbers_are_taken_of_what_a_metric_computes():
 
 
 def test_losses_and_errors_are_known_to_be_better_low():
-    assert all(map(is_lower_better, ("loss", "eval_loss", "perplexity", "mse", "word_error")))
-    assert not is_lower_better("accuracy")
-    assert is_lower_better("distance", frozenset(["distance"]))
+    assert not any(map(is_greater_better, ("loss", "eval_loss", "perplexity", "mse", "word_error")))
+    assert is_greater_better("accuracy")

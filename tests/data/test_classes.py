@@ -78,14 +78,14 @@ def test_a_comparison_judges_by_the_names_and_says_so_once(caplog):
             named(),
             rows.select(range(40)),
             rows.select(range(40, 60)),
-            build_model=lambda seed: named(),
+            model_init=lambda seed: named(),
             fractions=[0.5],
             strategies=["random"],
             seeds=1,
-            training={"max_steps": 3, "learning_rate": 1e-2},
+            training_args={"max_steps": 3, "learning_rate": 1e-2},
             progress=False,
         )
-        return [cell.metrics for cell in found.cells if cell.strategy == "all"]  # random rows follow the numbers
+        return [run.metrics for run in found.runs if run.strategy == "all"]  # random rows follow the numbers
 
     straight = accuracy(image_rows())
     assert "mapped by name" not in caplog.text

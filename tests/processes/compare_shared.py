@@ -16,7 +16,7 @@ from torch import nn
 from transformers.utils import logging
 
 from sage_hf import SageConfig, SageError, compare
-from sage_hf.comparison.experiment import Trial
+from sage_hf.comparison.experiment import Experiment
 from tests.cases import image_rows, llama, pad_tokens, token_rows, vit
 
 
@@ -29,40 +29,44 @@ def build(seed):
 
 def measure(folder: Path) -> None:
     logging.set_verbosity_error()
-    ran, real = [], Trial.run
-    Trial.run = lambda self, rows, seed: (ran.append(1), real(self, rows, seed))[1]
+    ran, real = [], Experiment.run
+    Experiment.run = lambda self, rows, seed: (ran.append(1), real(self, rows, seed))[1]
     # Steps too small to change a weight: what is reached is then the fresh weights', whatever a batch holds.
     settings = {
         "config": SageConfig(sketch_size=8, batch_size=5, shard_size=8),
-        "training": {"max_steps": 2, "learning_rate": 1e-30, "per_device_train_batch_size": 4},
+        "training_args": {"max_steps": 2, "learning_rate": 1e-30, "per_device_train_batch_size": 4},
         "fractions": [0.1, 0.3],
         "seeds": 2,
         "progress": False,
     }
     rows = (image_rows(60), image_rows(31, seed=7))
-    about = {"build_model": build, "output": folder / "images", **settings}
+    about = {"model_init": build, "output_dir": folder / "images", **settings}
     mine = compare(vit(), *rows, **about)
     first = len(ran)
     again = compare(vit(), *rows, **about)
     tokens = (token_rows(40, seed=1), token_rows(13, seed=2))
-    about = {"build_model": lambda seed: llama(), "data_collator": pad_tokens, **settings, "strategies": ["random"]}
+    about = {"model_init": lambda seed: llama(), "data_collator": pad_tokens, **settings, "strategies": ["random"]}
     loss = compare(llama(), *tokens, **about)
     try:
         compare(
-            vit(), *rows, **{**settings, "training": {"max_steps": 3}}, build_model=build, output=folder / "images"
+            vit(),
+            *rows,
+            **{**settings, "training_args": {"max_steps": 3}},
+            model_init=build,
+            output_dir=folder / "images",
         )
         refused = "nothing"
     except SageError as error:
         refused = str(error)
-    told = json.dumps([mine.to_dict()["cells"], again.to_dict()["cells"], loss.to_dict()["cells"]])
+    told = json.dumps([mine.to_dict()["runs"], again.to_dict()["runs"], loss.to_dict()["runs"]])
     every = gather_object([told])
     report = {
         "processes": Accelerator().num_processes,
         "alike": len(set(every)) == 1,
-        "cells": mine.to_dict()["cells"],
+        "runs": mine.to_dict()["runs"],
         "again": again == mine,
         "trained": [first, len(ran)],
-        "losses": [cell.metrics["loss"] for cell in loss.cells],
+        "losses": [run.metrics["loss"] for run in loss.runs],
         "refused": gather_object([refused]),
     }
     if Accelerator().is_main_process:

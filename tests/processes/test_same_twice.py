@@ -168,5 +168,5 @@ def test_a_comparison_goes_on_from_the_same_weights(folder, tmp_path, monkeypatc
     arguments += ["--max-steps", "1", "--seeds", "1", "--strategies", "random", "-o", tmp_path / "compare"]
     result = RUNNER.invoke(app, ["compare", *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    about = json.loads((tmp_path / "compare" / "comparison.json").read_text())["about"]
-    assert found(tmp_path / "out")[0] in about["model that scored"]
+    settings = json.loads((tmp_path / "compare" / "comparison.json").read_text())["settings"]
+    assert found(tmp_path / "out")[0] in settings["model that scored"]

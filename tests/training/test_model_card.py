@@ -32,8 +32,8 @@ def test_the_committed_card_is_what_the_template_renders():
     folder = CARDS / "digits-vit"
     given = json.loads((folder / "facts.json").read_text())
     assert str(render(**given)) == (folder / "README.md").read_text()
-    assert len(given["told"]["pictures"]) == 3
-    for path, _ in given["told"]["pictures"]:
+    assert len(given["values"]["pictures"]) == 3
+    for path, _ in given["values"]["pictures"]:
         assert (folder / path).stat().st_size > 5000
 
 

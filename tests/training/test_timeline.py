@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,16 +18,15 @@ def size(rows, batch=8, accumulation=1):
 
 
 def timeline(rows=48, kept=19, warmup=1.0, refresh=0, epochs=4.0, max_steps=-1, accumulation=1):
-    return plan(
-        size(rows, accumulation=accumulation),
-        size(kept, accumulation=accumulation),
-        warmup_epochs=warmup,
-        refresh_epochs=refresh,
-        epochs=epochs,
+    args = SimpleNamespace(
+        sage_warmup_epochs=warmup,
+        sage_refresh_epochs=refresh,
+        num_train_epochs=epochs,
         max_steps=max_steps,
-        accumulation=accumulation,
-        step_rows=8 * accumulation,
+        gradient_accumulation_steps=accumulation,
     )
+    everything, subset = size(rows, accumulation=accumulation), size(kept, accumulation=accumulation)
+    return plan(everything, subset, args, step_rows=8 * accumulation)
 
 
 def test_warm_up_passes_then_passes_over_the_subset():
