@@ -41,13 +41,9 @@ class Extractor(Protocol):
     """
 
     model: nn.Module
-
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102
-    @property
-    def dtype(self) -> torch.dtype: ...  # noqa: D102
-    @property
-    def width(self) -> int: ...  # noqa: D102
+    device: torch.device
+    dtype: torch.dtype
+    width: int
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """The rows of a batch."""
@@ -132,23 +128,9 @@ class GradientExtractor:
     """
 
     def __init__(self, collector: GradientCollector, recheck_every: int = 0) -> None:
-        self.collector, self.model = collector, collector.model
+        self.collector, self.model, self.device = collector, collector.model, collector.device
+        self.dtype, self.width = collector.dtype, collector.width
         self.rechecked = Recheck(collector, recheck_every)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are."""
-        return self.collector.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The collector's."""
-        return self.collector.dtype
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.collector.width
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """See `Extractor`."""

@@ -11,11 +11,11 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -70,14 +70,49 @@ class GradientCache:
                 fix='Use cache_gradients="float16", a narrower projection, another cache_dir, or none.',
             )
 
-    def start(self, number: int, rows: int, width: int) -> ShardWriter:
-        """A writer of one shard.
+    def keep(
+        self, number: int, rows: int, width: int, made: Iterator[tuple[Tensor, Extracted]]
+    ) -> Iterator[tuple[Tensor, Extracted]]:
+        """Writes the batches of a shard as they pass by; the shard is there when all of its rows are.
+
+        Args:
+            number: The shard.
+            rows: Number of its rows.
+            width: D.
+            made: Row numbers [B], and what was extracted of them.
+
+        Returns:
+            The same, as it will be read.
 
         Raises:
-            OutputError: The files cannot be made.
+            OutputError: The disk is full, or the files cannot be written.
         """
         self._make()
-        return ShardWriter(self, number, rows, width)
+        part, seen, filled = self._rows(number).with_suffix(f".{os.getpid()}.part"), [], 0
+        try:
+            with self._writing():
+                file = np.lib.format.open_memmap(part, mode="w+", dtype=self.dtype, shape=(rows, width))
+            for numbers, extracted in made:
+                stored, factor = compressed(extracted.vectors, torch.from_numpy(file[:0]).dtype)
+                file[filled : filled + len(numbers)] = stored.cpu().numpy()
+                filled += len(numbers)
+                seen.append(
+                    {
+                        "rows": numbers.numpy(),
+                        "factors": factor.cpu().numpy(),
+                        "losses": extracted.numbers.float().cpu().numpy(),
+                        "status": extracted.status.cpu().numpy(),
+                        "batches": np.array([len(numbers)]),
+                    }
+                )
+                yield numbers, replace(extracted, vectors=restored(stored, factor))
+            with self._writing():
+                file.flush()
+                part.replace(self._rows(number))
+        finally:
+            part.unlink(missing_ok=True)
+        with whole_file(self._columns(number), _FULL) as part:
+            save_file({name: np.concatenate([each[name] for each in seen]) for name in seen[0]}, part)
 
     def read(self, number: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]]:
         """The batches of a shard as they were written: row numbers, and what was extracted of them.
@@ -104,6 +139,14 @@ class GradientCache:
             yield torch.from_numpy(columns["rows"][part]), Extracted(restored(stored, factor), numbers, status)
             start += size
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = f"Gradient rows cannot be written: {error}"
+            raise OutputError(what, where=str(self.folder), fix=_FULL) from error
+
     def _make(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,64 +158,6 @@ class GradientCache:
 
     def _columns(self, number: int) -> Path:
         return self.folder / f"{number:06d}.safetensors"
-
-
-class ShardWriter:
-    """Writes one shard beside its name, and gives it the name when it is whole."""
-
-    def __init__(self, cache: GradientCache, number: int, rows: int, width: int) -> None:
-        self._cache, self._number = cache, number
-        self._temporary = cache._rows(number).with_suffix(f".{os.getpid()}.part")
-        self._seen: list[dict[str, npt.NDArray[np.generic]]] = []
-        self._filled = 0
-        try:
-            self._file = np.lib.format.open_memmap(self._temporary, mode="w+", dtype=cache.dtype, shape=(rows, width))
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def add(self, rows: Tensor, extracted: Extracted) -> Extracted:
-        """Stores a batch, and returns it as it will be read."""
-        stored, factor = compressed(extracted.vectors, torch.from_numpy(np.empty(0, self._cache.dtype)).dtype)
-        end = self._filled + len(rows)
-        self._file[self._filled : end] = stored.cpu().numpy()
-        self._filled = end
-        self._seen.append(
-            {
-                "rows": rows.numpy(),
-                "factors": factor.cpu().numpy(),
-                "losses": extracted.numbers.float().cpu().numpy(),
-                "status": extracted.status.cpu().numpy(),
-                "batches": np.array([len(rows)]),
-            }
-        )
-        return replace(extracted, vectors=restored(stored, factor))
-
-    def finish(self) -> None:
-        """Makes the shard visible.
-
-        Raises:
-            OutputError: The disk is full, or the files cannot be written.
-        """
-        try:
-            self._file.flush()
-            del self._file
-            self._temporary.replace(self._cache._rows(self._number))
-        except OSError as error:
-            raise self._failed(error) from error
-        with whole_file(self._cache._columns(self._number), _FULL) as part:
-            save_file({name: np.concatenate([each[name] for each in self._seen]) for name in self._seen[0]}, part)
-
-    def drop(self) -> None:
-        """Removes what was written of a shard that was not finished."""
-        self._temporary.unlink(missing_ok=True)
-
-    def _failed(self, error: OSError) -> OutputError:
-        self.drop()
-        return OutputError(
-            f"Gradient rows cannot be written: {error}",
-            where=str(self._cache.folder),
-            fix=_FULL,
-        )
 
 
 def cache_bytes(rows: int, width: int, dtype: str) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate.utils import tqdm
 from accelerate.utils.memory import should_reduce_batch_size
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from ..data.batches import Numbered
 from ..data.loader import load
-from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
@@ -172,28 +170,24 @@ class Passes:
 
     def _rows(self, number: int, batches: Iterator[Numbered], window: Window) -> Iterator[tuple[Tensor, Extracted]]:
         """Row numbers and what is extracted of a shard's batches: from the cache, or computed for it."""
-        cache, shard = self.cache, window.rows_of(Unit(number))
-        if cache is not None and number not in self._computed:
-            yield from cache.read(number, self.extractor.device)
-            return
-        writer = cache.start(number, len(shard), self.extractor.width) if cache is not None else None
-        try:
-            for rows, batch in _of_shard(batches, shard):
-                if batch is None:
-                    extracted = without_tokens(self.extractor, len(rows))
-                else:
-                    extracted = self.extract(batch)
-                    if not self.processes.together:  # a forward pass needs all processes, and not all make this one
-                        self.extractor.recheck(rows + window.first, batch, extracted)
-                if writer is not None:
-                    extracted = writer.add(rows, extracted)
-                yield rows, extracted
-        except BaseException:
-            if writer is not None:
-                writer.drop()
-            raise
-        if writer is not None:
-            writer.finish()
+        if self.cache is not None and number not in self._computed:
+            return self.cache.read(number, self.extractor.device)
+        rows = len(window.rows_of(Unit(number)))
+        made = self._made(batches, rows, window.first)
+        return made if self.cache is None else self.cache.keep(number, rows, self.extractor.width, made)
+
+    def _made(self, batches: Iterator[Numbered], rows: int, first: int) -> Iterator[tuple[Tensor, Extracted]]:
+        """What is extracted of the next `rows` rows; the batches of later shards stay where they are."""
+        while rows:
+            numbers, batch = next(batches)
+            rows -= len(numbers)
+            if batch is None:
+                yield numbers, without_tokens(self.extractor, len(numbers))
+                continue
+            extracted = self.extract(batch)
+            if not self.processes.together:  # a forward pass needs all processes, and not all make this one
+                self.extractor.recheck(numbers + first, batch, extracted)
+            yield numbers, extracted
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """A batch's rows; in parts, from the first time on that the device has no memory for more.
@@ -322,28 +316,3 @@ class _Run:
                 own = Unit(first, start + size - first)
                 digests = window.digests[first - window.first_shard :][: own.size]
                 finished.write((start, size, partial), piece.columns_of(own), digests)
-
-
-def _of_shard(batches: Iterator[Numbered], shard: range) -> Iterator[Numbered]:
-    """As many batches as hold the shard's rows; the next shard's stay where they are."""
-    left = len(shard)
-    while left:
-        rows, batch = next(batches)
-        left -= len(rows)
-        yield rows, batch
-
-
-def check_any_scored(statuses: npt.NDArray[np.int64]) -> None:
-    """Refuses a dataset of which no row has a usable gradient; counts of rows by status.
-
-    Raises:
-        GradientError: There is none.
-    """
-    if not statuses[SCORED]:
-        raise GradientError(
-            f"No row has a usable gradient: {statuses[NOT_FINITE]} are not finite, {statuses[ZERO_GRADIENT]} are "
-            f"exactly zero, {statuses[NO_TOKENS]} have no tokens",
-            where="dataset",
-            fix="Check the labels (are all of them masked?), the model's weights, and that the loss of one row "
-            "alone is not constant (a contrastive loss is).",
-        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +17,8 @@ from huggingface_hub import CommitInfo
 
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
-from ..errors import ConfigError
-from ..hub.files import write_scores
+from ..errors import ConfigError, OutputError
+from ..hub.files import read_scores, write_scores, write_selection
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from .notebook import as_html
@@ -37,9 +38,12 @@ class SelectionBase(ABC):
 
     indices: npt.NDArray[np.int64]
     group_names: list[str]
+    set_aside: Any
     stats: SelectionStats
     config: SageConfig
-    _has_all_scores: ClassVar[bool]
+    _kind: ClassVar[str]  # what it is from: "dataset" or "stream"
+    _arrays: ClassVar[tuple[str, ...]]  # those that are saved
+    _fields: ClassVar[tuple[str, ...]] = ()  # what else is
 
     def __len__(self) -> int:
         """K."""
@@ -50,14 +54,57 @@ class SelectionBase(ABC):
         """One entry a group."""
         return self.stats.groups
 
-    @abstractmethod
-    def save_to_disk(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Writes the kept rows, the scores and the settings to a folder."""
+    def save_to_disk(
+        self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False
+    ) -> Path:
+        """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
+
+        Written beside the folder and renamed, so that a folder of this name is always whole.
+
+        Args:
+            path: The folder; it must not exist, or be empty.
+            include_dataset: Whether to write the kept rows, too.
+            overwrite: Whether a selection that is there already may be replaced.
+
+        Raises:
+            OutputError: The folder holds something, or cannot be written.
+        """
+        write_rows = self._write_rows if include_dataset else None
+        return write_selection(Path(path), overwrite, write_rows, *self._files())
 
     @classmethod
     @abstractmethod
     def load_from_disk(cls, path: str | os.PathLike[str]) -> SelectionBase:
         """Reads what `save_to_disk` wrote."""
+
+    @classmethod
+    def _read(cls, folder: Path, name: str, field: Callable[[Any], Any]) -> dict[str, Any]:
+        """The fields of what a folder holds, one of them, `name`, as it is in the JSON file.
+
+        Raises:
+            OutputError: The folder holds no selection of this kind, or one of another version.
+        """
+        arrays, values = read_scores(folder)
+        if values.get("kind") != cls._kind:
+            raise OutputError(
+                f"The folder holds a selection from a {values.get('kind')}",
+                where=str(folder),
+                fix="Read it with the other of Selection and StreamSelection, of sage_hf.",
+            )
+        try:
+            return {
+                **{name: arrays[name] for name in cls._arrays},
+                "group_names": values["group_names"],
+                "stats": SelectionStats.from_dict(values["stats"]),
+                "config": SageConfig(**values["config"]),
+                name: field(values[name]),
+            }
+        except (KeyError, TypeError) as error:
+            raise OutputError(
+                f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
+                where=str(folder),
+                fix="Make it again, or restore its files.",
+            ) from error
 
     def save(self, *args: Any, **options: Any) -> Path:
         """`save_to_disk` as it was called before 0.1.0, for one version."""
@@ -113,7 +160,7 @@ class SelectionBase(ABC):
             DatasetError: The other splits are not known, or have other columns.
             ConfigError: `config_name` cannot be one, or a stream has no scores of the rows that were not kept.
         """
-        if scores_only and not self._has_all_scores:
+        if scores_only and self._kind == "stream":
             raise ConfigError(
                 "A selection from a stream has no scores of the rows that were not kept",
                 where="scores_only",
@@ -125,7 +172,7 @@ class SelectionBase(ABC):
             self.seen(),
             lambda place: write_scores(place, *self._files()),
             None if scores_only else self._rows,
-            self._has_all_scores,
+            self._kind == "dataset",
             getattr(self, "source_fingerprint", None),
         )
         return push(
@@ -160,9 +207,21 @@ class SelectionBase(ABC):
     def seen(self) -> Seen:
         """What pictures show of it."""
 
-    @abstractmethod
     def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """What goes into the safetensors file and the JSON file."""
+        values = {
+            **{name: getattr(self, name) for name in self._fields},
+            "kind": self._kind,
+            "group_names": self.group_names,
+            "stats": self.stats.to_dict(),
+            "config": self.config.to_dict(),
+            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
+        }
+        return {name: getattr(self, name) for name in self._arrays}, values
+
+    def _write_rows(self, folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
+            self._rows(Path(cache)).with_format(None).save_to_disk(str(folder))
 
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:

@@ -18,7 +18,6 @@ from ..data.groups import Groups
 from ..data.stats import GateStats, GroupStats, SelectionStats
 from ..data.status import REASONS, SCORE_COLUMN, SCORED
 from ..errors import DatasetError, OutputError
-from ..hub.files import read_scores, write_selection
 from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
@@ -28,8 +27,6 @@ from ..utils.fingerprint import dataset_digest
 from .base import SelectionBase
 from .choice import choose_rows, lost_groups
 from .signals import RowSignals
-
-_ARRAYS = ("indices", "scores", "losses", "groups", "status")
 
 
 @dataclass
@@ -63,7 +60,8 @@ class Selection(SelectionBase):
     source_fingerprint: str
     source: Dataset | None = field(default=None, repr=False)
 
-    _has_all_scores = True
+    _kind, _fields = "dataset", ("source_fingerprint",)
+    _arrays = ("indices", "scores", "losses", "groups", "status")
 
     @classmethod
     def of(
@@ -198,28 +196,6 @@ class Selection(SelectionBase):
         return replace(self, indices=indices, config=config, stats=stats)
 
     # --------------------------------------------------------------------- disk
-    def save_to_disk(
-        self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False
-    ) -> Path:
-        """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
-
-        Written beside the folder and renamed, so that a folder of this name is always whole.
-
-        Args:
-            path: The folder; it must not exist, or be empty.
-            include_dataset: Whether to write the kept rows, too.
-            overwrite: Whether a selection that is there already may be replaced.
-
-        Raises:
-            OutputError: The folder holds something, or cannot be written.
-        """
-        return write_selection(
-            Path(path),
-            overwrite,
-            (lambda folder: self.dataset.with_format(None).save_to_disk(str(folder))) if include_dataset else None,
-            *self._files(),
-        )
-
     @classmethod
     def load_from_disk(cls, path: str | os.PathLike[str], source: Dataset | None = None) -> Selection:
         """Reads what `save_to_disk` wrote.
@@ -233,27 +209,7 @@ class Selection(SelectionBase):
             DatasetError: `source` is not the dataset that was selected from.
         """
         folder = Path(path)
-        arrays, about = read_scores(folder)
-        if about.get("kind") == "stream":
-            raise OutputError(
-                "The folder holds a selection from a stream, which has no scores of the rows that were not kept",
-                where=str(folder),
-                fix="Read it with sage_hf.StreamSelection.load_from_disk.",
-            )
-        try:
-            selection = cls(
-                **{name: arrays[name] for name in _ARRAYS},
-                group_names=about["group_names"],
-                stats=SelectionStats.from_dict(about["stats"]),
-                config=SageConfig(**about["config"]),
-                source_fingerprint=about["source_fingerprint"],
-            )
-        except (KeyError, TypeError) as error:
-            raise OutputError(
-                f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
-                where=str(folder),
-                fix="Make it again, or restore its files.",
-            ) from error
+        selection = cls(**cls._read(folder, "source_fingerprint", str))
         if source is not None:
             selection.attach(source)
         elif (folder / "dataset_info.json").is_file():
@@ -320,16 +276,6 @@ class Selection(SelectionBase):
         self.__dict__.pop("dataset", None)
 
     # ------------------------------------------------------------------ sharing
-    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        about = {
-            "group_names": self.group_names,
-            "stats": self.stats.to_dict(),
-            "config": self.config.to_dict(),
-            "source_fingerprint": self.source_fingerprint,
-            "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
-        }
-        return {name: getattr(self, name) for name in _ARRAYS}, about
-
     def _rows(self, folder: Path) -> Dataset:
         return self.dataset
 

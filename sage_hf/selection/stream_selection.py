@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from ..data.stats import SelectionStats
 from ..data.status import SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import DatasetError, OutputError
-from ..hub.files import read_scores, write_selection
 from ..hub.pictures import Seen
 from .base import SelectionBase
 
@@ -55,7 +53,7 @@ class StreamSelection(SelectionBase):
     source: IterableDataset | None = field(default=None, repr=False)
     saved: Dataset | None = field(default=None, repr=False)
 
-    _has_all_scores = False
+    _kind, _arrays = "stream", ("indices", "kept_scores", "kept_groups")
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -92,20 +90,6 @@ class StreamSelection(SelectionBase):
             split=self.source.split,
         )
 
-    def save_to_disk(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Writes the kept rows, for `datasets.load_from_disk`, their numbers, scores and the settings to a folder.
-
-        Written beside the folder and renamed, so that a folder of this name is always whole.
-
-        Args:
-            path: The folder; it must not exist, or be empty.
-            overwrite: Whether a selection that is there already may be replaced.
-
-        Raises:
-            OutputError: The folder holds something, or cannot be written.
-        """
-        return write_selection(Path(path), overwrite, self._write_rows, *self._files())
-
     @classmethod
     def load_from_disk(cls, path: str | os.PathLike[str]) -> StreamSelection:
         """Reads what `save_to_disk` wrote; `dataset` then streams the rows of the folder.
@@ -114,45 +98,15 @@ class StreamSelection(SelectionBase):
             OutputError: The folder holds no selection from a stream.
         """
         folder = Path(path)
-        arrays, about = read_scores(folder)
-        if about.get("kind") != "stream":
-            raise OutputError(
-                "The folder holds a selection from a dataset",
-                where=str(folder),
-                fix="Read it with Selection.load_from_disk.",
-            )
+        fields = cls._read(folder, "set_aside", lambda rows: {int(row): reason for row, reason in rows.items()})
         try:
-            return cls(
-                indices=arrays["indices"],
-                kept_scores=arrays["kept_scores"],
-                kept_groups=arrays["kept_groups"],
-                group_names=about["group_names"],
-                stats=SelectionStats.from_dict(about["stats"]),
-                config=SageConfig(**about["config"]),
-                set_aside={int(row): reason for row, reason in about["set_aside"].items()},
-                saved=load_from_disk(str(folder)),
-            )
-        except (KeyError, TypeError, OSError, ValueError) as error:
+            return cls(**fields, saved=load_from_disk(str(folder)))
+        except (OSError, ValueError) as error:
             raise OutputError(
-                f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+                f"The kept rows cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
             ) from error
 
-    def _write_rows(self, folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
-            self._rows(Path(cache)).save_to_disk(str(folder))
-
     # ------------------------------------------------------------------ sharing
-    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        about: dict[str, Any] = {
-            "kind": "stream",
-            "group_names": self.group_names,
-            "stats": self.stats.to_dict(),
-            "config": self.config.to_dict(),
-            "set_aside": {str(row): reason for row, reason in self.set_aside.items()},
-        }
-        names = ("indices", "kept_scores", "kept_groups")
-        return {name: getattr(self, name) for name in names}, about
-
     def _saved(self) -> Dataset:
         assert self.saved is not None
         return self.saved
