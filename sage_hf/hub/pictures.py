@@ -26,7 +26,6 @@ _BINS = 40
 # Groups that are drawn: the largest.
 _DRAWN_GROUPS = 12
 _COLUMNS = 5
-_FORMATS = ("png", "svg")
 # No date and no random names inside, so that the same selection is the same file; text stays text.
 _STYLE = {"svg.hashsalt": "sage_hf", "svg.fonttype": "none", "hatch.linewidth": 0.5, "font.size": 9}
 
@@ -178,19 +177,15 @@ def draw(seen: Seen, name: str | None = None) -> Any:
 def render(figure: Any, kind: str) -> bytes:
     """A figure as the bytes of a "png" or "svg" file; the same figure is the same bytes."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    canvas, nothing = (FigureCanvasAgg, "Software") if kind == "png" else (FigureCanvasSVG, "Date")
     file = io.BytesIO()
     with rc_context(_STYLE):
-        canvas(figure)
-        figure.savefig(file, format=kind, dpi=120, metadata={nothing: None})
+        figure.savefig(file, format=kind, dpi=120, metadata={"Software" if kind == "png" else "Date": None})
     return file.getvalue()
 
 
 def save_pictures(seen: Seen, folder: Path) -> list[str]:
-    """Writes every picture as PNG and SVG.
+    """Writes every picture as PNG, which the Hub and GitHub show in cards.
 
     Args:
         seen: What to draw.
@@ -203,9 +198,7 @@ def save_pictures(seen: Seen, folder: Path) -> list[str]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
-        figure = draw(seen, name)
-        for kind in _FORMATS:
-            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+        (folder / f"{name}.png").write_bytes(render(draw(seen, name), "png"))
     return list(PICTURES)
 
 
