@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from collections.abc import Iterator
 
 import numpy as np
 from datasets import Dataset
@@ -13,17 +13,16 @@ from ..config import CLUSTERS, SageConfig
 from ..data.classes import by_name, model_classes, names_of
 from ..data.columns import class_column, class_names, find_groups
 from ..data.encoding import LABEL_COLUMNS, Encoder
-from ..data.encoding.rows import is_list, named
+from ..data.encoding.rows import is_list
 from ..errors import BudgetError, SageError
 from ..gradients.model.state import unwrap
 from ..selection.choice import quotas_for
 from ..strategies.quotas import resolve_budget
-from .findings import ClassCount, ClassFindings, Problem
+from .findings import ClassCount, ClassFindings, Order, Problem
 from .text import listed, plural
 
 # Classes of which a row is looked at.
 _CLASSES = 1_000
-Order = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 
 
 def label_column(dataset: Dataset, encoder: Encoder | None) -> str | None:
@@ -50,13 +49,6 @@ def first_of_each_class(model: nn.Module, dataset: Dataset) -> list[int]:
         if value is not None:
             first.setdefault(value, row)
     return list(first.values())[:_CLASSES]
-
-
-def null_problem(column: str | None, rows: list[int]) -> list[Problem]:
-    """That labels are missing, if any are."""
-    if not rows:
-        return []
-    return [Problem("error", "The label is null", f"column {column!r}, {named(rows)}", "Filter or fill such rows.")]
 
 
 def count_groups(
@@ -113,43 +105,37 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
 
 
 def class_problems(
-    model: nn.Module, found: ClassFindings, encoder: Encoder | None, config: SageConfig
-) -> list[Problem]:
+    model: nn.Module, findings: ClassFindings, encoder: Encoder | None, config: SageConfig
+) -> Iterator[Problem]:
     """Classes that would lose every row, or get fewer than was asked for, and an order that is not the model's."""
-    problems, where = [], f"column {found.column!r}"
-    least = config.min_per_group
-    if short := [each for each in found.classes if each.kept is not None and each.kept < min(each.rows, least)]:
-        what = f"The budget leaves {len(short)} of {len(found.classes)} classes fewer than min_per_group={least} rows"
-        problems.append(Problem("warning", what, where, "Raise the budget, or lower min_per_group."))
-    if lost := [each for each in found.classes if each.kept == 0]:
-        rows = ", ".join(f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost[:5])
-        problems.append(
-            Problem(
-                "warning",
-                f"No row would be kept of {len(lost)} of {len(found.classes)} classes: {rows}"
-                + (f" and {len(lost) - 5} more" if len(lost) > 5 else ""),
-                where,
-                'Use min_per_group=1 (--min-per-group 1), balance="equal", or a larger fraction.',
-            )
+    classes, where, least = findings.classes, f"column {findings.column!r}", config.min_per_group
+    if short := [each for each in classes if each.kept is not None and each.kept < min(each.rows, least)]:
+        what = f"The budget leaves {len(short)} of {len(classes)} classes fewer than min_per_group={least} rows"
+        yield Problem("warning", what, where, "Raise the budget, or lower min_per_group.")
+    if lost := [each for each in classes if each.kept == 0]:
+        rows = listed((f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost), 5)
+        yield Problem(
+            "warning",
+            f"No row would be kept of {len(lost)} of {len(classes)} classes: {rows}",
+            where,
+            'Use min_per_group=1 (--min-per-group 1), balance="equal", or a larger fraction.',
         )
     theirs = listed(map(repr, model_classes(unwrap(model)) or []), 5)
-    align = f"dataset.align_labels_with_mapping(model.config.label2id, {found.column!r})"
-    if found.order == "mapped by name" and encoder is not None and encoder.hands_rows_on:
-        what = f"The model numbers the same classes otherwise ({theirs}), and labels go to the collator by number"
-        problems.append(Problem("warning", what, where, f"Use {align} before."))
-    elif found.order == "mapped by name":
-        what = f"The model numbers the same classes otherwise ({theirs}): labels are mapped by name"
-        problems.append(Problem("note", what, where, f"Nothing here; for a Trainer, which would not, use {align}."))
-    if found.order == "differs":
-        problems.append(
-            Problem(
-                "warning",
-                f"The model's classes have other names ({theirs}), and labels are taken by their numbers",
-                where,
-                "If that is wrong, set label2id and id2label in the model's config, or rename the dataset's classes.",
-            )
+    if findings.order == "mapped by name":
+        align = f"dataset.align_labels_with_mapping(model.config.label2id, {findings.column!r})"
+        what = f"The model numbers the same classes otherwise ({theirs})"
+        if encoder is not None and encoder.hands_rows_on:
+            yield Problem("warning", f"{what}, and labels go to the collator by number", where, f"Use {align} before.")
+        else:
+            fix = f"Nothing here; for a Trainer, which would not, use {align}."
+            yield Problem("note", f"{what}: labels are mapped by name", where, fix)
+    if findings.order == "differs":
+        yield Problem(
+            "warning",
+            f"The model's classes have other names ({theirs}), and labels are taken by their numbers",
+            where,
+            "If that is wrong, set label2id and id2label in the model's config, or rename the dataset's classes.",
         )
-    return problems
 
 
 def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> Order:

@@ -62,17 +62,12 @@ class Sample:
         middle = int(np.median(self.lengths))
         return Lengths(min(self.lengths), middle, max(self.lengths), self.cut, max_length)
 
-    def problems(self, rows: int) -> list[Problem]:
+    def problems(self, rows: int) -> Iterator[Problem]:
         """Every fault, with its rows counted and named; `rows` is how many the dataset has."""
         of = "" if self.looked_at == rows else f", of {self.looked_at:,} rows that were looked at"
-        return [
-            Problem(
-                *("error", fault.error.what),
-                f"{'dataset' if fault.column is None else f'column {fault.column!r}'}, {named(fault.rows)}{of}",
-                fault.error.fix,
-            )
-            for fault in sorted(self.faults.values(), key=lambda fault: -len(fault.rows))
-        ]
+        for fault in sorted(self.faults.values(), key=lambda fault: -len(fault.rows)):
+            place = "dataset" if fault.column is None else f"column {fault.column!r}"
+            yield Problem("error", fault.error.what, f"{place}, {named(fault.rows)}{of}", fault.error.fix)
 
 
 def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sample:
