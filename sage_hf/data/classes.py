@@ -22,7 +22,7 @@ class Classes(TypedDict):
 
     Attributes:
         column: Its name.
-        names: Of all classes, in the order of their numbers.
+        names: Names of all classes, in the order of their numbers.
     """
 
     column: str
@@ -50,22 +50,22 @@ def model_classes(model: nn.Module) -> list[str] | None:
 
 
 def text_classes(
-    model: nn.Module, column: str | None, features: Features | None, found: Iterable[Any]
+    model: nn.Module, column: str | None, features: Features | None, values: Iterable[Any]
 ) -> Classes | None:
     """The classes that a column of text labels stands for, in the order of their numbers; None where it is no text.
 
-    All of the model's, by its numbers, where it knows each that was found; else those that were found, sorted.
+    All of the model's, by its numbers, where it knows each value; else the values, sorted.
 
     Args:
         model: With a config.
-        column: Of the labels, if there is one.
-        features: Of the dataset.
-        found: The column's values, as far as they are known.
+        column: The column of the labels, if there is one.
+        features: Features of the dataset.
+        values: The column's values, as far as they are known.
     """
     feature = (features or {}).get(column)
     if column is None or not (isinstance(feature, Value) and "string" in feature.dtype):
         return None
-    held = {value for value in found if value is not None}
+    held = {value for value in values if value is not None}
     names = _in_order(getattr(getattr(unwrap(model), "config", None), "label2id", None)) or []
     names = names if held <= set(names) else sorted(held)
     return {"column": column, "names": names} if names else None
@@ -111,37 +111,37 @@ def class_ids(
 
     Args:
         model: With a config.
-        features: Of the dataset.
-        columns: Those that may hold labels.
+        features: Features of the dataset.
+        columns: Columns that may hold labels.
         as_they_are: Whether labels go to a training or a collator of the user's as they are: nothing is mapped then,
             and that is said.
     """
     known = model_classes(model)
-    found = {}
+    mapped = {}
     for column in columns:
         names = names_of((features or {}).get(column))
         if known is None or names is None or names == known[: len(names)]:
             continue
         ids = by_name(names, known)
-        here, there = _listed(names), _listed(known)
-        about = f"The classes of column {column!r} are {here}, and those of the model's config are {there}"
-        align = f"dataset.align_labels_with_mapping(model.config.label2id, {column!r})"
         if ids == {number: number for number in range(len(names))}:
             continue
+        here, there = _listed(names), _listed(known)
+        text = f"The classes of column {column!r} are {here}, and those of the model's config are {there}"
+        align = f"dataset.align_labels_with_mapping(model.config.label2id, {column!r})"
         if ids is not None and as_they_are:
-            text = f"{about}: labels go by their numbers here, not by their names. Use {align} before."
-            warn_once(logger, model, text)
+            text += f": labels go by their numbers here, not by their names. Use {align} before."
         elif ids is not None:
-            found[column] = ids
-            warn_once(logger, model, f"{about}: labels are mapped by name. A Trainer would not: use {align} for it.")
+            mapped[column] = ids
+            text += f": labels are mapped by name. A Trainer would not: use {align} for it."
         elif names != [str(number) for number in range(len(names))]:
-            warn_once(
-                logger,
-                model,
-                f"{about}: the names differ, and labels are taken by their numbers. If that is wrong, set label2id "
-                "and id2label in the model's config, or rename the dataset's classes.",
+            text += (
+                ": the names differ, and labels are taken by their numbers. If that is wrong, set label2id "
+                "and id2label in the model's config, or rename the dataset's classes."
             )
-    return found
+        else:
+            continue
+        warn_once(logger, model, text)
+    return mapped
 
 
 def by_name(names: Sequence[str], known: Sequence[str]) -> dict[int, int] | None:

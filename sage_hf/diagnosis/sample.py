@@ -138,7 +138,7 @@ def _untruncated(encoder: Encoder) -> Encoder | None:
     """The same encoder without an end of rows; None where it cuts none."""
     if encoder.tokenizer is None:
         return None
-    whole = replace(encoder, limits=Limits())
+    whole = replace(encoder, model=replace(encoder.model, limits=Limits()))
     whole.max_length = sys.maxsize >> 33
     return whole
 

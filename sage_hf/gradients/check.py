@@ -139,8 +139,8 @@ def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss
 
 def truth_of(collector: GradientCollector, rows: Sequence[Batch]) -> Truth:
     """Gradients and losses of rows alone."""
-    found = [collector.truth(row) for row in rows]
-    return Truth(torch.stack([row for row, _ in found]), torch.stack([loss for _, loss in found]))
+    truths = [collector.truth(row) for row in rows]
+    return Truth(torch.stack([row for row, _ in truths]), torch.stack([loss for _, loss in truths]))
 
 
 def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth: Truth) -> tuple[list[str], str]:

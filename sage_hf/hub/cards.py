@@ -21,7 +21,7 @@ def template(name: str) -> str:
     return (files("sage_hf.hub") / "templates" / name).read_text(encoding="utf-8")
 
 
-def fill(name: str, told: dict[str, Any]) -> str:
+def fill(name: str, values: dict[str, Any]) -> str:
     """A packaged template with its values filled in.
 
     Raises:
@@ -29,19 +29,19 @@ def fill(name: str, told: dict[str, Any]) -> str:
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"count": "{:,}".format, "cell": cell, "number": number}
-    return environment.from_string(template(name)).render(**told)
+    return environment.from_string(template(name)).render(**values)
 
 
 def selection_facts(
     stats: dict[str, Any], config: dict[str, Any], pictures: list[str], folder: str = "sage"
 ) -> dict[str, Any]:
-    """What the section of a selection tells, as JSON-ready values.
+    """Values of the section of a selection, ready for JSON.
 
     Args:
-        stats: Of the selection.
-        config: Of the selection.
-        pictures: Names of those that are there.
-        folder: Where they are, seen from the card.
+        stats: Statistics of the selection.
+        config: Its settings.
+        pictures: Names of the pictures that are there.
+        folder: Their folder, seen from the card.
     """
     listed, others = largest_groups(stats)
     targets = config["target_modules"]

@@ -95,11 +95,11 @@ def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the residual is gone: as many as are found
             weights = orthogonal_mp_gram(gram[np.ix_(left, left)], target[left], n_nonzero_coefs=most)
-        found = left[np.flatnonzero(weights)]
-        if not len(found):
-            found = left[: count - len(chosen)]  # gradients of zero: none is better than another
-        chosen += found.tolist()
-        left = np.setdiff1d(left, found)
+        picked = left[np.flatnonzero(weights)]
+        if not len(picked):
+            picked = left[: count - len(chosen)]  # gradients of zero: none is better than another
+        chosen += picked.tolist()
+        left = np.setdiff1d(left, picked)
     return np.array(chosen)
 
 

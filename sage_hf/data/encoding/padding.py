@@ -92,6 +92,13 @@ def tokens_in(values: Any, name: str) -> int:
     return row_length(values) if name == "input_ids" else len(values)
 
 
+def has_any(mask: Any) -> bool:
+    """Whether a mask of a row, or of its choices, lets any token be seen."""
+    if isinstance(mask, (list, tuple)):
+        return any(has_any(part) if is_list(part) else part for part in mask)
+    return bool(mask.any())
+
+
 def _holds_lists(features: list[Row]) -> bool:
     first = next((feature["input_ids"][0] for feature in features if len(feature["input_ids"])), 0)
     return is_list(first)

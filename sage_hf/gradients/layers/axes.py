@@ -156,10 +156,10 @@ def _same(calls: list[list[int | None]]) -> list[int | None]:
 def _calls(
     model: nn.Module, modules: Sequence[nn.Module], batch: Batch, device: torch.device
 ) -> dict[nn.Module, list[_Call]]:
-    found: dict[nn.Module, list[_Call]] = {module: [] for module in modules}
+    calls: dict[nn.Module, list[_Call]] = {module: [] for module in modules}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        found[module].append((_shapes((args, kwargs)), _shapes(output), _digest(output)))
+        calls[module].append((_shapes((args, kwargs)), _shapes(output), _digest(output)))
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
@@ -172,7 +172,7 @@ def _calls(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return calls
 
 
 def _shapes(value: Any) -> list[_Shape]:

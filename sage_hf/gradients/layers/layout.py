@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from .projection import block_widths
 from .rules import Rerun, Term, matrix_shape, rule_for
 from .targets import is_keyword, owners, resolve_targets, trainable_weights
 
+Part = TypeVar("Part")
 Projection = int | Literal["auto"] | None
 
 # Share of the targeted weights up to which those that no layer shows are left out rather than taken slowly.
@@ -37,7 +38,7 @@ class Layout:
         asked_by_name: Whether the targets were named, not told by a word such as "auto".
         alone: Names of parameters that plain autograd takes.
         left_out: Names of parameters whose columns stay zero.
-        trainable: How many weights a training changes.
+        trainable: Number of weights that a training changes.
     """
 
     held: list[tuple[Block, nn.Parameter]]
@@ -65,7 +66,7 @@ class Layout:
         return [(block, parameter) for block, parameter in self.held if block.name in self.alone]
 
     def weights(self, names: Iterable[str] | None = None) -> int:
-        """How many numbers the parameters of these names have; of all that are not left out by default."""
+        """Number of weights in the parameters of these names; of all that are not left out by default."""
         chosen = {block.name for block in self.blocks} - self.left_out if names is None else set(names)
         return sum(parameter.numel() for block, parameter in self.held if block.name in chosen)
 
@@ -80,18 +81,14 @@ class Layout:
             return "left out"
         if block.name in self.alone:
             return "autograd, rows alone"
-        terms = [term for found in self.terms.values() for other, term in found if other is block]
+        terms = [term for held in self.terms.values() for other, term in held if other is block]
         return type(terms[0]).__name__.lower() if terms else "layer run again"
 
     def give_up_on(self, names: Sequence[str]) -> str:
         """Takes parameters out that hooks on layers do not see; says what becomes of them."""
         gone = set(names)
-        for module, found in list(self.terms.items()):
-            self.terms[module] = [(block, term) for block, term in found if block.name not in gone]
-        for module, held in list(self.reruns.items()):
-            self.reruns[module] = [(block, parameter) for block, parameter in held if block.name not in gone]
-        self.terms = {module: found for module, found in self.terms.items() if found}
-        self.reruns = {module: held for module, held in self.reruns.items() if held}
+        self.terms = _without(gone, self.terms)
+        self.reruns = _without(gone, self.reruns)
         hidden = gone | self.left_out
         share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
@@ -117,7 +114,7 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
     layout = Layout([], not is_keyword(target_modules), trainable)
     places: list[tuple[str, nn.Parameter, list[tuple[nn.Module, Term]]]] = []
     for name, parameter in targets.items():
-        found: list[tuple[nn.Module, Term]] = []
+        holders: list[tuple[nn.Module, Term]] = []
         held_by = owners(model, parameter)
         for module_name, module, own in held_by:
             if module is model or any(other.startswith(f"{module_name}.") for other, _, _ in held_by):
@@ -127,15 +124,17 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
                 terms = {own: Rerun(matrix_shape(module, parameter))} if _is_made_of(own) else {}
             if own in terms:
                 layout.names[module] = module_name
-                found.append((module, terms[own]))
-        places.append((name, parameter, found))
-    shapes = [term_shape(found[0][1]) if found else matrix_shape(model, parameter) for _, parameter, found in places]
+                holders.append((module, terms[own]))
+        places.append((name, parameter, holders))
+    shapes = [
+        term_shape(holders[0][1]) if holders else matrix_shape(model, parameter) for _, parameter, holders in places
+    ]
     start = 0
-    for (name, parameter, found), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
+    for (name, parameter, holders), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
         block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
         start = block.columns.stop
         layout.held.append((block, parameter))
-        for module, term in found:
+        for module, term in holders:
             if isinstance(term, Rerun):
                 layout.reruns.setdefault(module, []).append((block, parameter))
             else:
@@ -145,9 +144,17 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
 
 def unseen(layout: Layout) -> list[str]:
     """Names of parameters that no layer holds."""
-    seen = {block.name for found in layout.terms.values() for block, _ in found}
+    seen = {block.name for terms in layout.terms.values() for block, _ in terms}
     seen |= {block.name for held in layout.reruns.values() for block, _ in held}
     return [block.name for block in layout.blocks if block.name not in seen | layout.alone | layout.left_out]
+
+
+def _without(
+    names: set[str], held: dict[nn.Module, list[tuple[Block, Part]]]
+) -> dict[nn.Module, list[tuple[Block, Part]]]:
+    """The blocks of each layer but those of some names; layers that are left with any."""
+    rest = {module: [part for part in parts if part[0].name not in names] for module, parts in held.items()}
+    return {module: parts for module, parts in rest.items() if parts}
 
 
 def _is_made_of(own: str) -> bool:

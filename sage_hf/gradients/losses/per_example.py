@@ -190,10 +190,10 @@ def _is_plain_causal(model: nn.Module, batch: Batch, device: torch.device) -> bo
     if getattr(model, "loss_function", None) is not ForCausalLMLoss:
         return False
     if model not in _PLAIN_CAUSAL:
-        told = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
-        if not told:
+        labelled = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
+        if not labelled:
             return False  # rows without a label tell nothing; the next batch may
-        _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, told[:2]), device)
+        _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, labelled[:2]), device)
     return _PLAIN_CAUSAL[model]
 
 
@@ -289,24 +289,24 @@ def output_field(outputs: Any, name: str) -> Any:
         if name == "loss":
             return _loss_among(tensors, [each for each in tensors if each.ndim == 0])
         return next((each for each in tensors if each.ndim), None)
-    found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    part = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
     if name == "loss":
-        _check_loss(found, outputs)
-    return found
+        _check_loss(part, outputs)
+    return part
 
 
 def _loss_among(tensors: list[Tensor], candidates: list[Tensor]) -> Tensor | None:
     """The one of several tensors in a tuple that is the loss."""
     if not candidates or tensors[0] is candidates[0]:
         return candidates[0] if candidates else None
-    told = [each for each in candidates if each.requires_grad] if len(candidates) > 1 else candidates
-    if len(told) != 1:
+    losses = [each for each in candidates if each.requires_grad] if len(candidates) > 1 else candidates
+    if len(losses) != 1:
         raise LabelError(
             f"The model returns a tuple in which any of {len(candidates)} numbers may be the loss",
             where="model.forward",
             fix="Return the loss first, or under the name 'loss', or pass loss_function=(outputs, batch) -> [B].",
         )
-    return told[0]
+    return losses[0]
 
 
 def _check_loss(loss: Any, outputs: Any) -> None:

@@ -63,8 +63,8 @@ class RowIds:
 
     def of(self, tensor: Any) -> Tensor | None:
         """The row number of every entry, int64 on the CPU and of the tensor's shape; None where it is not known."""
-        found = self._known.get(id(tensor))
-        return None if found is None or found[1].shape != tensor.shape else found[1]
+        known = self._known.get(id(tensor))
+        return None if known is None or known[1].shape != tensor.shape else known[1]
 
     def is_statistic(self, tensor: Any) -> bool:
         """Whether a tensor is one number taken from several rows, such as the count of all labels."""
@@ -90,13 +90,13 @@ class RowIds:
         if name == "__setitem__":
             return self._write(*args)
         try:
-            found = self._moved(name, args, kwargs, out)
+            moved = self._moved(name, args, kwargs, out)
         except (RuntimeError, TypeError, IndexError, ValueError):  # an operation that row numbers cannot follow
-            found = None
-        if isinstance(found, Tensor):
-            self._note(out, found)
-        elif isinstance(found, (tuple, list)):
-            for part, ids in zip(out, found, strict=True):
+            moved = None
+        if isinstance(moved, Tensor):
+            self._note(out, moved)
+        elif isinstance(moved, (tuple, list)):
+            for part, ids in zip(out, moved, strict=True):
                 self._note(part, ids)
         elif isinstance(out, Tensor) and out.numel() == 1 and not out.requires_grad and name != "__get__":
             self._of_batch[id(out)] = out
@@ -139,7 +139,7 @@ class RowIds:
         parts = args[0] if args else kwargs.get("tensors", ())
         if not any(id(part) in self._known for part in parts):
             return
-        ids = [found if (found := self.of(part)) is not None else _nobody(part) for part in parts]
+        ids = [known if (known := self.of(part)) is not None else _nobody(part) for part in parts]
         axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         self._note(out, torch.stack(ids, axis) if name == "stack" else torch.cat(ids, axis))
 
