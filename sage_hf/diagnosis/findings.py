@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..data.classes import ClassOrder
+
 Severity = Literal["error", "warning", "note"]
-Order = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
@@ -165,7 +166,7 @@ class ClassFindings:
     column: str
     classes: tuple[ClassCount, ...]
     without_rows: tuple[str, ...]
-    order: Order
+    order: ClassOrder
 
 
 @dataclass(frozen=True)

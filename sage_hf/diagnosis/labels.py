@@ -10,15 +10,16 @@ from datasets import Dataset
 from torch import nn
 
 from ..config import CLUSTERS, SageConfig
-from ..data.classes import by_name, model_classes, names_of
+from ..data.classes import ClassOrder, class_order, model_classes, names_of
 from ..data.columns import class_column, class_names, find_groups
 from ..data.encoding import LABEL_COLUMNS, Encoder
 from ..data.encoding.rows import is_list
+from ..data.groups import name_of
 from ..errors import BudgetError, SageError
 from ..gradients.model.state import unwrap
 from ..selection.choice import quotas_for
 from ..strategies.quotas import resolve_budget
-from .findings import ClassCount, ClassFindings, Order, Problem
+from .findings import ClassCount, ClassFindings, Problem
 from .text import listed, plural
 
 # Classes of which a row is looked at.
@@ -95,10 +96,9 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
         except BudgetError:  # told of elsewhere
             pass
 
-    def name(value: int | str) -> str:
-        return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else str(value)
-
-    classes = [ClassCount(name(value), counts[value], left) for value, left in zip(distinct, kept, strict=True)]
+    classes = [
+        ClassCount(name_of(value, names), counts[value], left) for value, left in zip(distinct, kept, strict=True)
+    ]
     empty = [name for number, name in enumerate(names or []) if number not in counts]
     order = _order(model, dataset, column, distinct)
     return ClassFindings(column, tuple(sorted(classes, key=lambda each: each.rows)), tuple(empty), order)
@@ -138,16 +138,9 @@ def class_problems(
         )
 
 
-def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> Order:
+def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> ClassOrder:
     known, names = model_classes(unwrap(model)), names_of(dataset.features[column])
     if texts := {value for value in values if isinstance(value, str)}:
         of_numbers = known is None and all(text.strip().isdigit() for text in texts)
         return "by number" if of_numbers else "same" if texts <= set(known or []) else "unknown texts"
-    if known is None or names is None:
-        return "by number"
-    ids = by_name(names, known)
-    if names == known[: len(names)] or ids == {number: number for number in range(len(names))}:
-        return "same"
-    if ids is not None:
-        return "mapped by name"
-    return "by number" if names == [str(number) for number in range(len(names))] else "differs"
+    return "by number" if known is None or names is None else class_order(names, known)

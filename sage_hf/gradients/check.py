@@ -56,20 +56,7 @@ class Truth:
 
 
 def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, Batch] | None) -> bool:
-    """Compares rows of a batch with the same rows alone; settles how the collector takes rows from then on.
-
-    Args:
-        collector: Takes the rows.
-        batch: Some rows.
-        alone: Rows of it as batches of their own, without padding; all rows, cut out of the batch, when omitted.
-
-    Returns:
-        Whether whole batches are trusted.
-
-    Raises:
-        GradientError: Rows are wrong even alone.
-        BatchAxisError: The loss compares rows, and is constant for one alone.
-    """
+    """Settles how the collector takes rows from then on; see `GradientCollector.check`."""
     if alone is None:
         alone = {index: rows_of(batch, slice(index, index + 1)) for index in range(batch_rows(batch))}
     rows = list(alone)

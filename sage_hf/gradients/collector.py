@@ -242,7 +242,11 @@ class GradientCollector:
             self.give_up_on(reason.names)
             return self._collect_row(batch)
         except NotSeparable as reason:
-            raise _unusable(reason) from reason
+            raise GradientError(
+                f"The model's loss cannot be used: {reason}",
+                where="model.forward",
+                fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
+            ) from reason
 
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False):  # the rows are filled outside it
@@ -315,14 +319,6 @@ class GradientCollector:
         if message not in self._warned:
             self._warned.add(message)
             logger.warning(message)
-
-
-def _unusable(reason: NotSeparable) -> GradientError:
-    return GradientError(
-        f"The model's loss cannot be used: {reason}",
-        where="model.forward",
-        fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
-    )
 
 
 def _usable(batch: Batch) -> dict[str, Any]:

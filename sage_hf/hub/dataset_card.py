@@ -186,11 +186,10 @@ def citation(source_card: DatasetCard | None) -> str | None:
 
 def size_category(rows: int) -> str:
     """The Hub's word for a number of rows, such as "1K<n<10K"."""
-    limits = [10**power for power in range(3, 13)]
-    place = sum(rows >= limit for limit in limits)
+    place = sum(rows >= 10**power for power in range(3, 13))
     if place == 0:
         return f"n<{_SIZES[0]}"
-    return f"n>{_SIZES[-1]}" if place == len(limits) else f"{_SIZES[place - 1]}<n<{_SIZES[place]}"
+    return f"n>{_SIZES[-1]}" if place == len(_SIZES) else f"{_SIZES[place - 1]}<n<{_SIZES[place]}"
 
 
 def _between(config_name: str) -> re.Pattern[str]:

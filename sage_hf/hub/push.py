@@ -106,7 +106,12 @@ def push(
         if what.make_rows is not None:
             others = _source_splits(split, source, token) if other_splits is None else other_splits
             splits = _splits(what.make_rows(place), split, others, place)
-        source_card = _source_card(api, source)
+        source_card = None
+        if source["id"] is not None:
+            with asking(
+                source["id"], "The source's card cannot be read", "Try again, or check your rights to the source."
+            ):
+                source_card = read_card(api, source["id"], source["revision"])
         if splits:
             check_license(source, source_card, license)
             check_rows(splits)
@@ -292,10 +297,3 @@ def _source_splits(split: str, source: dict[str, Any], token: str | None) -> Map
             where="other_splits",
             fix="Pass them as other_splits={name: dataset}, or other_splits={} to leave them out.",
         ) from error
-
-
-def _source_card(api: HfApi, source: dict[str, Any]) -> DatasetCard | None:
-    if source["id"] is None:
-        return None
-    with asking(source["id"], "The source's card cannot be read", "Try again, or check your rights to the source."):
-        return read_card(api, source["id"], source["revision"])

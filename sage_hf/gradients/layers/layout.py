@@ -121,7 +121,9 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
                 continue  # a model returns no layer's output; what holds a weight for a layer in it leaves it to that
             terms = rule_for(module)(module)
             if own not in terms:
-                terms = {own: Rerun(matrix_shape(module, parameter))} if _is_made_of(own) else {}
+                # What a parametrised weight (weight norm, say) is made of.
+                is_part = own.startswith("parametrizations.")
+                terms = {own: Rerun(matrix_shape(module, parameter))} if is_part else {}
             if own in terms:
                 layout.names[module] = module_name
                 holders.append((module, terms[own]))
@@ -155,8 +157,3 @@ def _without(
     """The blocks of each layer but those of some names; layers that are left with any."""
     rest = {module: [part for part in parts if part[0].name not in names] for module, parts in held.items()}
     return {module: parts for module, parts in rest.items() if parts}
-
-
-def _is_made_of(own: str) -> bool:
-    """Whether a parameter is one that a parametrised weight (weight norm, say) is made of."""
-    return own.startswith("parametrizations.")

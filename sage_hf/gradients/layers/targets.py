@@ -140,7 +140,9 @@ def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
         return {id(parameter) for parameter in model.parameters()}
     if keyword == "head":
         return _of_modules(_head(model))
-    vocabulary = set(_vocabulary_head(model))
+    # The language-model head, with what wraps it: millions of weights that mostly count tokens.
+    head = part_of(model, "get_output_embeddings")
+    vocabulary = set(head.modules()) if head is not None else set()
     ids: set[int] = set()
     for module in model.modules():
         if module in vocabulary or not (isinstance(module, MATRIX_KINDS) or is_experts(module)):
@@ -159,12 +161,6 @@ def part_of(model: nn.Module, getter: str) -> nn.Module | None:
     except (NotImplementedError, AttributeError):
         return None
     return part if isinstance(part, nn.Module) else None
-
-
-def _vocabulary_head(model: nn.Module) -> list[nn.Module]:
-    """The language-model head, with what wraps it: millions of weights that mostly count tokens."""
-    head = part_of(model, "get_output_embeddings")
-    return list(head.modules()) if head is not None else []
 
 
 def _head(model: nn.Module) -> list[nn.Module]:

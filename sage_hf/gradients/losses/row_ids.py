@@ -122,18 +122,13 @@ class RowIds:
             return first.unsqueeze(-1).expand(out.shape)
         if name in _REDUCING and isinstance(out, Tensor) and out.ndim:
             axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
-            if axis is None or not self._is_one_along(first, axis):
-                return None
+            if axis is None or not torch.equal(torch.amax(first, axis), torch.amin(first, axis)):
+                return None  # of several rows
             return torch.amax(first, axis, keepdim=out.ndim == first.ndim)
         if name in _MOVING:
             method = getattr(first, _MOVING[name])
             return method(*_on_cpu(args[1:]), **dict(zip(kwargs, _on_cpu(tuple(kwargs.values())), strict=True)))
         return None
-
-    @staticmethod
-    def _is_one_along(ids: Tensor, axis: Any) -> bool:
-        """Whether numbers that are joined along an axis are of one row."""
-        return torch.equal(torch.amax(ids, axis), torch.amin(ids, axis))
 
     def _join(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         parts = args[0] if args else kwargs.get("tensors", ())

@@ -114,7 +114,9 @@ class RowwiseLosses(TorchFunctionMode):
             **{**arguments, "reduction": "none", **dict.fromkeys(("size_average", "reduce") & arguments.keys())}
         )
         if func is F.ctc_loss:
-            ids, weights = self._rows_of_sequences(values), arguments["target_lengths"]
+            # One value a sequence.
+            ids = torch.arange(self.rows) if values.shape == (self.rows,) else None
+            weights = arguments["target_lengths"]
             weights = torch.as_tensor(weights, device=values.device).clamp(min=1).to(values.dtype)
         else:
             ids, weights = self._find(arguments, values), _element_weights(func, arguments, values)
@@ -127,10 +129,6 @@ class RowwiseLosses(TorchFunctionMode):
             weights = None
         losses = self._join(values, weights, ids)
         return losses.reshape(()) if self.rows == 1 else losses
-
-    def _rows_of_sequences(self, values: Tensor) -> Tensor | None:
-        """CTC gives one value a sequence."""
-        return torch.arange(self.rows) if values.shape == (self.rows,) else None
 
     def _find(self, arguments: Mapping[str, Any], values: Tensor) -> Tensor | None:
         """The row of every loss value, of the values' shape; None where nothing tells it."""
