@@ -16,7 +16,7 @@ from ..config import CLUSTERS, SageConfig
 from ..errors import GroupError, LabelError
 from ..gradients.model.state import unwrap
 from .batches import Batcher, RowSource, sampled, with_texts
-from .classes import Classes, class_ids, tells_classes_apart, text_classes
+from .classes import Classes, class_ids, names_of, tells_classes_apart, text_classes
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .encoding.images import IMAGE_COLUMNS, brightest
 from .encoding.model import ModelFacts
@@ -67,7 +67,7 @@ def open_stream(
     column = class_column(features, model) if config.group_by == "auto" else config.group_by
     if column is not None:
         _check_column(column, list(example))
-    names = class_names(features, column)
+    names = names_of(features.get(column))
     source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
     source.features, source.columns = features, encoder.columns
     return source
@@ -124,7 +124,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
             where=f"column {column!r}",
             fix="Fill or filter these rows.",
         )
-    groups = Groups.from_values(column, values, class_names(dataset.features, column))
+    groups = Groups.from_values(column, values, names_of(dataset.features.get(column)))
     say_if_many(logger, model, column, groups.count, len(values))
     return groups
 
@@ -155,12 +155,6 @@ def find_text_classes(
     if column is None or getattr(encoder, "hands_rows_on", True):
         return None
     return text_classes(model, column, features, values_of(column))
-
-
-def class_names(features: Features | None, column: str | None) -> list[str] | None:
-    """The names of a column's whole numbers, where the features know them."""
-    feature = (features or {}).get(column)
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def _check_column(column: str, columns: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..config import CLUSTERS, SageConfig
 from ..data.classes import ClassOrder, class_order, model_classes, names_of
-from ..data.columns import class_column, class_names, find_groups
+from ..data.columns import class_column, find_groups
 from ..data.encoding import LABEL_COLUMNS, Encoder
 from ..data.encoding.rows import is_list
 from ..data.groups import name_of
@@ -84,7 +84,7 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
         return None
     values = [value for value in dataset.with_format(None)[column] if value is not None]
     counts = Counter(values)
-    names = class_names(dataset.features, column)
+    names = names_of(dataset.features[column])
     distinct = sorted(counts, key=lambda value: (isinstance(value, str), value))
     sizes = np.array([counts[value] for value in distinct], dtype=np.int64)
     kept: list[int | None] = [None] * len(distinct)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,8 @@ class Clock:
             statuses.append(status)
 
         counted = sum(batch_rows(batch) for batch in batches)
+        middle = batches[len(batches) // 2]
+        fit(middle)  # to warm up
         gradient = self._seconds(fit, batches) / counted
         problems += _unusable(torch.cat(statuses[1:]))  # the first was to warm up
         sketch = self._sketch_seconds()
@@ -105,6 +107,7 @@ class Clock:
         if reads:
             features = FeaturePasses(passes)
             self.width = features.find_width(self.source)
+            features.take(middle)
             embedding = self._seconds(features.take, batches) / counted
         turns = 2 if self.config.cache_gradients is None else 1
         total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
@@ -134,21 +137,15 @@ class Clock:
         rows = torch.randn(min(size, most), self.collector.width, device=self.collector.device)
         for _ in range(-(-2 * size // len(rows))):
             sketch.update(rows)
-        self._wait()
-        started = time.perf_counter()
         turns = -(-size // len(rows))
-        for _ in range(turns):
-            sketch.update(rows)
-        self._wait()
-        return (time.perf_counter() - started) / (turns * len(rows))
+        return self._seconds(sketch.update, [rows] * turns) / (turns * len(rows))
 
-    def _seconds(self, take: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> float:
-        """What all batches take, after the middle one to warm up."""
-        take(batches[len(batches) // 2])
+    def _seconds(self, take: Callable[[Any], Any], parts: Sequence[Any]) -> float:
+        """Seconds that all parts take."""
         self._wait()
         started = time.perf_counter()
-        for batch in batches:
-            take(batch)
+        for part in parts:
+            take(part)
         self._wait()
         return time.perf_counter() - started
 

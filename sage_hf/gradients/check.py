@@ -112,10 +112,7 @@ def _never_called(collector: GradientCollector, row: Batch, truth: Truth) -> lis
 
 
 def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
-    """What is wrong with a row's gradient [D] and loss [], which were taken in a batch; empty if they are right.
-
-    `longest` is the length of the longest gradient of other rows, where it is known.
-    """
+    """See `GradientCollector.compare`."""
     truth = truth_of(collector, [row])
     if wrong := differing_blocks(collector, gradient[None], truth.gradients, longest):
         return f"the gradients of {wrong[:6]} are not those of the row alone"

@@ -67,6 +67,8 @@ def can_draw() -> bool:
 
 def draw_scores(seen: Seen, figure: Any) -> None:
     """How many rows of each group have which agreement, kept and not kept, into a figure or a part of one."""
+    from matplotlib.patches import Patch
+
     groups = seen.largest
     rows = -(-len(groups) // _COLUMNS)
     columns = -(-len(groups) // rows)
@@ -87,7 +89,10 @@ def draw_scores(seen: Seen, figure: Any) -> None:
         panel.set_visible(False)
     figure.supxlabel("agreement with the group" if len(groups) > 1 else "agreement", fontsize="medium")
     figure.supylabel("rows", fontsize="medium")
-    figure.legend(handles=_legend(seen.others is not None), loc="outside upper right", ncols=2, frameon=False)
+    handles = [Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")]
+    if seen.others is not None:
+        handles.append(Patch(facecolor=OTHER_COLOUR, label="not kept"))
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     if len(seen.table) > len(groups):
         figure.suptitle(f"The {len(groups)} largest of {len(seen.table)} groups", x=0.01, ha="left", fontsize="medium")
 
@@ -200,13 +205,6 @@ def save_pictures(seen: Seen, folder: Path) -> list[str]:
     for name in PICTURES:
         (folder / f"{name}.png").write_bytes(render(draw(seen, name), "png"))
     return list(PICTURES)
-
-
-def _legend(both: bool) -> list[Any]:
-    from matplotlib.patches import Patch
-
-    kept = Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")
-    return [kept, Patch(facecolor=OTHER_COLOUR, label="not kept")] if both else [kept]
 
 
 def _bare(axes: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import orthogonal_mp_gram
 
-from .base import Candidates, register_strategy
+from .base import Candidates, Derived, register_strategy
 from .coverage import Centred, gradient_directions, unit_rows
 from .partition import pick_within_groups
 
@@ -66,23 +66,11 @@ def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int)
     2103.00123). Where the residual is gone before the quota is full, it begins again with the rows that are left.
     """
     assert candidates.sketched is not None and candidates.norms is not None
-    return pick_within_groups(candidates, _Lengths(candidates), quotas, seed, _match)
-
-
-class _Lengths:
-    """Sketched gradients with their lengths, [M, l]; the longest of all rows has length about 1."""
-
-    def __init__(self, candidates: Candidates) -> None:
-        assert candidates.sketched is not None and candidates.norms is not None
-        self._sketched = candidates.sketched
-        self._norms = candidates.norms / max(float(candidates.norms.max()), np.finfo(np.float32).tiny)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._sketched.shape
-
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.asarray(self._sketched[positions] * self._norms[positions][:, None])
+    sketched = candidates.sketched
+    # The longest of all rows gets a length of about 1.
+    lengths = candidates.norms / max(float(candidates.norms.max()), np.finfo(np.float32).tiny)
+    gradients = Derived(sketched.shape, lambda places: sketched[places] * lengths[places][:, None])
+    return pick_within_groups(candidates, gradients, quotas, seed, _match)
 
 
 def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
