@@ -169,7 +169,7 @@ class BatchSource:
     Attributes:
         encoder: Makes batches of rows.
         batch_size: Rows a batch.
-        seed: Of what transforms and collators draw; with the row it is drawn for, so that every pass, process and
+        seed: Seed of what transforms and collators draw; with the row it is drawn for, so that every pass, process and
             worker draws the same.
     """
 
@@ -330,7 +330,7 @@ class RowSource(BatchSource):
         """The error of all rows that offend alike, as far as it is quick to look.
 
         Args:
-            offence: Of some of them.
+            offence: Offence of some of them.
             known: Their numbers in the dataset; none where the offence numbers them otherwise.
         """
         rows = set(known)

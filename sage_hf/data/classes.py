@@ -60,7 +60,7 @@ def text_classes(
     All of the model's, by its numbers, where it knows each value; else the values, sorted.
 
     Args:
-        model: With a config.
+        model: A model with a config.
         column: The column of the labels, if there is one.
         features: Features of the dataset.
         values: The column's values, as far as they are known.
@@ -113,7 +113,7 @@ def class_ids(
     Says so, once a model; and where the names are others, that labels are taken by their numbers.
 
     Args:
-        model: With a config.
+        model: A model with a config.
         features: Features of the dataset.
         columns: Columns that may hold labels.
         as_they_are: Whether labels go to a training or a collator of the user's as they are: nothing is mapped then,

@@ -55,8 +55,8 @@ def diagnose(
         model: As for `SageSelector`.
         dataset: The rows; None to look at the model alone.
         processing_class: As for `SageSelector`.
-        data_collator: The same.
-        loss_function: The same.
+        data_collator: As for `SageSelector`.
+        loss_function: As for `SageSelector`.
         config: The settings that a selection would have; a budget may be missing.
 
     Returns:

@@ -25,7 +25,7 @@ class Fault:
     """What is wrong with some rows.
 
     Attributes:
-        error: Of the first of them.
+        error: The first one's error.
         column: Where; None where the row itself cannot be read.
         rows: Their numbers.
     """
@@ -40,11 +40,11 @@ class Sample:
     """What was found of the rows that were looked at.
 
     Attributes:
-        looked_at: How many there are.
+        looked_at: Their number.
         good: Numbers of those that have been encoded and hold something.
         empty: Numbers of those without tokens.
         lengths: Tokens of the good ones, where they have a length.
-        cut: How many of these are longer than the model or `max_length` allows.
+        cut: Number of these that are longer than the model or `max_length` allows.
         faults: By kind, what is wrong with others.
     """
 
@@ -75,7 +75,7 @@ def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sam
 
     Args:
         dataset: At least one row.
-        encoder: For it.
+        encoder: Encoder of the dataset.
         also: Numbers of rows to look at besides.
     """
     sample, reader = Sample(), readable(dataset, encoder.columns)

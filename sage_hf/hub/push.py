@@ -140,18 +140,18 @@ def push(
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
             if revision is not None and not revision.startswith("refs/"):
                 api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
-        target = _Target(api, repo_id, revision, create_pr)
+        destination = _Destination(api, repo_id, revision, create_pr)
         if splits:
             with asking(
                 repo_id,
                 "The rows could not be pushed",
                 "Nothing tells of them yet. Run it again with overwrite: sent files are kept.",
             ):
-                target.withdraw(config_name)
-                target.push_rows(DatasetDict(splits), config_name, private)
+                destination.withdraw(config_name)
+                destination.push_rows(DatasetDict(splits), config_name, private)
         fix = "The rows that are there stand without it. Run it again with overwrite."
         with asking(repo_id, "The card could not be pushed", fix):
-            return target.push_story(scores, config_name, make_card)
+            return destination.push_story(scores, config_name, make_card)
 
 
 def fetch(repo_id: str, config_name: str, revision: str | None, token: str | None) -> Path:
@@ -181,7 +181,7 @@ def fetch(repo_id: str, config_name: str, revision: str | None, token: str | Non
     return Path(root) / wanted
 
 
-class _Target:
+class _Destination:
     """A revision of a repository; a pull request is made by the first commit, and the others go into it."""
 
     def __init__(self, api: HfApi, repo_id: str, revision: str | None, create_pr: bool) -> None:

@@ -75,14 +75,14 @@ def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int)
 
 def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
     x = x.astype(np.float64)
-    gram, target = x @ x.T, x @ x.sum(0)
+    gram, whole = x @ x.T, x @ x.sum(0)
     left = np.arange(len(x))
     chosen: list[int] = []
     while len(chosen) < count:
         most = min(count - len(chosen), x.shape[1], len(left))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the residual is gone: as many as are found
-            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], target[left], n_nonzero_coefs=most)
+            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], whole[left], n_nonzero_coefs=most)
         picked = left[np.flatnonzero(weights)]
         if not len(picked):
             picked = left[: count - len(chosen)]  # gradients of zero: none is better than another

@@ -329,8 +329,8 @@ class Encoder:
             return self._of_ids(completed_ids(self._tokenizer, prompts, completions), rows, first)
         if self._is_seq2seq:
             features = self._features(prompts)
-            targets = self._tokenizer(text_target=completions, truncation=True, max_length=self.max_length).input_ids
-            return [{**feature, "labels": ids} for feature, ids in zip(features, targets, strict=True)]
+            labels = self._tokenizer(text_target=completions, truncation=True, max_length=self.max_length).input_ids
+            return [{**feature, "labels": ids} for feature, ids in zip(features, labels, strict=True)]
         return self._with_labels(self._features(prompts, completions), rows, first)
 
     def _turns_answered(self, rows: list[Row], first: int) -> list[Row]:

@@ -34,9 +34,9 @@ class Axes:
     """What two forward passes told of the layers that were called.
 
     Attributes:
-        inputs: Of each layer, the axis of the rows in every leaf of its inputs: 0, 1 (where positions come first), or
+        inputs: Axis of the rows in every leaf of each layer's inputs: 0, 1 (where positions come first), or
             None of what is the same for all rows.
-        outputs: The same of its outputs.
+        outputs: Axis of the rows in every leaf of its outputs.
         shared: Layers whose output is one for all rows, [1, ...].
         changing: Layers that are called more or less often when there are more rows.
         reordered: Layers whose outputs do not have the rows in the order of the batch.

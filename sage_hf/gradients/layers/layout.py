@@ -32,8 +32,8 @@ class Layout:
 
     Attributes:
         held: Each parameter and its place in the row, in the order of `model.named_parameters()`.
-        terms: Of each layer with a rule, its parameters' places and terms.
-        reruns: Of each layer that is run again, its parameters and their places.
+        terms: Places and terms of the parameters of each layer with a rule.
+        reruns: Places of the parameters of each layer that is run again.
         names: The layers' names.
         asked_by_name: Whether the targets were named, not told by a word such as "auto".
         alone: Names of parameters that plain autograd takes.

@@ -36,7 +36,7 @@ class CannotRerun(NotSeparable):
 
     Args:
         what: Why.
-        names: Of the layer's targeted parameters.
+        names: Names of the layer's targeted parameters.
     """
 
     def __init__(self, what: str, names: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class LayerCall:
         blocks: The layer's own targeted parameters, each with the place of its gradient.
         inputs: (args, kwargs), detached.
         in_axes: The axis of the rows in each leaf of the inputs; None of what is the same for all rows.
-        out_axes: The same of the outputs.
+        out_axes: The axis of the rows in each leaf of the outputs.
         size: B.
         autocast: How the layer computed.
     """
@@ -153,7 +153,7 @@ def keep_call(
         module: The layer.
         blocks: Its own targeted parameters.
         inputs: (args, kwargs).
-        axes: Of the rows, in the leaves of its inputs and of its outputs; None of a single row.
+        axes: Axes of the rows in the leaves of its inputs and of its outputs; None of a single row.
         size: B.
     """
     detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, inputs)

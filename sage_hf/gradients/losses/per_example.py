@@ -228,17 +228,17 @@ def _causal_lm_loss(model: nn.Module, batch: Batch, reduction: str, device: torc
     prompts and padding.
     """
     labels = batch["labels"]
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+    next_tokens = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
     # Found before the batch moves: of labels on the CPU, without waiting for the device.
-    positions = (targets != IGNORE_INDEX).any(0).nonzero().squeeze(1)
+    positions = (next_tokens != IGNORE_INDEX).any(0).nonzero().squeeze(1)
     if positions.numel() == 0:
         positions = positions.new_zeros(1)
-    targets = targets[:, positions].to(device, non_blocking=True)
+    next_tokens = next_tokens[:, positions].to(device, non_blocking=True)
     inputs = send_to_device(accepted(model, batch, labels=False), device, non_blocking=True)
     logits = _logits(model(**inputs, logits_to_keep=positions.to(device, non_blocking=True)))
     logits = logits.float() if logits.element_size() < 4 else logits
-    values = token_cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE_INDEX)
-    weights = (targets != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
+    values = token_cross_entropy(logits.flatten(0, 1), next_tokens.flatten(), IGNORE_INDEX)
+    weights = (next_tokens != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
     return row_reduce(values, weights, labels.shape[0])
 
 

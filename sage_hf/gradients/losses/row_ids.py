@@ -138,14 +138,14 @@ class RowIds:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         self._note(out, torch.stack(ids, axis) if name == "stack" else torch.cat(ids, axis))
 
-    def _write(self, target: Tensor, index: Any, value: Any) -> None:
+    def _write(self, tensor: Tensor, index: Any, value: Any) -> None:
         ids = self.of(value)
         if ids is None:
             return
-        own = self.of(target)
-        own = _nobody(target) if own is None else own.clone()
+        own = self.of(tensor)
+        own = _nobody(tensor) if own is None else own.clone()
         own[_on_cpu((index,))[0]] = ids
-        self._note(target, own)
+        self._note(tensor, own)
 
 
 def _nobody(tensor: Tensor) -> Tensor:
