@@ -120,7 +120,7 @@ class _Examined:
             raise DatasetError(problem.what, where=problem.where, fix=problem.fix)
         if not len(dataset):
             self.rows = RowFindings(unread=tuple(dataset.column_names), label_column=label_column(dataset, None))
-            self.check = CheckFindings("not run", "the dataset has no rows", 0.0)
+            self.check = CheckFindings("not run", "the dataset has no rows")
             return
         if (self.config.fraction, self.config.num_examples) != (None, None):
             with collected(self.problems, "num_examples"):
@@ -135,9 +135,9 @@ class _Examined:
             sample = look_at(dataset, encoder, first_of_each_class(self.model, dataset))
         self._look_at_rows(dataset, encoder, sample)
         if source is None or self.collector is None:
-            self.check = CheckFindings("not run", "the errors below come first", 0.0)
+            self.check = CheckFindings("not run", "the errors below come first")
         elif not sample.good:
-            self.check = CheckFindings("not run", "no row that was looked at can be used", 0.0)
+            self.check = CheckFindings("not run", "no row that was looked at can be used")
         else:
             usable = (
                 source if len(sample.good) == len(dataset) else replace(source, dataset=dataset.select(sample.good))
@@ -154,8 +154,7 @@ class _Examined:
             where = f"column {column!r}, {named(nulls)}"
             self.problems.append(Problem("error", "The label is null", where, "Filter or fill such rows."))
         self.problems += sample.problems(len(dataset))
-        self.groups, problems = count_groups(self.model, dataset, self.config, nulls)
-        self.problems += problems
+        self.groups = count_groups(self.model, dataset, self.config, nulls, self.problems)
         classes = find_classes(self.model, dataset, self.config)
         if classes is not None:
             self.problems += class_problems(self.model, classes, encoder, self.config)
@@ -180,7 +179,7 @@ class _Examined:
             if self.check.verdict == "refused":
                 return
         else:
-            self.check = CheckFindings("not run", "check_gradients is off", 0.0)
+            self.check = CheckFindings("not run", "check_gradients is off")
         memory = find_spaces(self.config, collector, rows, self.groups, 0)[0]
         if not memory.fits:  # told below; the clock would take it
             return

@@ -112,7 +112,7 @@ class CheckFindings:
 
     verdict: Literal["whole batches", "one at a time", "refused", "not run"]
     reason: str
-    seconds: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -53,28 +53,24 @@ def first_of_each_class(model: nn.Module, dataset: Dataset) -> list[int]:
 
 
 def count_groups(
-    model: nn.Module, dataset: Dataset, config: SageConfig, nulls: list[int]
-) -> tuple[int, list[Problem]]:
-    """How many groups a selection has, and what is wrong with them; rows without a label have been told of."""
+    model: nn.Module, dataset: Dataset, config: SageConfig, nulls: list[int], problems: list[Problem]
+) -> int:
+    """Number of groups of a selection; adds what is wrong with them. Rows without a label have been told of."""
     column = class_column(dataset.features, model) if config.group_by == "auto" else config.group_by
     if column is None or (column == CLUSTERS and CLUSTERS not in dataset.column_names):
-        return 1, []
+        return 1
     if nulls and config.group_by == "auto":
-        return max(1, len(set(dataset.with_format(None)[column]) - {None})), []
+        return max(1, len(set(dataset.with_format(None)[column]) - {None}))
     try:
         groups = find_groups(model, dataset, config.group_by)
     except SageError as error:
-        return 1, [Problem("error", error.what, error.where, error.fix)]
-    if groups.count <= max(2, len(dataset) / 2):
-        return groups.count, []
-    return groups.count, [
-        Problem(
-            "warning",
-            f"There are {groups.count:,} groups of {len(dataset):,} rows, and a row is only compared with its own",
-            f"column {column!r}",
-            "Group by a column with few values, or by none (group_by=None, --group-by none).",
-        )
-    ]
+        problems.append(Problem("error", error.what, error.where, error.fix))
+        return 1
+    if groups.count > max(2, len(dataset) / 2):
+        what = f"There are {groups.count:,} groups of {len(dataset):,} rows, and a row is only compared with its own"
+        fix = "Group by a column with few values, or by none (group_by=None, --group-by none)."
+        problems.append(Problem("warning", what, f"column {column!r}", fix))
+    return groups.count
 
 
 def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> ClassFindings | None:

@@ -95,12 +95,10 @@ class Candidates:
     def where(self, positions: npt.NDArray[np.int64]) -> Candidates:
         """Those at some places, ascending."""
         changes: dict[str, Any] = {}
-        for name in ("rows", "scores", "losses", "groups", "norms", "el2n"):
-            column = getattr(self, name)
-            changes[name] = None if column is None else column[positions]
-        for name in ("sketched", "embeddings"):
-            vectors = getattr(self, name)
-            changes[name] = None if vectors is None else PartOf(vectors, positions)
+        for name in ("rows", "scores", "losses", "groups", "norms", "el2n", "sketched", "embeddings"):
+            if (values := getattr(self, name)) is not None:
+                is_lazy = name in ("sketched", "embeddings")
+                changes[name] = PartOf(values, positions) if is_lazy else values[positions]
         return replace(self, **changes)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from torch import nn
 
@@ -19,7 +19,6 @@ from .projection import block_widths
 from .rules import Rerun, Term, matrix_shape, rule_for
 from .targets import is_keyword, owners, resolve_targets, trainable_weights
 
-Part = TypeVar("Part")
 Projection = int | Literal["auto"] | None
 
 # Share of the targeted weights up to which those that no layer shows are left out rather than taken slowly.
@@ -87,8 +86,12 @@ class Layout:
     def give_up_on(self, names: Sequence[str]) -> str:
         """Takes parameters out that hooks on layers do not see; says what becomes of them."""
         gone = set(names)
-        self.terms = _without(gone, self.terms)
-        self.reruns = _without(gone, self.reruns)
+        for module, terms in list(self.terms.items()):
+            self.terms[module] = [(block, term) for block, term in terms if block.name not in gone]
+        for module, held in list(self.reruns.items()):
+            self.reruns[module] = [(block, parameter) for block, parameter in held if block.name not in gone]
+        self.terms = {module: terms for module, terms in self.terms.items() if terms}
+        self.reruns = {module: held for module, held in self.reruns.items() if held}
         hidden = gone | self.left_out
         share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
@@ -149,11 +152,3 @@ def unseen(layout: Layout) -> list[str]:
     seen = {block.name for terms in layout.terms.values() for block, _ in terms}
     seen |= {block.name for held in layout.reruns.values() for block, _ in held}
     return [block.name for block in layout.blocks if block.name not in seen | layout.alone | layout.left_out]
-
-
-def _without(
-    names: set[str], held: dict[nn.Module, list[tuple[Block, Part]]]
-) -> dict[nn.Module, list[tuple[Block, Part]]]:
-    """The blocks of each layer but those of some names; layers that are left with any."""
-    rest = {module: [part for part in parts if part[0].name not in names] for module, parts in held.items()}
-    return {module: parts for module, parts in rest.items() if parts}

@@ -147,14 +147,9 @@ def keep_call(
     axes: tuple[Sequence[int | None], Sequence[int | None]] | None,
     size: int,
 ) -> LayerCall:
-    """A layer's call, apart from the graph that it was made in.
+    """A layer's call, apart from the graph that it was made in; arguments as of `LayerCall`.
 
-    Args:
-        module: The layer.
-        blocks: Its own targeted parameters.
-        inputs: (args, kwargs).
-        axes: Axes of the rows in the leaves of its inputs and of its outputs; None of a single row.
-        size: B.
+    `axes` are those of the rows in the leaves of the inputs and of the outputs; None of a single row.
     """
     detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, inputs)
     device = blocks[0][1].device.type

@@ -81,7 +81,10 @@ def per_example_loss(
             # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
             # the model itself comes up again when its rows are taken one at a time.
             raise NotSeparable(f"{type(model).__name__} says of several rows: {first_line(error)}") from error
-    loss = _rowwise_loss(outputs, intercepted)
+    # The losses of the rows may come alone or in a tuple, where nothing calls them the loss.
+    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    tensors = [each for each in parts if isinstance(each, Tensor)]
+    loss = _loss_among(tensors, [each for each in tensors if intercepted.is_rowwise(each)])
     if loss is None:
         loss = output_field(outputs, "loss")
         if loss is None:
@@ -319,13 +322,6 @@ def _check_loss(loss: Any, outputs: Any) -> None:
         where="model.forward",
         fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
     )
-
-
-def _rowwise_loss(outputs: Any, intercepted: RowwiseLosses) -> Tensor | None:
-    """The losses of the rows where a model returns them alone or in a tuple, and nothing calls them the loss."""
-    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    tensors = [each for each in parts if isinstance(each, Tensor)]
-    return _loss_among(tensors, [each for each in tensors if intercepted.is_rowwise(each)])
 
 
 def _logits(outputs: Any) -> Tensor:
