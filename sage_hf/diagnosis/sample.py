@@ -79,7 +79,10 @@ def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sam
         also: Numbers of rows to look at besides.
     """
     sample, reader = Sample(), readable(dataset, encoder.columns)
-    untruncated = _untruncated(encoder)
+    untruncated = None  # the same encoder without an end of rows
+    if encoder.tokenizer is not None:
+        untruncated = replace(encoder, model=replace(encoder.model, limits=Limits()))
+        untruncated.max_length = sys.maxsize >> 33
     runs = _runs(len(dataset), _TOKENS if encoder.is_tokens else _MEDIA)
     seen = {number for run in runs for number in run}
     runs += [range(number, number + 1) for number in also if number not in seen]
@@ -109,21 +112,15 @@ def _encoded(sample: Sample, reader: Dataset, encoder: Encoder, run: range) -> I
         row = range(number, number + 1)
         try:
             features = encoder.encode(read_rows(reader, row), first=number)
-        except SageError as error:
-            cause = error.__cause__
-            column = cause.column if isinstance(cause, Offence) else None
-            _add(sample, error, column, number)
         except Exception as error:
             what = f"The row cannot be encoded: {type(error).__name__}: {error}"
-            _add(sample, DatasetError(what, where=f"row {number}", fix="Mend or filter such rows."), None, number)
+            other = DatasetError(what, where=f"row {number}", fix="Mend or filter such rows.")
+            ours = error if isinstance(error, SageError) else other
+            column = error.__cause__.column if isinstance(error.__cause__, Offence) else None
+            # What is wrong names the row's value; what to do is the same for all of a kind.
+            sample.faults.setdefault((type(ours), column, ours.fix), Fault(ours, column, [])).rows.append(number)
         else:
             yield row, features
-
-
-def _add(sample: Sample, error: SageError, column: str | None, number: int) -> None:
-    # What is wrong names the row's value; what to do is the same for all of a kind.
-    key = (type(error), column, error.fix)
-    sample.faults.setdefault(key, Fault(error, column, [])).rows.append(number)
 
 
 def _runs(rows: int, most: int) -> list[range]:
@@ -132,15 +129,6 @@ def _runs(rows: int, most: int) -> list[range]:
         return [range(start, min(start + _RUN, rows)) for start in range(0, rows, _RUN)]
     starts = np.linspace(0, rows - _RUN, most // _RUN).round().astype(int).tolist()
     return [range(start, start + _RUN) for start in starts]
-
-
-def _untruncated(encoder: Encoder) -> Encoder | None:
-    """The same encoder without an end of rows; None where it cuts none."""
-    if encoder.tokenizer is None:
-        return None
-    whole = replace(encoder, model=replace(encoder.model, limits=Limits()))
-    whole.max_length = sys.maxsize >> 33
-    return whole
 
 
 def _is_longer(untruncated: Encoder | None, reader: Dataset, number: int, length: int) -> bool:

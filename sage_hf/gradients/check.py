@@ -133,11 +133,9 @@ def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth
         return [], collector.why_one_at_a_time
     try:
         gradients, losses = collector.collect(batch)
-    except LabelError:
+    except (BatchAxisError, GradientError, LabelError):
         raise
     except SageError as error:
-        if isinstance(error, (BatchAxisError, GradientError)):
-            raise
         return [], str(error)
     if collector.one_at_a_time:  # found out while they were taken
         return [], collector.why_one_at_a_time

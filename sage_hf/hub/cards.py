@@ -12,6 +12,11 @@ from .pictures import PICTURES
 
 TAGS = ("sage", "data-selection")
 PAPER = "2510.02470"
+# Statistics that are told as they are.
+_STATS = (
+    *("rows", "kept", "set_aside", "consensus", "group_by", "target_weights", "row_width", "sketch_size", "energy"),
+    *("mean_score", "mean_score_kept", "model_fingerprint", "processes", "versions"),
+)
 # Groups that a table lists, the largest.
 _LISTED_GROUPS = 20
 
@@ -47,28 +52,15 @@ def selection_facts(
     targets = config["target_modules"]
     fraction = config["fraction"]
     return {
-        "rows": stats["rows"],
-        "kept": stats["kept"],
-        "set_aside": stats["set_aside"],
+        **{name: stats[name] for name in _STATS},
         "lost_groups": len(stats.get("lost_groups", [])),
         "budget": f"fraction {fraction:g}" if fraction else f"{config['num_examples']:,} asked for",
         "strategy": stats.get("strategy", config["strategy"]),
         "gate": stats.get("gate"),
-        "consensus": stats["consensus"],
-        "group_by": stats["group_by"],
         "balance": config["balance"],
-        "target_weights": stats["target_weights"],
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
-        "row_width": stats["row_width"],
-        "sketch_size": stats["sketch_size"],
-        "energy": stats["energy"],
         "error_share": stats["error_bound"] / stats["squared_norm"],
-        "mean_score": stats["mean_score"],
-        "mean_score_kept": stats["mean_score_kept"],
-        "model_fingerprint": stats["model_fingerprint"],
         "seed": config["seed"],
-        "processes": stats["processes"],
-        "versions": stats["versions"],
         "groups": listed,
         "more_groups": len(others),
         "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],

@@ -74,19 +74,13 @@ def card_facts(
     licenses = license or carried.get("license")
     changed = {name: value for name, value in config.items() if value != _DEFAULTS.get(name)}
     return {
+        **vars(pushed),
         **selection_facts(stats, config, pushed.pictures, folder(pushed.config_name)),
-        "repo_id": pushed.repo_id,
-        "config_name": pushed.config_name,
         "name": f"{short}, chosen by SAGE",
         "title": f"{short}, {stats['kept']:,} rows chosen by SAGE",
         "paper": PAPER,
-        "split": pushed.split,
-        "splits": pushed.splits,
-        "scores_only": pushed.scores_only,
-        "all_scores": pushed.all_scores,
         "source": source,
         "source_link": _link(source["id"], f"{_HUB}/datasets") or cell(name or "a dataset made in memory"),
-        "source_fingerprint": pushed.source_fingerprint,
         "source_digest": stats.get("source_digest"),
         "load_source": _load(source),
         "model": model,
