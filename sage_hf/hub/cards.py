@@ -8,10 +8,18 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from ..config import SageConfig
+from ..data.stats import GroupStats, SelectionStats
 from .pictures import PICTURES
 
 TAGS = ("sage", "data-selection")
 PAPER = "2510.02470"
+# Statistics that are told as they are.
+GROUP_HEAD = ("rows", "kept", "set aside", "mean score", "mean score of kept")
+_STATS = (
+    *("rows", "kept", "set_aside", "consensus", "group_by", "target_weights", "row_width", "sketch_size", "energy"),
+    *("strategy", "mean_score", "mean_score_kept", "model_fingerprint", "processes", "versions"),
+)
 # Groups that a table lists, the largest.
 _LISTED_GROUPS = 20
 
@@ -21,7 +29,7 @@ def template(name: str) -> str:
     return (files("sage_hf.hub") / "templates" / name).read_text(encoding="utf-8")
 
 
-def fill(name: str, told: dict[str, Any]) -> str:
+def fill(name: str, values: dict[str, Any]) -> str:
     """A packaged template with its values filled in.
 
     Raises:
@@ -29,56 +37,47 @@ def fill(name: str, told: dict[str, Any]) -> str:
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"count": "{:,}".format, "cell": cell, "number": number}
-    return environment.from_string(template(name)).render(**told)
+    return environment.from_string(template(name)).render(**values)
 
 
 def selection_facts(
-    stats: dict[str, Any], config: dict[str, Any], pictures: list[str], folder: str = "sage"
+    stats: SelectionStats, config: SageConfig, pictures: list[str], folder: str = "sage"
 ) -> dict[str, Any]:
-    """What the section of a selection tells, as JSON-ready values.
+    """Values of the section of a selection, ready for JSON.
 
     Args:
-        stats: Of the selection.
-        config: Of the selection.
-        pictures: Names of those that are there.
-        folder: Where they are, seen from the card.
+        stats: Statistics of the selection.
+        config: Its settings.
+        pictures: Names of the pictures that are there.
+        folder: Their folder, seen from the card.
     """
-    listed, others = largest_groups(stats)
-    targets = config["target_modules"]
-    fraction = config["fraction"]
+    listed, others = largest_groups(stats.groups)
+    targets = config.target_modules
     return {
-        "rows": stats["rows"],
-        "kept": stats["kept"],
-        "set_aside": stats["set_aside"],
-        "lost_groups": len(stats.get("lost_groups", [])),
-        "budget": f"fraction {fraction:g}" if fraction else f"{config['num_examples']:,} asked for",
-        "strategy": stats.get("strategy", config["strategy"]),
-        "gate": stats.get("gate"),
-        "consensus": stats["consensus"],
-        "group_by": stats["group_by"],
-        "balance": config["balance"],
-        "target_weights": stats["target_weights"],
+        **{name: getattr(stats, name) for name in _STATS},
+        "lost_groups": len(stats.lost_groups),
+        "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
+        "gate": None if stats.gate is None else vars(stats.gate),
+        "balance": config.balance,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
-        "row_width": stats["row_width"],
-        "sketch_size": stats["sketch_size"],
-        "energy": stats["energy"],
-        "error_share": stats["error_bound"] / stats["squared_norm"],
-        "mean_score": stats["mean_score"],
-        "mean_score_kept": stats["mean_score_kept"],
-        "model_fingerprint": stats["model_fingerprint"],
-        "seed": config["seed"],
-        "processes": stats["processes"],
-        "versions": stats["versions"],
-        "groups": listed,
+        "error_share": stats.error_bound / stats.squared_norm,
+        "seed": config.seed,
+        "groups": [vars(group) for group in listed],
         "more_groups": len(others),
         "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],
     }
 
 
-def largest_groups(stats: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def largest_groups(groups: list[GroupStats]) -> tuple[list[GroupStats], list[GroupStats]]:
     """The groups that a table lists, in their order, and the smaller ones, which it counts."""
-    groups = sorted(stats["groups"], key=lambda group: -group["rows"])
-    return sorted(groups[:_LISTED_GROUPS], key=stats["groups"].index), groups[_LISTED_GROUPS:]
+    ranked = sorted(groups, key=lambda group: -group.rows)
+    return sorted(ranked[:_LISTED_GROUPS], key=groups.index), ranked[_LISTED_GROUPS:]
+
+
+def group_cells(group: GroupStats) -> list[str]:
+    """The cells of a table of groups, under `GROUP_HEAD`, as text."""
+    counts = [f"{count:,}" for count in (group.rows, group.kept, group.set_aside)]
+    return [group.name, *counts, number(group.mean_score), number(group.mean_score_kept)]
 
 
 def cell(text: str) -> str:

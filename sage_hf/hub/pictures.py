@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.stats import GroupStats
 from ..errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ _BINS = 40
 # Groups that are drawn: the largest.
 _DRAWN_GROUPS = 12
 _COLUMNS = 5
-_FORMATS = ("png", "svg")
 # No date and no random names inside, so that the same selection is the same file; text stays text.
 _STYLE = {"svg.hashsalt": "sage_hf", "svg.fonttype": "none", "hatch.linewidth": 0.5, "font.size": 9}
 
@@ -37,7 +37,7 @@ class Seen:
 
     Attributes:
         group_by: The column of the groups; None for a single one.
-        table: [G] entries with `name`, `rows` and `kept`.
+        table: [G] statistics of the groups.
         kept: [G] arrays, the scores of each group's kept rows.
         others: [G] arrays, the scores of its other rows; None where they are not known, as of a stream.
         spectrum: [l] the sketch's squared singular values, descending.
@@ -45,7 +45,7 @@ class Seen:
     """
 
     group_by: str | None
-    table: Sequence[dict[str, Any]]
+    table: Sequence[GroupStats]
     kept: Sequence[npt.NDArray[np.float32]]
     others: Sequence[npt.NDArray[np.float32]] | None
     spectrum: Sequence[float]
@@ -54,7 +54,7 @@ class Seen:
     @property
     def largest(self) -> list[int]:
         """The groups to draw, in their order."""
-        order = sorted(range(len(self.table)), key=lambda group: (-self.table[group]["rows"], group))
+        order = sorted(range(len(self.table)), key=lambda group: (-self.table[group].rows, group))
         return sorted(order[:_DRAWN_GROUPS])
 
 
@@ -68,6 +68,8 @@ def can_draw() -> bool:
 
 def draw_scores(seen: Seen, figure: Any) -> None:
     """How many rows of each group have which agreement, kept and not kept, into a figure or a part of one."""
+    from matplotlib.patches import Patch
+
     groups = seen.largest
     rows = -(-len(groups) // _COLUMNS)
     columns = -(-len(groups) // rows)
@@ -80,7 +82,7 @@ def draw_scores(seen: Seen, figure: Any) -> None:
         shapes = panel.hist(shown, bins, color=colours, stacked=True, histtype="stepfilled")[2]
         (shapes if others is None else shapes[0])[0].set(hatch=_HATCH, edgecolor="white", linewidth=0)
         if len(groups) > 1:
-            panel.set_title(_short(seen.table[group]["name"]), fontsize="medium")
+            panel.set_title(_short(seen.table[group].name), fontsize="medium")
         panel.yaxis.get_major_locator().set_params(integer=True)
         panel.tick_params(labelbottom=place + columns >= len(groups))
         _bare(panel)
@@ -88,7 +90,10 @@ def draw_scores(seen: Seen, figure: Any) -> None:
         panel.set_visible(False)
     figure.supxlabel("agreement with the group" if len(groups) > 1 else "agreement", fontsize="medium")
     figure.supylabel("rows", fontsize="medium")
-    figure.legend(handles=_legend(seen.others is not None), loc="outside upper right", ncols=2, frameon=False)
+    handles = [Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")]
+    if seen.others is not None:
+        handles.append(Patch(facecolor=OTHER_COLOUR, label="not kept"))
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     if len(seen.table) > len(groups):
         figure.suptitle(f"The {len(groups)} largest of {len(seen.table)} groups", x=0.01, ha="left", fontsize="medium")
 
@@ -120,11 +125,11 @@ def draw_shares(seen: Seen, figure: Any) -> None:
 
     axes = figure.subplots()
     entries = [seen.table[group] for group in seen.largest]
-    shares = [entry["kept"] / entry["rows"] if entry["rows"] else 0.0 for entry in entries]
+    shares = [entry.kept / entry.rows if entry.rows else 0.0 for entry in entries]
     axes.barh(range(len(entries)), shares, color=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0)
-    overall = sum(entry["kept"] for entry in seen.table) / sum(entry["rows"] for entry in seen.table)
+    overall = sum(entry.kept for entry in seen.table) / sum(entry.rows for entry in seen.table)
     axes.axvline(overall, color="black", linewidth=0.9, linestyle="--")
-    names = [f"{_short(entry['name'])}  ({entry['kept']:,} of {entry['rows']:,})" for entry in entries]
+    names = [f"{_short(entry.name)}  ({entry.kept:,} of {entry.rows:,})" for entry in entries]
     axes.set_yticks(range(len(entries)), names)
     axes.set(
         xlim=(0, max([*shares, overall]) * 1.05),
@@ -178,19 +183,15 @@ def draw(seen: Seen, name: str | None = None) -> Any:
 def render(figure: Any, kind: str) -> bytes:
     """A figure as the bytes of a "png" or "svg" file; the same figure is the same bytes."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    canvas, nothing = (FigureCanvasAgg, "Software") if kind == "png" else (FigureCanvasSVG, "Date")
     file = io.BytesIO()
     with rc_context(_STYLE):
-        canvas(figure)
-        figure.savefig(file, format=kind, dpi=120, metadata={nothing: None})
+        figure.savefig(file, format=kind, dpi=120, metadata={"Software" if kind == "png" else "Date": None})
     return file.getvalue()
 
 
 def save_pictures(seen: Seen, folder: Path) -> list[str]:
-    """Writes every picture as PNG and SVG.
+    """Writes every picture as PNG, which the Hub and GitHub show in cards.
 
     Args:
         seen: What to draw.
@@ -203,17 +204,8 @@ def save_pictures(seen: Seen, folder: Path) -> list[str]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
-        figure = draw(seen, name)
-        for kind in _FORMATS:
-            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+        (folder / f"{name}.png").write_bytes(render(draw(seen, name), "png"))
     return list(PICTURES)
-
-
-def _legend(both: bool) -> list[Any]:
-    from matplotlib.patches import Patch
-
-    kept = Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")
-    return [kept, Patch(facecolor=OTHER_COLOUR, label="not kept")] if both else [kept]
 
 
 def _bare(axes: Any) -> None:

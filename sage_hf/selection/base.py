@@ -167,8 +167,8 @@ class SelectionBase(ABC):
                 fix="Push the kept rows, or select from a dataset.",
             )
         what = Push(
-            self.stats.to_dict(),
-            self.config.to_dict(),
+            self.stats,
+            self.config,
             self.seen(),
             lambda place: write_scores(place, *self._files()),
             None if scores_only else self._rows,
@@ -201,7 +201,7 @@ class SelectionBase(ABC):
         return draw(self.seen(), name)
 
     def _repr_html_(self) -> str:
-        return as_html(self.stats.to_dict(), self.seen())
+        return as_html(self.stats, self.seen())
 
     @abstractmethod
     def seen(self) -> Seen:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..hub.cards import largest_groups, number
+from ..hub.cards import GROUP_HEAD, group_cells, largest_groups
 from .choice import about_lost
 from .selection import Selection
 from .stream_selection import StreamSelection
@@ -20,23 +20,13 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
     stats = selection.stats
     table = Table(title=f"Kept {stats.kept:,} of {stats.rows:,} rows", title_justify="left")
     table.add_column(stats.group_by or "group")
-    for name in ("rows", "kept", "set aside", "mean score", "mean score of kept"):
+    for name in GROUP_HEAD:
         table.add_column(name, justify="right")
-    listed, others = largest_groups(stats.to_dict())
+    listed, others = largest_groups(stats.groups)
     for group in listed:
-        table.add_row(
-            # Text, not str: a group may be called "[b]".
-            Text(group["name"]),
-            f"{group['rows']:,}",
-            f"{group['kept']:,}",
-            f"{group['set_aside']:,}",
-            number(group["mean_score"]),
-            number(group["mean_score_kept"]),
-        )
+        table.add_row(*map(Text, group_cells(group)))  # Text, not str: a group may be called "[b]"
     if others:
-        table.add_row(
-            f"{len(others)} more", f"{sum(g['rows'] for g in others):,}", f"{sum(g['kept'] for g in others):,}"
-        )
+        table.add_row(f"{len(others)} more", f"{sum(g.rows for g in others):,}", f"{sum(g.kept for g in others):,}")
     lines = [
         f"Sketch: {stats.sketch_size} rows x {stats.row_width:,}, of {stats.target_weights:,} weights; "
         f"it holds {stats.energy:.1%} of the gradients' energy.",

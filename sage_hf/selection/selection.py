@@ -287,7 +287,7 @@ class Selection(SelectionBase):
         parts = [self.groups == code for code in range(len(self.group_names))]
         return Seen(
             self.stats.group_by,
-            self.stats.to_dict()["groups"],
+            self.stats.groups,
             [self.scores[part & kept] for part in parts],
             [self.scores[part & scored & ~kept] for part in parts],
             self.stats.spectrum,

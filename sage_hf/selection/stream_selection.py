@@ -123,7 +123,7 @@ class StreamSelection(SelectionBase):
         """What pictures show of it."""
         kept = [self.kept_scores[self.kept_groups == code] for code in range(len(self.group_names))]
         stats = self.stats
-        return Seen(stats.group_by, stats.to_dict()["groups"], kept, None, stats.spectrum, stats.squared_norm)
+        return Seen(stats.group_by, stats.groups, kept, None, stats.spectrum, stats.squared_norm)
 
 
 class _KeptRows:

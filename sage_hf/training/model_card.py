@@ -136,7 +136,7 @@ def facts(selection: Selection, dataset_name: str, training: Training, pictures:
     """What the section tells, as JSON-ready values."""
     stats, args = selection.stats, training.args
     return {
-        **selection_facts(stats.to_dict(), selection.config.to_dict(), pictures, PICTURES_FOLDER),
+        **selection_facts(stats, selection.config, pictures, PICTURES_FOLDER),
         "dataset_name": dataset_name,
         "dataset_repo": training.dataset_repo,
         "dataset_fingerprint": selection.source_fingerprint,

@@ -1,6 +1,7 @@
 """A dataset card: metadata that the Hub reads, one section a configuration, and nothing of its owner's lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sage_hf import SageConfig, SageSelector
 from sage_hf.hub.cards import cell
 from sage_hf.hub.dataset_card import (
+    Pushed,
     card_facts,
     carry,
     citation,
@@ -38,8 +40,9 @@ def selection():
 
 def facts(selection, config_name="default", **changes):
     about = {"repo_id": "me/kept", "split": "train", "splits": {"train": 6, "test": 3}, "pictures": ["scores"]}
-    about |= {"config_name": config_name, "source_card": SOURCE, "source_fingerprint": selection.source_fingerprint}
-    return card_facts(selection.stats, selection.config, **{**about, **changes})
+    about |= {"config_name": config_name, "source_fingerprint": selection.source_fingerprint} | changes
+    card, license = about.pop("source_card", SOURCE), about.pop("license", None)
+    return card_facts(selection.stats, selection.config, Pushed(**about), card, license)
 
 
 def section(selection, config_name="default", **changes):
@@ -142,7 +145,7 @@ def test_a_repository_of_scores_alone_has_no_viewer_until_rows_come(selection):
 
 def test_every_knob_and_every_group_is_told(selection):
     text = section(selection)
-    for name, value in selection.config.items():
+    for name, value in selection.config.to_dict().items():
         assert f"| {name} | {cell(str(value))} |" in text
     for group in selection.group_table:
         assert f"| {group.name} | {group.rows} | {group.kept} | {group.set_aside} |" in text
@@ -157,10 +160,10 @@ def test_the_settings_told_make_the_same_selection(selection):
 
 
 def test_names_of_groups_and_splits_cannot_break_the_table(selection):
-    stats = {**selection.stats, "groups": [{**selection.stats.groups[0], "name": "a|b\n# c"}]}
-    about = {"repo_id": "me/kept", "config_name": "default", "split": "train", "splits": {"train": 6}}
-    told = card_facts(stats, selection.config, **about, source_card=None, pictures=[])
-    assert "| a\\|b # c | " in render_section(told)
+    group = replace(selection.stats.groups[0], name="a|b\n# c")
+    stats = replace(selection.stats, groups=[group])
+    pushed = Pushed("me/kept", "default", "train", {"train": 6}, pictures=[])
+    assert "| a\\|b # c | " in render_section(card_facts(stats, selection.config, pushed))
 
 
 def test_the_committed_card_is_what_the_template_renders():

@@ -1,4 +1,4 @@
-"""BatchSource of four rows of uneven length."""
+"""Batches of four rows of uneven length."""
 
 from typing import Any
 
