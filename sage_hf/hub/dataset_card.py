@@ -85,7 +85,7 @@ def card_facts(
         "source_digest": stats.source_digest,
         "load_source": _load(source),
         "model": model,
-        "model_link": _link(model["id"], _HUB) or f"a {cell(model['class'])} that was in memory",
+        "model_link": _link(model["id"], _HUB) or f"a {cell(str(model['class']))} that was in memory",
         "trained_steps": stats.trained_steps,
         "command": shlex.join(stats.command) if stats.command else None,
         "settings": ", ".join(f"{name}={value!r}" for name, value in changed.items()),

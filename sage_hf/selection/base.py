@@ -85,9 +85,9 @@ class SelectionBase(ABC):
             OutputError: The folder holds no selection of this kind, or one of another version.
         """
         arrays, values = read_scores(folder)
-        if values.get("kind") != cls._kind:
+        if values.get("kind", cls._kind) != cls._kind:
             raise OutputError(
-                f"The folder holds a selection from a {values.get('kind')}",
+                f"The folder holds a selection from a {values['kind']}",
                 where=str(folder),
                 fix="Read it with the other of Selection and StreamSelection, of sage_hf.",
             )

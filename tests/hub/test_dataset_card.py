@@ -70,9 +70,8 @@ def test_what_the_gate_took_out_is_told(selection):
     told = section(selection)
     assert f"{gate.doubted} of 30 rows were doubted (cross-fold)" in told
     assert (f"{gate.hard} hard rows" in told) == (gate.hard > 0)
-    assert "7 hard rows" in render_section({**facts(selection), "gate": {**gate, "hard": 7}})
-    mixture = {name: value for name, value in gate.items() if name != "hard"}
-    assert "hard rows" not in render_section({**facts(selection), "gate": mixture})
+    assert "7 hard rows" in render_section({**facts(selection), "gate": {**vars(gate), "hard": 7}})
+    assert "hard rows" not in render_section({**facts(selection), "gate": {**vars(gate), "hard": 0}})
 
 
 def test_the_source_gives_licence_language_task_and_citation(selection):

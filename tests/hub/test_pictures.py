@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from sage_hf import SageConfig, SageSelector
+from sage_hf.data.stats import GroupStats
 from sage_hf.errors import ConfigError
 from sage_hf.hub.pictures import KEPT_COLOUR, OTHER_COLOUR, PICTURES, Seen, draw, render, save_pictures
 
@@ -19,7 +20,7 @@ def seen(groups=3, rows=60, others=True, group_by="label"):
     scores = [np.sort(generator.uniform(-0.3, 1, rows - group).astype(np.float32)) for group in range(groups)]
     kept = [part[-(len(part) // 4) :] for part in scores]
     left = [part[: -(len(part) // 4)] for part in scores]
-    table = [{"name": f"class {n}", "rows": len(part), "kept": len(part) // 4} for n, part in enumerate(scores)]
+    table = [GroupStats(f"class {n}", len(part), len(part) // 4, 0, 0.0, 0.0) for n, part in enumerate(scores)]
     return Seen(group_by, table, kept, left if others else None, [4.0, 2.0, 1.0, 0.0], 10.0)
 
 
