@@ -192,8 +192,8 @@ class GrowingGroups:
         if self.column is None:
             return np.zeros(len(values), dtype=np.int64)
         check_values(self.column, values, first)
-        found = (self.code_of.setdefault(value, len(self.code_of)) for value in values)
-        return np.fromiter(found, dtype=np.int64, count=len(values))
+        codes = (self.code_of.setdefault(value, len(self.code_of)) for value in values)
+        return np.fromiter(codes, dtype=np.int64, count=len(values))
 
     def settle(self) -> tuple[Groups, list[int]]:
         """The groups ordered by value, without rows; and the number that each of them had until now."""

@@ -5,8 +5,7 @@ The last two need the sketched gradients of all rows, which a pass keeps in a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -85,14 +84,7 @@ class NearestCentre:
         return pairwise_distances_argmin(directions[np.arange(len(z))], self.centres).astype(np.int64)
 
 
-def keep_sketched(
-    passes: Passes,
-    source: RowSource,
-    matrix: Tensor,
-    title: str,
-    new_partial: Callable[[], Partial] = Partial,
-    add: Callable[[Partial, Tensor, Tensor], Tensor | None] = lambda partial, rows, z: None,
-) -> tuple[SketchedRows, Partial, Piece]:
+def keep_sketched(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> tuple[SketchedRows, Partial, Piece]:
     """Runs a pass that writes z and |g| of every row; afterwards every process has those of all rows.
 
     Args:
@@ -100,23 +92,26 @@ def keep_sketched(
             process has its own.
         source: The dataset.
         matrix: S [l, D].
-        title: Of the progress bar, and the file.
-        new_partial: As for `Pass`.
-        add: (partial result, row numbers [B], z [B, l]) -> a number a row, or None.
+        job: What else is done, with z [B, l] in the place of gradients.
 
     Returns:
         The file, and what `Passes.run_whole` returns.
     """
-    kept = _open(passes, len(source.dataset), len(matrix), title)
+    kept = _open(passes, len(source.dataset), len(matrix), job.title)
 
     def write(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor | None:
         z = sketched(gradients, matrix)
         kept.write(rows, z, gradients.to(torch.float64).norm(dim=1))
-        return add(partial, rows, z)
+        return job.add(partial, rows, codes, z)
 
-    result, piece = passes.run_whole(source, Pass(title, write, new_partial, settle=kept.file.flush))
+    result, piece = passes.run_whole(source, replace(job, add=write, settle=kept.file.flush))
     passes.processes.gather(kept.file.array, piece.window.parts)
     return kept, result, piece
+
+
+def keep_only(title: str) -> Pass:
+    """A pass for `keep_sketched` that does nothing else."""
+    return Pass(title, lambda partial, rows, codes, z: None)
 
 
 def _open(passes: Passes, rows: int, sketch_size: int, title: str) -> SketchedRows:
@@ -138,16 +133,16 @@ def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: T
         groups: Of its rows.
         matrix: S [l, D].
     """
-    codes = torch.from_numpy(groups.codes).long()
+
+    def add(partial: Partial, rows: Tensor, codes: Tensor, z: Tensor) -> None:
+        assert partial.consensus is not None
+        partial.consensus.update(z, codes)
 
     def new_partial() -> Partial:
         return Partial(consensus=Consensus(groups.count, len(matrix), device=matrix.device))
 
-    def add(partial: Partial, rows: Tensor, z: Tensor) -> None:
-        assert partial.consensus is not None
-        partial.consensus.update(z, codes[rows])
-
-    kept, result, piece = keep_sketched(passes, source, matrix, "projecting gradients", new_partial, add)
+    job = Pass("projecting gradients", add, new_partial, lambda window: groups.codes)
+    kept, result, piece = keep_sketched(passes, source, matrix, job)
     assert result.consensus is not None
     return GroupConsensus(groups, result.consensus.directions().float().cpu(), sketched=kept, piece=piece)
 
@@ -167,7 +162,7 @@ def clustered_consensus(
         spectrum: [l], singular values, the largest 1.
         config: How many clusters (fewer where fewer rows have a gradient), the seed and the spectrum's power.
     """
-    kept, _, piece = keep_sketched(passes, source, matrix, "finding clusters")
+    kept, _, piece = keep_sketched(passes, source, matrix, keep_only("finding clusters"))
     codes, centres = np.zeros(len(piece.status), dtype=np.int64), np.zeros((0, len(matrix)), dtype=np.float32)
     if passes.processes.rank == 0:
         scored = np.flatnonzero(piece.status == SCORED)

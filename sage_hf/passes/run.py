@@ -132,30 +132,25 @@ class Passes:
                     run.restore(unit, piece)
                     bar.update(len(window.rows_of(unit)))
                     continue
-                partial = run.job.new_partial()
-                self.run_shard(run.job, unit.start, batches, partial, piece, bar)
-                run.tree.push(partial, unit.start)
+                run.tree.push(self.run_shard(run.job, unit.start, batches, piece, bar), unit.start)
                 if run.finished is not None and not run.source.is_stream:
                     if run.job.settle is not None:
                         run.job.settle()
                     run.finished.write(run.tree.nodes[-1], piece.columns_of(unit))
         return piece
 
-    def run_shard(
-        self, job: Pass, number: int, batches: Iterator[Numbered], partial: Partial, piece: Piece, bar: Any
-    ) -> None:
-        """One shard: `partial` gathers, and the rows' columns are filled.
+    def run_shard(self, job: Pass, number: int, batches: Iterator[Numbered], piece: Piece, bar: Any) -> Partial:
+        """One shard: what it gathers; and the rows' columns are filled.
 
         Args:
             job: What is done with the rows.
             number: The shard's, in the whole source: it seeds what is drawn.
             batches: Row numbers and batches, the shard's next.
-            partial: Gathers.
             piece: Gets the columns.
             bar: Gets the progress.
         """
         self.shards_run += 1
-        codes, seen = torch.from_numpy(piece.codes.astype(np.int64)), []
+        partial, codes, seen = job.new_partial(), torch.from_numpy(piece.codes.astype(np.int64)), []
         # The same draws in all passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.settings.seed + number):
             for rows, extracted in self._rows(number, batches, piece.window):
@@ -167,6 +162,7 @@ class Passes:
             piece.numbers[chosen] = extracted.numbers.float().cpu().numpy()
             if values is not None:
                 piece.values[chosen] = values.cpu().numpy()
+        return partial
 
     def _rows(self, number: int, batches: Iterator[Numbered], window: Window) -> Iterator[tuple[Tensor, Extracted]]:
         """Row numbers and what is extracted of a shard's batches: from the cache, or computed for it."""

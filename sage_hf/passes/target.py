@@ -21,7 +21,7 @@ from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import ConfigError, GradientError, GroupError
 from ..scoring.agreement import Consensus, sketched, unit
-from .consensus import GroupConsensus, NearestDirection, keep_sketched
+from .consensus import GroupConsensus, NearestDirection, keep_only, keep_sketched
 from .fit import Fit
 from .job import Pass
 from .merge_tree import Partial
@@ -145,7 +145,7 @@ def consensus_of_target(
         [target_directions(passes, open_rows(rows), 1, fit.matrix, _one_group) for rows in target.values()]
     )
     place = NearestDirection(directions.numpy())
-    kept, _, piece = keep_sketched(passes, source, fit.matrix, "scoring for targets")
+    kept, _, piece = keep_sketched(passes, source, fit.matrix, keep_only("scoring for targets"))
     parts = (kept.read(window) for window in source.shards())
     nearest = np.concatenate([place(part) for part in parts]).astype(np.int32)
     return GroupConsensus(Groups("target", nearest, list(target), {}), directions, place, kept, piece)

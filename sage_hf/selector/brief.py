@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.text import Text
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
 
 from ..config import SageConfig
 from ..gradients import GradientCollector
@@ -52,7 +53,10 @@ def say_check(collector: GradientCollector, config: SageConfig, is_cached: bool)
 @contextmanager
 def printing(console: Console) -> Iterator[None]:
     """Prints these lines on a console."""
-    handler, level = _Printed(console), logger.level
+    handler = RichHandler(
+        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
+    )
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -60,12 +64,3 @@ def printing(console: Console) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-class _Printed(logging.Handler):
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.INFO)
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(Text(record.getMessage()))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Set
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 
@@ -56,14 +55,12 @@ def gather_signals(
     if kept is not None:
         scores = fit.consensus.scores()
     elif needs & {"sketched", "norms"}:
-        codes = torch.from_numpy(fit.groups.codes).long()
-        kept, _, piece = keep_sketched(
-            passes,
-            source,
-            fit.matrix,
+        job = Pass(
             "scoring and keeping",
-            add=lambda partial, rows, z: agreement(z, fit.directions, codes[rows]),
+            lambda partial, rows, codes, z: agreement(z, fit.directions, codes),
+            codes=lambda window: fit.groups.codes,
         )
+        kept, _, piece = keep_sketched(passes, source, fit.matrix, job)
         scores = piece.values
     else:
         _, piece = passes.run_whole(source, score_pass(fit, lambda window: fit.groups.codes))

@@ -61,15 +61,15 @@ class LabelIssues:
 
         Columns `row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset.
         """
-        found = {
+        columns = {
             "row": self.rows,
             DOUBT_COLUMN: self.label_doubt[self.rows],
             SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
         }
         rows = self.dataset.with_format(None).select(self.rows).flatten_indices()
-        rows = rows.remove_columns([name for name in found if name in rows.column_names])
-        order = [*found, *rows.column_names]
-        for name, values in found.items():
+        rows = rows.remove_columns([name for name in columns if name in rows.column_names])
+        order = [*columns, *rows.column_names]
+        for name, values in columns.items():
             rows = rows.add_column(name, values)
         return rows.select_columns(order)
 

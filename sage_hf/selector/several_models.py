@@ -59,9 +59,9 @@ def select_over_checkpoints(
         >>> load = AutoModelForCausalLM.from_pretrained
         >>> select_over_checkpoints([lambda: load("out/checkpoint-100"), lambda: load("out/checkpoint-200")], dataset)
     """
-    given = config or SageConfig()
-    shares = _check(models, weights, given, target)
-    config = resolve(given, has_target=target is not None)
+    config = config or SageConfig()
+    shares = _check(models, weights, config, target)
+    config = resolve(config, has_target=target is not None)
     scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
     started = time.perf_counter()
     for number, (model, share) in enumerate(zip(models, shares, strict=True)):
@@ -103,11 +103,11 @@ def _check(
             where="group_by",
             fix="Group by a column, or by none.",
         )
-    given = np.asarray(weights if weights is not None else np.ones(len(models)), dtype=np.float64)
-    if given.shape != (len(models),) or not np.isfinite(given).all() or not (given > 0).all():
+    shares = np.asarray(weights if weights is not None else np.ones(len(models)), dtype=np.float64)
+    if shares.shape != (len(models),) or not np.isfinite(shares).all() or not (shares > 0).all():
         raise ConfigError(
             f"The weights are {weights} for {len(models)} models",
             where="weights",
             fix="Give each one positive number.",
         )
-    return given / given.sum()
+    return shares / shares.sum()
