@@ -28,6 +28,8 @@ from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig
 from sage_hf.comparison.intervals import Estimate, estimate
 from sage_hf.data.columns import open_source
 from sage_hf.demo import build_vit, load_noisy_digits
+from sage_hf.passes.extractor import GradientExtractor
+from sage_hf.passes.job import Pass, PassSettings
 from sage_hf.passes.merge_tree import Partial
 from sage_hf.passes.run import Passes
 from sage_hf.selector.selector import CHECKED_ROWS
@@ -76,23 +78,24 @@ def recheck_share(model: nn.Module, rows: Dataset, processor: Any, config: SageC
     """The recheck's share of a pass, and the pass's seconds."""
     collector = GradientCollector(model)
     source = open_source(model, rows, config, processor, None)
-    passes = Passes(collector, 0, len(rows), progress=False, recheck_every=config.recheck_every)
+    extractor = GradientExtractor(collector, config.recheck_every)
+    passes = Passes(extractor, PassSettings(progress=False))
 
     def new_partial() -> Partial:
         sketch = FrequentDirections(config.sketch_size, collector.width, device=collector.device)
         return Partial(sketch, Consensus(1, collector.width, device=collector.device))
 
-    def add(partial: Partial, numbers: torch.Tensor, gradients: torch.Tensor) -> None:
+    def add(partial: Partial, numbers: torch.Tensor, codes: torch.Tensor, gradients: torch.Tensor) -> None:
         assert partial.sketch is not None
         assert partial.consensus is not None
         partial.sketch.update(gradients)
-        partial.consensus.update(gradients, torch.zeros(len(numbers), dtype=torch.long))
+        partial.consensus.update(gradients, codes)
 
     started = time.perf_counter()
-    passes.run(source, "sketching gradients", new_partial, add)
+    passes.run_whole(source, Pass("sketching gradients", add, new_partial))
     seconds = time.perf_counter() - started
-    assert passes.recheck.rows == len(rows) // config.recheck_every
-    return passes.recheck.seconds / seconds, seconds
+    assert extractor.rechecked.rows == len(rows) // config.recheck_every
+    return extractor.rechecked.seconds / seconds, seconds
 
 
 def told(found: Estimate, digits: int) -> str:

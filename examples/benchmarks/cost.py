@@ -32,8 +32,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 from sage_hf import Consensus, FrequentDirections
+from sage_hf.data.windows import divide
 from sage_hf.passes.merge_tree import MergeTree, Partial
-from sage_hf.passes.resume import divide
 
 WANTED = 0.25
 COLUMNS = 1 + 4 + 4  # bytes a row that the processes tell each other in a pass: status, loss, score

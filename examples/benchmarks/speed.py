@@ -26,6 +26,8 @@ from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageSelector
 from sage_hf.data.columns import open_source
+from sage_hf.passes.extractor import GradientExtractor
+from sage_hf.passes.job import PassSettings
 from sage_hf.passes.run import Passes
 
 VOCABULARY, LENGTH, BATCH = 8192, 128, 16
@@ -74,14 +76,14 @@ class FitPass:
     """What `SageSelector.fit` does with a batch: gradients, rows set aside, sketch with its shrinks, consensus."""
 
     def __init__(self, collector: GradientCollector) -> None:
-        self.passes = Passes(collector, seed=0, num_rows=0)
+        self.passes = Passes(GradientExtractor(collector), PassSettings())
         self.sketch = FrequentDirections(256, collector.width, device=collector.device)
         self.consensus = Consensus(1, collector.width, device=collector.device)
         # From here on a shrink comes every 256 rows, as in the middle of a long pass.
         self.sketch.update(torch.randn(512, collector.width, device=collector.device))
 
     def __call__(self, batch: Batch) -> None:
-        gradients, _, _ = self.passes.gradients(batch)
+        gradients = self.passes.extract(batch).vectors
         self.sketch.update(gradients)
         self.consensus.update(gradients, torch.zeros(len(gradients), dtype=torch.long))
 
