@@ -55,18 +55,15 @@ def make_dataset_card(place: Path) -> None:
     train, test, model, tokenizer = load_offline(config, steps=100)
     selection = SageSelector(model, processing_class=tokenizer, config=config).select(train)
     pictures = save_pictures(selection.seen(), place / of_dataset.folder("default"))
-    told = of_dataset.card_facts(
-        selection.stats,
-        selection.config,
+    pushed = of_dataset.Pushed(
         repo_id=REPOSITORY,
         config_name="default",
         split="train",
         splits={"train": len(selection), "test": len(test)},
-        source_card=None,
         pictures=pictures,
         source_fingerprint=selection.source_fingerprint,
-        license="other",
     )
+    told = of_dataset.card_facts(selection.stats, selection.config, pushed, license="other")
     given = {"told": told, "data": of_dataset.metadata(told, None)}
     card = of_dataset.merge(None, of_dataset.render_section(told), "default", given["data"])
     write(place, given, str(card))

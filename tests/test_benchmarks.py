@@ -27,6 +27,20 @@ def label_issues(scripts):
     return scripts("label_issues")
 
 
+def test_committed_results_are_compact_as_they_are_written(scripts):
+    for path in (BENCHMARKS / "results").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        if path.name != "models.json":  # which names no machine
+            assert text == scripts("machine").to_json(json.loads(text)) + "\n"
+
+
+def test_json_has_a_line_for_each_row_and_loses_nothing(scripts):
+    held = {"rows": [{"seconds": [0.1] * 99, "name": "é"}, {}], "a": {"b": {"c": [1] * 99}, "d": None}, 3: []}
+    text = scripts("machine").to_json(held)
+    assert json.loads(text) == json.loads(json.dumps(held))
+    assert text.splitlines()[3:5] == ["  {}", " ],"]
+
+
 def task_of(values, lower=False):
     """One share, a value a seed."""
     return {

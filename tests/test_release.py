@@ -40,14 +40,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
 def test_the_sdist_holds_what_the_tests_need(built):
     with tarfile.open(built[1]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    assert {
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "CHANGELOG.md",
-        "tests/scoring/test_sketch.py",
-        "Makefile",
-    } <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
+    assert {"tests/cases.py", "tests/scoring/test_sketch.py"} <= names
     assert not any(name.startswith((".venv", "out/")) for name in names)
 
 

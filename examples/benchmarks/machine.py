@@ -16,6 +16,7 @@ import transformers
 import sage_hf
 
 RESULTS = Path(__file__).parent / "results"
+LINE = 119
 
 
 def describe() -> dict[str, Any]:
@@ -40,9 +41,24 @@ def describe() -> dict[str, Any]:
     }
 
 
+def to_json(value: Any, indent: str = "") -> str:
+    """JSON with a line for each entry of a list, and for each name whose values are plain or lists of numbers."""
+    line, inner = json.dumps(value), indent + " "
+    if len(line) <= LINE or not any(map(_has_names, value.values() if isinstance(value, dict) else value)):
+        return line
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(str(name))}: {to_json(part, inner)}" for name, part in value.items()]
+        return "{\n" + ",\n".join(inner + part for part in parts) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + json.dumps(part) for part in value) + f"\n{indent}]"
+
+
+def _has_names(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_names, value)))
+
+
 def write(name: str, result: dict[str, Any], table: str) -> None:
     """Saves `results/NAME.json` and `results/NAME.md`, and prints the table."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": describe(), **result}, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(to_json({"machine": describe(), **result}) + "\n")
     (RESULTS / f"{name}.md").write_text(table + "\n")
     print(table)

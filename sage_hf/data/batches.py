@@ -170,7 +170,7 @@ class BatchSource:
     Attributes:
         encoder: Makes batches of rows.
         batch_size: Rows a batch.
-        seed: Of what transforms and collators draw; with the row it is drawn for, so that every pass, process and
+        seed: Seed of what transforms and collators draw; with the row it is drawn for, so that every pass, process and
             worker draws the same.
     """
 
@@ -262,8 +262,8 @@ class BatchSource:
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
             seen = [feature for feature in features if self._has_tokens(feature)]
-            if found := [feature for feature in seen if is_labelled(feature)]:
-                return found
+            if labelled := [feature for feature in seen if is_labelled(feature)]:
+                return labelled
             unlabelled = unlabelled or seen
         if unlabelled:
             return unlabelled
@@ -346,10 +346,10 @@ class RowSource(BatchSource):
         """The error of all rows that offend alike, as far as it is quick to look.
 
         Args:
-            offence: Of some of them.
+            offence: Offence of some of them.
             known: Their numbers in the dataset; none where the offence numbers them otherwise.
         """
-        found = set(known)
+        rows = set(known)
         most = _LOOKED_AT if self.encoder.is_tokens else _DECODED
         looked = range(min(len(self.dataset), max(most, *known, 0) + 1))
         for start in range(0, looked.stop, self.shard_size):
@@ -359,10 +359,10 @@ class RowSource(BatchSource):
             except SageError as error:
                 other = error.__cause__
                 if isinstance(other, Offence) and (other.kind, other.column) == (offence.kind, offence.column):
-                    found.update(other.rows)
-        if not found:
+                    rows.update(other.rows)
+        if not rows:
             return offence.error()
-        whole = Offence(offence.kind, offence.why, offence.column, sorted(found))
+        whole = Offence(offence.kind, offence.why, offence.column, sorted(rows))
         return whole.error(looked if looked.stop < len(self.dataset) else None)
 
 
@@ -403,10 +403,10 @@ def collate_checked(encoder: Batcher, features: list[Row]) -> dict[str, Any]:
         BatchAxisError: The collator packed them.
     """
     batch = encoder.collate([dict(feature) for feature in features])  # collators take columns out of what they get
-    found = batch_rows(batch)
-    if found != len(features):
+    rows = batch_rows(batch)
+    if rows != len(features):
         raise BatchAxisError(
-            f"The collator made {found} rows of {len(features)}, so rows have no gradient of their own",
+            f"The collator made {rows} rows of {len(features)}, so rows have no gradient of their own",
             where="data_collator",
             fix="Score unpacked rows: set padding_free=False and packing=False, or use a padding collator.",
         )

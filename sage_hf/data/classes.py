@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pyarrow
 from datasets import ClassLabel, Dataset, Features, Value
@@ -16,13 +16,15 @@ from ..utils.notices import warn_once
 
 logger = logging.getLogger(__name__)
 
+ClassOrder = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
+
 
 class Classes(TypedDict):
     """The classes of a column of text labels.
 
     Attributes:
         column: Its name.
-        names: Of all classes, in the order of their numbers.
+        names: Names of all classes, in the order of their numbers.
     """
 
     column: str
@@ -42,7 +44,8 @@ _NAMED = 8
 def model_classes(model: nn.Module) -> list[str] | None:
     """The names of a model's classes by number; None where its config names none (LABEL_0, LABEL_1, ...)."""
     config = getattr(model, "config", None)
-    for ids in (getattr(config, "label2id", None), _turned(getattr(config, "id2label", None))):
+    numbers = {name: int(number) for number, name in (getattr(config, "id2label", None) or {}).items()}
+    for ids in (getattr(config, "label2id", None), numbers):
         names = _in_order(ids)
         if names and names != [f"LABEL_{number}" for number in range(len(names))]:
             return names
@@ -50,22 +53,22 @@ def model_classes(model: nn.Module) -> list[str] | None:
 
 
 def text_classes(
-    model: nn.Module, column: str | None, features: Features | None, found: Iterable[Any]
+    model: nn.Module, column: str | None, features: Features | None, values: Iterable[Any]
 ) -> Classes | None:
     """The classes that a column of text labels stands for, in the order of their numbers; None where it is no text.
 
-    All of the model's, by its numbers, where it knows each that was found; else those that were found, sorted.
+    All of the model's, by its numbers, where it knows each value; else the values, sorted.
 
     Args:
-        model: With a config.
-        column: Of the labels, if there is one.
-        features: Of the dataset.
-        found: The column's values, as far as they are known.
+        model: A model with a config.
+        column: The column of the labels, if there is one.
+        features: Features of the dataset.
+        values: The column's values, as far as they are known.
     """
     feature = (features or {}).get(column)
     if column is None or not (isinstance(feature, Value) and "string" in feature.dtype):
         return None
-    held = {value for value in found if value is not None}
+    held = {value for value in values if value is not None}
     names = _in_order(getattr(getattr(unwrap(model), "config", None), "label2id", None)) or []
     names = names if held <= set(names) else sorted(held)
     return {"column": column, "names": names} if names else None
@@ -110,38 +113,47 @@ def class_ids(
     Says so, once a model; and where the names are others, that labels are taken by their numbers.
 
     Args:
-        model: With a config.
-        features: Of the dataset.
-        columns: Those that may hold labels.
+        model: A model with a config.
+        features: Features of the dataset.
+        columns: Columns that may hold labels.
         as_they_are: Whether labels go to a training or a collator of the user's as they are: nothing is mapped then,
             and that is said.
     """
     known = model_classes(model)
-    found = {}
+    mapped = {}
     for column in columns:
         names = names_of((features or {}).get(column))
-        if known is None or names is None or names == known[: len(names)]:
+        if known is None or names is None or (order := class_order(names, known)) in ("same", "by number"):
             continue
-        ids = by_name(names, known)
         here, there = _listed(names), _listed(known)
-        about = f"The classes of column {column!r} are {here}, and those of the model's config are {there}"
+        text = f"The classes of column {column!r} are {here}, and those of the model's config are {there}"
         align = f"dataset.align_labels_with_mapping(model.config.label2id, {column!r})"
-        if ids == {number: number for number in range(len(names))}:
-            continue
-        if ids is not None and as_they_are:
-            text = f"{about}: labels go by their numbers here, not by their names. Use {align} before."
-            warn_once(logger, model, text)
-        elif ids is not None:
-            found[column] = ids
-            warn_once(logger, model, f"{about}: labels are mapped by name. A Trainer would not: use {align} for it.")
-        elif names != [str(number) for number in range(len(names))]:
-            warn_once(
-                logger,
-                model,
-                f"{about}: the names differ, and labels are taken by their numbers. If that is wrong, set label2id "
-                "and id2label in the model's config, or rename the dataset's classes.",
+        if order == "differs":
+            text += (
+                ": the names differ, and labels are taken by their numbers. If that is wrong, set label2id "
+                "and id2label in the model's config, or rename the dataset's classes."
             )
-    return found
+        elif as_they_are:
+            text += f": labels go by their numbers here, not by their names. Use {align} before."
+        else:
+            mapped[column] = by_name(names, known) or {}
+            text += f": labels are mapped by name. A Trainer would not: use {align} for it."
+        warn_once(logger, model, text)
+    return mapped
+
+
+def class_order(names: Sequence[str], known: Sequence[str]) -> ClassOrder:
+    """How a dataset's class numbers become a model's.
+
+    "same"; "mapped by name", where both name the same classes in another order; "by number", where the dataset's names
+    are its numbers; "differs", where the names are others.
+    """
+    ids = by_name(names, known)
+    if list(names) == list(known[: len(names)]) or ids == {number: number for number in range(len(names))}:
+        return "same"
+    if ids is not None:
+        return "mapped by name"
+    return "by number" if list(names) == [str(number) for number in range(len(names))] else "differs"
 
 
 def by_name(names: Sequence[str], known: Sequence[str]) -> dict[int, int] | None:
@@ -175,10 +187,6 @@ def _in_order(ids: Mapping[str, int] | None) -> list[str] | None:
     if not ids or sorted(ids.values()) != list(range(len(ids))):
         return None
     return [str(name) for name in sorted(ids, key=ids.__getitem__)]
-
-
-def _turned(names: Any) -> dict[str, int] | None:
-    return {name: int(number) for number, name in names.items()} if names else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,10 +16,10 @@ from ..config import CLUSTERS, SageConfig
 from ..errors import GroupError, LabelError
 from ..gradients.model.state import unwrap
 from .batches import Batcher, RowSource, sampled, with_texts
-from .classes import Classes, class_ids, tells_classes_apart, text_classes
+from .classes import Classes, class_ids, names_of, tells_classes_apart, text_classes
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
 from .encoding.images import IMAGE_COLUMNS, brightest
-from .encoding.model import find_limits, find_task, forward_names, longest_row
+from .encoding.model import ModelFacts
 from .groups import Groups, say_if_many
 from .stream import StreamSource, first_row
 
@@ -35,8 +35,7 @@ def open_source(
         DatasetError: No way is known from its columns to the forward's arguments.
         LabelError: It has no labels.
     """
-    about = (config, processing_class, data_collator)
-    encoder = _encoder(model, sampled(dataset), dataset.features, *about)
+    encoder = _encoder(model, sampled(dataset), dataset.features, config, processing_class, data_collator)
     return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed, encoder.columns)
 
 
@@ -68,7 +67,7 @@ def open_stream(
     column = class_column(features, model) if config.group_by == "auto" else config.group_by
     if column is not None:
         _check_column(column, list(example))
-    names = class_names(features, column)
+    names = names_of(features.get(column))
     source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
     source.features, source.columns = features, encoder.columns
     return source
@@ -84,23 +83,15 @@ def _encoder(
 ) -> Encoder:
     """The encoder for a model of the dataset that a sample of rows, the first one first, is of."""
     model = unwrap(model)
-    model_config = getattr(model, "config", None)
-    task, example = find_task(model), sample[0]
+    example = sample[0]
     image = next((name for name in IMAGE_COLUMNS if name in example), None)
     encoder = Encoder(
         example=example,
-        inputs=forward_names(model),
+        model=ModelFacts.of(model),
         processing_class=processing_class,
         data_collator=data_collator,
-        causal_lm=task == "causal",
-        label_ids=getattr(model_config, "label2id", None) or {},
-        num_labels=getattr(model_config, "num_labels", None),
         text_columns=config.text_columns,
-        max_length=min(config.max_length, longest_row(model) or config.max_length),
-        task=task,
-        problem_type=getattr(model_config, "problem_type", None),
-        limits=find_limits(model),
-        pad_token_id=getattr(model_config, "pad_token_id", None),
+        max_length=config.max_length,
         image_top=brightest(row[image] for row in sample) if image is not None else None,
     )
     labels = [name for name in LABEL_COLUMNS if name in example][:1]
@@ -133,7 +124,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
             where=f"column {column!r}",
             fix="Fill or filter these rows.",
         )
-    groups = Groups.from_values(column, values, class_names(dataset.features, column))
+    groups = Groups.from_values(column, values, names_of(dataset.features.get(column)))
     say_if_many(logger, model, column, groups.count, len(values))
     return groups
 
@@ -150,26 +141,20 @@ def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | N
 
 
 def find_text_classes(
-    model: nn.Module, features: Features | None, encoder: Batcher | None, found: Callable[[str], Iterable[Any]]
+    model: nn.Module, features: Features | None, encoder: Batcher | None, values_of: Callable[[str], Iterable[Any]]
 ) -> Classes | None:
     """The classes of labels that are text, for the kept rows; None where they are no text, or a collator reads them.
 
     Args:
         model: Gives the numbers.
-        features: Of the dataset.
+        features: Features of the dataset.
         encoder: Has read the rows; it refuses texts that the model does not know.
-        found: The values of a column, as far as they are known.
+        values_of: Gives the values of a column, as far as they are known.
     """
     column = class_column(features, model) if features is not None else None
     if column is None or getattr(encoder, "hands_rows_on", True):
         return None
-    return text_classes(model, column, features, found(column))
-
-
-def class_names(features: Features | None, column: str | None) -> list[str] | None:
-    """The names of a column's whole numbers, where the features know them."""
-    feature = (features or {}).get(column)
-    return list(feature.names) if isinstance(feature, ClassLabel) else None
+    return text_classes(model, column, features, values_of(column))
 
 
 def _check_column(column: str, columns: list[str]) -> None:

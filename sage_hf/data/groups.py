@@ -60,7 +60,7 @@ class Groups:
         distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
         code_of = {value: code for code, value in enumerate(distinct)}
         codes = np.fromiter((code_of[value] for value in values), dtype=np.int32, count=len(values))
-        return cls(column, codes, [_name(value, class_names) for value in distinct], code_of)
+        return cls(column, codes, [name_of(value, class_names) for value in distinct], code_of)
 
     def codes_for(self, values: Sequence[Any]) -> npt.NDArray[np.int32]:
         """[B] codes of rows that were perhaps not there when the groups were made.
@@ -111,7 +111,8 @@ def check_values(column: str, values: Sequence[Any], first: int = 0) -> None:
             )
 
 
-def _name(value: Any, class_names: Sequence[str] | None) -> str:
+def name_of(value: Any, class_names: Sequence[str] | None) -> str:
+    """The name of a group: that of its class, where there are classes."""
     if class_names is not None and isinstance(value, int) and 0 <= value < len(class_names):
         return class_names[value]
     return str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -15,6 +15,7 @@ from ..config import SageConfig, check_strategy
 from ..data.batches import RowSource, check_dataset
 from ..data.columns import open_source
 from ..data.encoding import LABEL_COLUMNS, Collator, Encoder
+from ..data.encoding.rows import named
 from ..errors import ConfigError, DatasetError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
@@ -24,15 +25,7 @@ from ..utils.notices import silent
 from ..utils.rng import isolated_rng
 from .diagnosis import Diagnosis, by_severity
 from .findings import CheckFindings, Problem, RowFindings, Space, TimeFindings
-from .labels import (
-    class_problems,
-    count_groups,
-    find_classes,
-    first_of_each_class,
-    label_column,
-    null_labels,
-    null_problem,
-)
+from .labels import class_problems, count_groups, find_classes, first_of_each_class, label_column, null_labels
 from .model import find_model, model_problems
 from .run import Clock, collected, run_check
 from .sample import Sample, look_at
@@ -62,8 +55,8 @@ def diagnose(
         model: As for `SageSelector`.
         dataset: The rows; None to look at the model alone.
         processing_class: As for `SageSelector`.
-        data_collator: The same.
-        loss_function: The same.
+        data_collator: As for `SageSelector`.
+        loss_function: As for `SageSelector`.
         config: The settings that a selection would have; a budget may be missing.
 
     Returns:
@@ -101,27 +94,22 @@ def diagnose(
         examined = _Examined(model, collector, config, problems)
         if dataset is not None:
             examined.look_into(dataset, processing_class, data_collator)
-        return examined.told(None if dataset is None else len(dataset))
+        return examined.report(None if dataset is None else len(dataset))
 
 
+@dataclass
 class _Examined:
-    """A diagnosis in the making.
+    """A diagnosis in the making; `collector` is None where nothing can be targeted."""
 
-    Args:
-        model: As it was given.
-        collector: Of it; None where nothing can be targeted.
-        config: The settings.
-        problems: Those that are known; more are added.
-    """
-
-    def __init__(
-        self, model: nn.Module, collector: GradientCollector | None, config: SageConfig, problems: list[Problem]
-    ) -> None:
-        self.model, self.collector, self.config, self.problems = model, collector, config, problems
-        self.rows: RowFindings | None = None
-        self.check: CheckFindings | None = None
-        self.time: TimeFindings | None = None
-        self.groups, self.embedding = 1, 0
+    model: nn.Module
+    collector: GradientCollector | None
+    config: SageConfig
+    problems: list[Problem]
+    rows: RowFindings | None = None
+    check: CheckFindings | None = None
+    time: TimeFindings | None = None
+    groups: int = 1
+    embedding: int = 0
 
     def look_into(self, dataset: Dataset, processing_class: Any, data_collator: Collator | None) -> None:
         """The dataset, then model and dataset together."""
@@ -131,9 +119,8 @@ class _Examined:
             problem = self.problems[-1]
             raise DatasetError(problem.what, where=problem.where, fix=problem.fix)
         if not len(dataset):
-            unread = tuple(dataset.column_names)
-            self.rows = RowFindings(0, 0, (), unread, label_column(dataset, None), 0, 0, 0, None, None)
-            self.check = CheckFindings("not run", "the dataset has no rows", 0.0)
+            self.rows = RowFindings(unread=tuple(dataset.column_names), label_column=label_column(dataset, None))
+            self.check = CheckFindings("not run", "the dataset has no rows")
             return
         if (self.config.fraction, self.config.num_examples) != (None, None):
             with collected(self.problems, "num_examples"):
@@ -148,9 +135,9 @@ class _Examined:
             sample = look_at(dataset, encoder, first_of_each_class(self.model, dataset))
         self._look_at_rows(dataset, encoder, sample)
         if source is None or self.collector is None:
-            self.check = CheckFindings("not run", "the errors below come first", 0.0)
+            self.check = CheckFindings("not run", "the errors below come first")
         elif not sample.good:
-            self.check = CheckFindings("not run", "no row that was looked at can be used", 0.0)
+            self.check = CheckFindings("not run", "no row that was looked at can be used")
         else:
             usable = (
                 source if len(sample.good) == len(dataset) else replace(source, dataset=dataset.select(sample.good))
@@ -163,87 +150,87 @@ class _Examined:
         for key, fault in list(sample.faults.items()):  # told once, of all rows
             if fault.column == column and set(fault.rows) <= set(nulls):
                 del sample.faults[key]
-        self.problems += [*null_problem(column, nulls), *sample.problems(len(dataset))]
-        self.groups, found = count_groups(self.model, dataset, self.config, nulls)
-        self.problems += found
+        if nulls:
+            where = f"column {column!r}, {named(nulls)}"
+            self.problems.append(Problem("error", "The label is null", where, "Filter or fill such rows."))
+        self.problems += sample.problems(len(dataset))
+        self.groups = count_groups(self.model, dataset, self.config, nulls, self.problems)
         classes = find_classes(self.model, dataset, self.config)
         if classes is not None:
             self.problems += class_problems(self.model, classes, encoder, self.config)
         read, unread = _columns(dataset, encoder, column)
-        bad = sample.looked_at - len(sample.good) - len(sample.empty)
-        lengths = sample.token_lengths(encoder.max_length) if encoder is not None else None
         self.rows = RowFindings(
-            *(len(dataset), sample.looked_at, read, unread, column, len(nulls)),
-            *(bad, len(sample.empty), classes, lengths),
+            rows=len(dataset),
+            looked_at=sample.looked_at,
+            read=read,
+            unread=unread,
+            label_column=column,
+            null_labels=len(nulls),
+            unusable=sample.looked_at - len(sample.good) - len(sample.empty),
+            empty=len(sample.empty),
+            classes=classes,
+            lengths=sample.token_lengths(encoder.max_length) if encoder is not None else None,
         )
         self.problems += _length_problems(self.rows, sample)
 
     def _run(self, collector: GradientCollector, source: RowSource, rows: int) -> None:
         if self.config.check_gradients:
-            self.check, found = run_check(collector, source)
-            self.problems += found
+            self.check = run_check(collector, source, self.problems)
             if self.check.verdict == "refused":
                 return
         else:
-            self.check = CheckFindings("not run", "check_gradients is off", 0.0)
+            self.check = CheckFindings("not run", "check_gradients is off")
         memory = find_spaces(self.config, collector, rows, self.groups, 0)[0]
         if not memory.fits:  # told below; the clock would take it
             return
         clock = Clock(collector, self.config, source, self.groups)
-        self.time, found = clock.measure(rows)
-        self.problems += found
+        with collected(self.problems, "the forward pass, or the collator"):
+            self.time = clock.measure(rows, self.problems)
         self.embedding = clock.width
 
-    def told(self, rows: int | None) -> Diagnosis:
+    def report(self, rows: int | None) -> Diagnosis:
         """The diagnosis of a dataset of so many rows; None without one."""
-        found = find_model(self.model, self.collector)
+        findings = find_model(self.model, self.collector)
         spaces: tuple[Space, ...] = ()
         if self.collector is not None:
             spaces = find_spaces(self.config, self.collector, rows, self.groups, self.embedding)
-            more = [*space_problems(spaces), *model_problems(found, self.collector, self.config)]
-            self.problems += more
-        return Diagnosis(found, spaces, self.rows, self.check, self.time, by_severity(self.problems))
+            self.problems += space_problems(spaces)
+            self.problems += model_problems(findings, self.collector, self.config)
+        return Diagnosis(findings, spaces, self.rows, self.check, self.time, by_severity(self.problems))
 
 
 def _columns(dataset: Dataset, encoder: Encoder | None, label: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns that are read, and the others."""
     if encoder is None:
         return (), tuple(dataset.column_names)
-    known = list(encoder.example)
     read = [
         name
-        for name in known
+        for name in encoder.example
         if encoder.columns is None or (name in encoder.columns and (name not in LABEL_COLUMNS or name == label))
     ]
     return tuple(read), tuple(name for name in dataset.column_names if name not in read)
 
 
-def _length_problems(rows: RowFindings, sample: Sample) -> list[Problem]:
+def _length_problems(rows: RowFindings, sample: Sample) -> Iterator[Problem]:
     """Rows without tokens, and rows that are cut."""
-    problems, looked = [], max(1, rows.looked_at)
     if rows.empty:
-        named = ", ".join(map(str, sample.empty[:5]))
+        first = ", ".join(map(str, sample.empty[:5]))
         every = not sample.good and not rows.unusable
-        problems.append(
-            Problem(
-                "error" if every else "warning",
-                f"{rows.empty:,} of {rows.looked_at:,} rows have no tokens"
-                + ("" if every else ": they are set aside, and never chosen"),
-                f"rows {named}" + (", ..." if rows.empty > 5 else ""),
-                "Check the text column and the tokenizer." if every else "Nothing, or filter them.",
-            )
+        yield Problem(
+            "error" if every else "warning",
+            f"{rows.empty:,} of {rows.looked_at:,} rows have no tokens"
+            + ("" if every else ": they are set aside, and never chosen"),
+            f"rows {first}" + (", ..." if rows.empty > 5 else ""),
+            "Check the text column and the tokenizer." if every else "Nothing, or filter them.",
         )
     if rows.lengths is not None and rows.lengths.cut:
-        share = rows.lengths.cut / looked
-        problems.append(
-            Problem(
-                "warning" if share > _MANY else "note",
-                f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens: what is left is judged",
-                "max_length",
-                "Raise max_length, as far as the model reads; or split such rows.",
-            )
+        share = rows.lengths.cut / max(1, rows.looked_at)
+        yield Problem(
+            "warning" if share > _MANY else "note",
+            f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens: what is left is judged",
+            "max_length",
+            "Raise max_length, as far as the model reads; or split such rows.",
         )
-    return problems
 
 
 @contextmanager

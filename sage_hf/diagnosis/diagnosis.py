@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 
 from .findings import SEVERITIES, CheckFindings, ModelFindings, Problem, RowFindings, Space, TimeFindings
-from .text import told_check, told_model, told_problems, told_rows, told_spaces
+from .text import render_check, render_model, render_problems, render_rows, render_spaces
 
 _WIDTH = 80
 
@@ -51,10 +51,10 @@ class Diagnosis:
     def __rich__(self) -> RenderableType:
         """The report."""
         count = None if self.rows is None else self.rows.rows
-        parts = [*told_model(self.model), *told_spaces(self.spaces)]
+        parts = [*render_model(self.model), *render_spaces(self.spaces)]
         if self.rows is not None:
-            parts += told_rows(self.rows)
-        return Group(*parts, *told_check(self.check, self.time, count), *told_problems(self.problems))
+            parts += render_rows(self.rows)
+        return Group(*parts, *render_check(self.check, self.time, count), *render_problems(self.problems))
 
     def __str__(self) -> str:
         """The report as plain text of 80 columns."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..data.classes import ClassOrder
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -34,9 +36,9 @@ class WeightKind:
     Attributes:
         layer: The kind's class.
         rule: How the gradients are found; "not targeted" or "left out" where they are not.
-        parameters: How many tensors.
-        weights: How many numbers in them.
-        share: Of all trainable weights.
+        parameters: Number of tensors.
+        weights: Number of numbers in them.
+        share: Their share of all trainable weights.
         examples: Names of some.
     """
 
@@ -81,8 +83,8 @@ class Space:
 
     Attributes:
         what: What takes them.
-        needed: As far as is known; of some files it depends on the dataset.
-        free: In the memory or on the disk.
+        needed: Bytes, as far as is known; of some files they depend on the dataset.
+        free: Bytes that are free in the memory or on the disk.
         place: The folder; "memory" for memory.
         used: Whether a selection with these settings takes them.
         fits: Whether there is room.
@@ -110,7 +112,7 @@ class CheckFindings:
 
     verdict: Literal["whole batches", "one at a time", "refused", "not run"]
     reason: str
-    seconds: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,15 @@ class TimeFindings:
     """What a few batches took, and so what a selection would take on one process, without the choice itself.
 
     Attributes:
-        batches: Timed, after one to warm up.
-        rows: In them.
-        encode_seconds: A row, to read and to encode.
-        gradient_seconds: A row, in a pass.
-        sketch_seconds: A row, in the first pass.
-        embedding_seconds: A row, in a forward pass; 0 where the strategy needs none.
-        gradient_passes: Over the dataset.
-        embedding_passes: The same.
-        seconds: For the whole dataset.
+        batches: Number of timed batches, after one to warm up.
+        rows: Number of rows in them.
+        encode_seconds: Seconds a row, to read and to encode.
+        gradient_seconds: Seconds a row, in a pass.
+        sketch_seconds: Seconds a row, in the first pass.
+        embedding_seconds: Seconds a row, in a forward pass; 0 where the strategy needs none.
+        gradient_passes: Number of passes for gradients.
+        embedding_passes: Number of passes for embeddings.
+        seconds: Seconds for the whole dataset.
     """
 
     batches: int
@@ -164,7 +166,7 @@ class ClassFindings:
     column: str
     classes: tuple[ClassCount, ...]
     without_rows: tuple[str, ...]
-    order: Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
+    order: ClassOrder
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,9 @@ class Lengths:
 
     Attributes:
         shortest: The fewest.
-        median: Of the row in the middle.
+        median: Tokens of the row in the middle.
         longest: The most, after the cut.
-        cut: How many rows lose tokens beyond `max_length`.
+        cut: Number of rows that lose tokens beyond `max_length`.
         max_length: Tokens that a row may have.
     """
 
@@ -191,25 +193,25 @@ class RowFindings:
     """The dataset.
 
     Attributes:
-        rows: N.
-        looked_at: How many rows were encoded to see what they are; all of them, or some from all over the dataset.
+        rows: N, the number of rows.
+        looked_at: Number of rows that were encoded to see what they are; all, or some from all over the dataset.
         read: Columns that feed the model.
         unread: The others.
-        label_column: That the loss sees; None where labels are made of the inputs, or by a collator.
-        null_labels: How many of all rows have none.
-        unusable: Rows, of those that were looked at, that cannot be encoded.
-        empty: Rows, of the same, without tokens: they are set aside.
-        classes: None where rows have no class.
-        lengths: None where rows have no length.
+        label_column: The column that the loss sees; None where labels are made of the inputs, or by a collator.
+        null_labels: Number of all rows that have none.
+        unusable: Number of rows, of those that were looked at, that cannot be encoded.
+        empty: Number of rows, of the same, without tokens: they are set aside.
+        classes: The classes; None where rows have none.
+        lengths: The lengths; None where rows have none.
     """
 
-    rows: int
-    looked_at: int
-    read: tuple[str, ...]
-    unread: tuple[str, ...]
-    label_column: str | None
-    null_labels: int
-    unusable: int
-    empty: int
-    classes: ClassFindings | None
-    lengths: Lengths | None
+    rows: int = 0
+    looked_at: int = 0
+    read: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    label_column: str | None = None
+    null_labels: int = 0
+    unusable: int = 0
+    empty: int = 0
+    classes: ClassFindings | None = None
+    lengths: Lengths | None = None

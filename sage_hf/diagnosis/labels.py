@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from collections.abc import Iterator
 
 import numpy as np
 from datasets import Dataset
 from torch import nn
 
 from ..config import CLUSTERS, SageConfig
-from ..data.classes import by_name, model_classes, names_of
-from ..data.columns import class_column, class_names, find_groups
+from ..data.classes import ClassOrder, class_order, model_classes, names_of
+from ..data.columns import class_column, find_groups
 from ..data.encoding import LABEL_COLUMNS, Encoder
-from ..data.encoding.rows import is_list, named
+from ..data.encoding.rows import is_list
+from ..data.groups import name_of
 from ..errors import BudgetError, SageError
 from ..gradients.model.state import unwrap
 from ..selection.choice import quotas_for
@@ -23,7 +24,6 @@ from .text import listed, plural
 
 # Classes of which a row is looked at.
 _CLASSES = 1_000
-Order = Literal["same", "mapped by name", "differs", "unknown texts", "by number"]
 
 
 def label_column(dataset: Dataset, encoder: Encoder | None) -> str | None:
@@ -52,36 +52,25 @@ def first_of_each_class(model: nn.Module, dataset: Dataset) -> list[int]:
     return list(first.values())[:_CLASSES]
 
 
-def null_problem(column: str | None, rows: list[int]) -> list[Problem]:
-    """That labels are missing, if any are."""
-    if not rows:
-        return []
-    return [Problem("error", "The label is null", f"column {column!r}, {named(rows)}", "Filter or fill such rows.")]
-
-
 def count_groups(
-    model: nn.Module, dataset: Dataset, config: SageConfig, nulls: list[int]
-) -> tuple[int, list[Problem]]:
-    """How many groups a selection has, and what is wrong with them; rows without a label have been told of."""
+    model: nn.Module, dataset: Dataset, config: SageConfig, nulls: list[int], problems: list[Problem]
+) -> int:
+    """Number of groups of a selection; adds what is wrong with them. Rows without a label have been told of."""
     column = class_column(dataset.features, model) if config.group_by == "auto" else config.group_by
     if column is None or (column == CLUSTERS and CLUSTERS not in dataset.column_names):
-        return 1, []
+        return 1
     if nulls and config.group_by == "auto":
-        return max(1, len(set(dataset.with_format(None)[column]) - {None})), []
+        return max(1, len(set(dataset.with_format(None)[column]) - {None}))
     try:
         groups = find_groups(model, dataset, config.group_by)
     except SageError as error:
-        return 1, [Problem("error", error.what, error.where, error.fix)]
-    if groups.count <= max(2, len(dataset) / 2):
-        return groups.count, []
-    return groups.count, [
-        Problem(
-            "warning",
-            f"There are {groups.count:,} groups of {len(dataset):,} rows, and a row is only compared with its own",
-            f"column {column!r}",
-            "Group by a column with few values, or by none (group_by=None, --group-by none).",
-        )
-    ]
+        problems.append(Problem("error", error.what, error.where, error.fix))
+        return 1
+    if groups.count > max(2, len(dataset) / 2):
+        what = f"There are {groups.count:,} groups of {len(dataset):,} rows, and a row is only compared with its own"
+        fix = "Group by a column with few values, or by none (group_by=None, --group-by none)."
+        problems.append(Problem("warning", what, f"column {column!r}", fix))
+    return groups.count
 
 
 def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> ClassFindings | None:
@@ -91,7 +80,7 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
         return None
     values = [value for value in dataset.with_format(None)[column] if value is not None]
     counts = Counter(values)
-    names = class_names(dataset.features, column)
+    names = names_of(dataset.features[column])
     distinct = sorted(counts, key=lambda value: (isinstance(value, str), value))
     sizes = np.array([counts[value] for value in distinct], dtype=np.int64)
     kept: list[int | None] = [None] * len(distinct)
@@ -103,65 +92,51 @@ def find_classes(model: nn.Module, dataset: Dataset, config: SageConfig) -> Clas
         except BudgetError:  # told of elsewhere
             pass
 
-    def name(value: int | str) -> str:
-        return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else str(value)
-
-    classes = [ClassCount(name(value), counts[value], left) for value, left in zip(distinct, kept, strict=True)]
+    classes = [
+        ClassCount(name_of(value, names), counts[value], left) for value, left in zip(distinct, kept, strict=True)
+    ]
     empty = [name for number, name in enumerate(names or []) if number not in counts]
     order = _order(model, dataset, column, distinct)
     return ClassFindings(column, tuple(sorted(classes, key=lambda each: each.rows)), tuple(empty), order)
 
 
 def class_problems(
-    model: nn.Module, found: ClassFindings, encoder: Encoder | None, config: SageConfig
-) -> list[Problem]:
+    model: nn.Module, findings: ClassFindings, encoder: Encoder | None, config: SageConfig
+) -> Iterator[Problem]:
     """Classes that would lose every row, or get fewer than was asked for, and an order that is not the model's."""
-    problems, where = [], f"column {found.column!r}"
-    least = config.min_per_group
-    if short := [each for each in found.classes if each.kept is not None and each.kept < min(each.rows, least)]:
-        what = f"The budget leaves {len(short)} of {len(found.classes)} classes fewer than min_per_group={least} rows"
-        problems.append(Problem("warning", what, where, "Raise the budget, or lower min_per_group."))
-    if lost := [each for each in found.classes if each.kept == 0]:
-        rows = ", ".join(f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost[:5])
-        problems.append(
-            Problem(
-                "warning",
-                f"No row would be kept of {len(lost)} of {len(found.classes)} classes: {rows}"
-                + (f" and {len(lost) - 5} more" if len(lost) > 5 else ""),
-                where,
-                'Use min_per_group=1 (--min-per-group 1), balance="equal", or a larger fraction.',
-            )
+    classes, where, least = findings.classes, f"column {findings.column!r}", config.min_per_group
+    if short := [each for each in classes if each.kept is not None and each.kept < min(each.rows, least)]:
+        what = f"The budget leaves {len(short)} of {len(classes)} classes fewer than min_per_group={least} rows"
+        yield Problem("warning", what, where, "Raise the budget, or lower min_per_group.")
+    if lost := [each for each in classes if each.kept == 0]:
+        rows = listed((f"{each.name!r} ({plural(each.rows, 'row')})" for each in lost), 5)
+        yield Problem(
+            "warning",
+            f"No row would be kept of {len(lost)} of {len(classes)} classes: {rows}",
+            where,
+            'Use min_per_group=1 (--min-per-group 1), balance="equal", or a larger fraction.',
         )
     theirs = listed(map(repr, model_classes(unwrap(model)) or []), 5)
-    align = f"dataset.align_labels_with_mapping(model.config.label2id, {found.column!r})"
-    if found.order == "mapped by name" and encoder is not None and encoder.hands_rows_on:
-        what = f"The model numbers the same classes otherwise ({theirs}), and labels go to the collator by number"
-        problems.append(Problem("warning", what, where, f"Use {align} before."))
-    elif found.order == "mapped by name":
-        what = f"The model numbers the same classes otherwise ({theirs}): labels are mapped by name"
-        problems.append(Problem("note", what, where, f"Nothing here; for a Trainer, which would not, use {align}."))
-    if found.order == "differs":
-        problems.append(
-            Problem(
-                "warning",
-                f"The model's classes have other names ({theirs}), and labels are taken by their numbers",
-                where,
-                "If that is wrong, set label2id and id2label in the model's config, or rename the dataset's classes.",
-            )
+    if findings.order == "mapped by name":
+        align = f"dataset.align_labels_with_mapping(model.config.label2id, {findings.column!r})"
+        what = f"The model numbers the same classes otherwise ({theirs})"
+        if encoder is not None and encoder.hands_rows_on:
+            yield Problem("warning", f"{what}, and labels go to the collator by number", where, f"Use {align} before.")
+        else:
+            fix = f"Nothing here; for a Trainer, which would not, use {align}."
+            yield Problem("note", f"{what}: labels are mapped by name", where, fix)
+    if findings.order == "differs":
+        yield Problem(
+            "warning",
+            f"The model's classes have other names ({theirs}), and labels are taken by their numbers",
+            where,
+            "If that is wrong, set label2id and id2label in the model's config, or rename the dataset's classes.",
         )
-    return problems
 
 
-def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> Order:
+def _order(model: nn.Module, dataset: Dataset, column: str, values: list[int | str]) -> ClassOrder:
     known, names = model_classes(unwrap(model)), names_of(dataset.features[column])
     if texts := {value for value in values if isinstance(value, str)}:
         of_numbers = known is None and all(text.strip().isdigit() for text in texts)
         return "by number" if of_numbers else "same" if texts <= set(known or []) else "unknown texts"
-    if known is None or names is None:
-        return "by number"
-    ids = by_name(names, known)
-    if names == known[: len(names)] or ids == {number: number for number in range(len(names))}:
-        return "same"
-    if ids is not None:
-        return "mapped by name"
-    return "by number" if names == [str(number) for number in range(len(names))] else "differs"
+    return "by number" if known is None or names is None else class_order(names, known)

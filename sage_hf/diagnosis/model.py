@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from torch import nn
 
@@ -24,8 +24,8 @@ def find_model(model: nn.Module, collector: GradientCollector | None) -> ModelFi
     """What rows are gradients of.
 
     Args:
-        model: As it was given.
-        collector: Of it; None where nothing could be targeted.
+        model: The model as it was given.
+        collector: The collector of its gradients; None where nothing could be targeted.
     """
     kind, model = type(model).__name__, unwrap(model)
     trained = trainable_weights(model)
@@ -58,65 +58,58 @@ def find_model(model: nn.Module, collector: GradientCollector | None) -> ModelFi
     )
 
 
-def model_problems(found: ModelFindings, collector: GradientCollector, config: SageConfig) -> list[Problem]:
-    """What is wrong with the targets, as far as the collector has found out by now."""
-    problems = []
-    if found.share < LITTLE:
-        missing = ", ".join(f"{kind.layer} {percent(kind.share)} ({kind.examples[0]})" for kind in found.others[:4])
-        asked = config.target_modules if isinstance(config.target_modules, str) else "names"
-        problems.append(
-            Problem(
-                "warning" if asked in ("auto", "all-linear") else "note",
-                f"Gradients are of {percent(found.share)} of the trainable weights and say little of the others: "
-                f"{missing}",
-                "target_modules",
-                'Use target_modules="all" (--target-modules all) for every weight, at more cost; or name more layers.',
-            )
+def model_problems(findings: ModelFindings, collector: GradientCollector, config: SageConfig) -> Iterator[Problem]:
+    """What is wrong with the targets, as far as the collector knows by now."""
+
+    def share_of(names: Collection[str]) -> float:
+        return collector.layout.weights(names) / max(1, findings.trainable)
+
+    if findings.share < LITTLE:
+        missing = ", ".join(f"{kind.layer} {percent(kind.share)} ({kind.examples[0]})" for kind in findings.others[:4])
+        yield Problem(
+            "warning" if config.target_modules in ("auto", "all-linear") else "note",
+            f"Gradients are of {percent(findings.share)} of the trainable weights and say little of the others: "
+            f"{missing}",
+            "target_modules",
+            'Use target_modules="all" (--target-modules all) for every weight, at more cost; or name more layers.',
         )
     if collector.left_out:
-        share = collector.layout.weights(collector.left_out) / max(1, found.trainable)
-        problems.append(
-            Problem(
-                "warning" if share > 0.05 else "note",
-                f"{len(collector.left_out)} parameters ({percent(share)} of the trainable weights) are left out of "
-                "the gradients: no layer shows how the model uses them",
-                listed(sorted(collector.left_out), 5),
-                "Name them in target_modules to have them, one row at a time.",
-            )
+        share = share_of(collector.left_out)
+        yield Problem(
+            "warning" if share > 0.05 else "note",
+            f"{len(collector.left_out)} parameters ({percent(share)} of the trainable weights) are left out of "
+            "the gradients: no layer shows how the model uses them",
+            listed(sorted(collector.left_out), 5),
+            "Name them in target_modules to have them, one row at a time.",
         )
     if silent := collector.silent - collector.left_out:
-        share = collector.layout.weights(silent) / max(1, found.trainable)
-        problems.append(
-            Problem(
-                "warning" if share > 0.1 else "note",
-                f"The gradients of {len(silent)} parameters ({percent(share)} of the trainable weights) counted as "
-                "zero in some batch: no layer that holds them took part in the loss",
-                listed(sorted(silent), 5),
-                "Nothing, where only some rows use these layers; else target other layers.",
-            )
+        share = share_of(silent)
+        yield Problem(
+            "warning" if share > 0.1 else "note",
+            f"The gradients of {len(silent)} parameters ({percent(share)} of the trainable weights) counted as "
+            "zero in some batch: no layer that holds them took part in the loss",
+            listed(sorted(silent), 5),
+            "Nothing, where only some rows use these layers; else target other layers.",
         )
     if collector.leaves_routing_out:
-        problems.append(
-            Problem(
-                "note",
-                "The loss for the routing of experts is of a batch and none of a row: it is left out",
-                "model.config",
-                "Nothing: a training has it all the same.",
-            )
+        yield Problem(
+            "note",
+            "The loss for the routing of experts is of a batch and none of a row: it is left out",
+            "model.config",
+            "Nothing: a training has it all the same.",
         )
-    return problems
 
 
 def _layers(model: nn.Module) -> dict[int, str]:
     """By a parameter's id, the class of the innermost module that holds it."""
-    found: dict[int, str] = {}
+    layers: dict[int, str] = {}
     for module in model.modules():
         for parameter in own_parameters(module).values():
-            found.setdefault(id(parameter), type(module).__name__)
+            layers.setdefault(id(parameter), type(module).__name__)
     for module in model.modules():  # lists and dicts of parameters, which nobody calls
         for held in module.parameters(recurse=False):
-            found.setdefault(id(held), type(module).__name__)
-    return found
+            layers.setdefault(id(held), type(module).__name__)
+    return layers
 
 
 def _by_kind(entries: Iterable[tuple[str, str, str, nn.Parameter]], trainable: int) -> tuple[WeightKind, ...]:
@@ -124,13 +117,15 @@ def _by_kind(entries: Iterable[tuple[str, str, str, nn.Parameter]], trainable: i
     kinds: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for layer, rule, name, parameter in entries:
         kinds.setdefault((layer, rule), []).append((name, parameter.numel()))
-    found = [
+    made = [
         WeightKind(
-            *(layer, rule, len(held)),
+            layer=layer,
+            rule=rule,
+            parameters=len(held),
             weights=(weights := sum(count for _, count in held)),
             share=weights / max(1, trainable),
             examples=tuple(name for name, _ in sorted(held, key=lambda each: -each[1])[:_EXAMPLES]),
         )
         for (layer, rule), held in kinds.items()
     ]
-    return tuple(sorted(found, key=lambda kind: -kind.weights))
+    return tuple(sorted(made, key=lambda kind: -kind.weights))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,25 +45,26 @@ def collected(problems: list[Problem], where: str) -> Iterator[None]:
         problems.append(Problem("error", f"{type(error).__name__}: {line}", where, fix))
 
 
-def run_check(collector: GradientCollector, source: RowSource) -> tuple[CheckFindings, list[Problem]]:
+def run_check(collector: GradientCollector, source: RowSource, problems: list[Problem]) -> CheckFindings:
     """Compares rows of a batch with the same rows alone, as a selection does before its first pass."""
-    problems: list[Problem] = []
-    with collected(problems, "the forward pass, or the collator"):
-        collector.check(*source.sample(CHECKED_ROWS))
+    refused: list[Problem] = []
+    with collected(refused, "the forward pass, or the collator"):
+        batch, alone = source.sample(CHECKED_ROWS)
+        collector.check(batch, alone)
     seconds = collector.check_seconds
-    if problems:
-        return CheckFindings("refused", problems[0].what, seconds), problems
+    if refused:
+        problems += refused
+        return CheckFindings("refused", refused[0].what, seconds)
     if not collector.one_at_a_time:
-        return CheckFindings("whole batches", "", seconds), []
+        return CheckFindings("whole batches", "", seconds)
     reason = collector.why_one_at_a_time
-    slow = Problem(
-        "warning",
-        f"Rows are taken one at a time, which is right but slow: {reason}",
-        "model.forward",
+    fix = (
         "Nothing, if the time below is fine; else a model, a head or target_modules whose rows do not touch each "
-        "other in a batch.",
+        "other in a batch."
     )
-    return CheckFindings("one at a time", reason, seconds), [slow]
+    what = f"Rows are taken one at a time, which is right but slow: {reason}"
+    problems.append(Problem("warning", what, "model.forward", fix))
+    return CheckFindings("one at a time", reason, seconds)
 
 
 @dataclass
@@ -71,11 +72,11 @@ class Clock:
     """Times what selections do with batches.
 
     Attributes:
-        collector: After its check.
+        collector: The collector, after its check.
         config: The settings.
         source: Rows that can be used.
-        groups: G.
-        width: H of an embedding; 0 until it is known, and where none is needed.
+        groups: G, the number of groups.
+        width: H, the numbers of an embedding; 0 until it is known, and where none is needed.
     """
 
     collector: GradientCollector
@@ -84,15 +85,8 @@ class Clock:
     groups: int
     width: int = 0
 
-    def measure(self, rows: int) -> tuple[TimeFindings | None, list[Problem]]:
-        """What three batches take, and so `rows` rows; and whether their gradients can be used."""
-        problems: list[Problem] = []
-        found: list[TimeFindings] = []
-        with collected(problems, "the forward pass, or the collator"):
-            found.append(self._measured(rows, problems))
-        return (found[0] if found else None), problems
-
-    def _measured(self, rows: int, problems: list[Problem]) -> TimeFindings:
+    def measure(self, rows: int, problems: list[Problem]) -> TimeFindings:
+        """What three batches take, and so `rows` rows; adds to the problems whether their gradients can be used."""
         started = time.perf_counter()
         batches, made = self._batches()
         encode = (time.perf_counter() - started) / max(1, made)
@@ -106,6 +100,8 @@ class Clock:
             statuses.append(extracted.status)
 
         counted = sum(batch_rows(batch) for batch in batches)
+        middle = batches[len(batches) // 2]
+        fit(middle)  # to warm up
         gradient = self._seconds(fit, batches) / counted
         problems += _unusable(torch.cat(statuses[1:]))  # the first was to warm up
         sketch = self._sketch_seconds()
@@ -113,10 +109,21 @@ class Clock:
         if reads:
             features = EmbeddingExtractor(self.collector.model, self.collector.device, self.source)
             self.width = features.width - 1
+            features.extract(middle)
             embedding = self._seconds(features.extract, batches) / counted
         turns = 2 if self.config.cache_gradients is None else 1
         total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
-        return TimeFindings(len(batches), counted, encode, gradient, sketch, embedding, turns, int(reads), total)
+        return TimeFindings(
+            batches=len(batches),
+            rows=counted,
+            encode_seconds=encode,
+            gradient_seconds=gradient,
+            sketch_seconds=sketch,
+            embedding_seconds=embedding,
+            gradient_passes=turns,
+            embedding_passes=int(reads),
+            seconds=total,
+        )
 
     def _batches(self) -> tuple[list[dict[str, Any]], int]:
         """Batches from all over a shard, long ones and short ones; and how many rows were encoded for them."""
@@ -132,21 +139,15 @@ class Clock:
         rows = torch.randn(min(size, most), self.collector.width, device=self.collector.device)
         for _ in range(-(-2 * size // len(rows))):
             sketch.update(rows)
-        self._wait()
-        started = time.perf_counter()
         turns = -(-size // len(rows))
-        for _ in range(turns):
-            sketch.update(rows)
-        self._wait()
-        return (time.perf_counter() - started) / (turns * len(rows))
+        return self._seconds(sketch.update, [rows] * turns) / (turns * len(rows))
 
-    def _seconds(self, take: Callable[[dict[str, Any]], Any], batches: list[dict[str, Any]]) -> float:
-        """What all batches take, after the middle one to warm up."""
-        take(batches[len(batches) // 2])
+    def _seconds(self, take: Callable[[Any], Any], parts: Sequence[Any]) -> float:
+        """Seconds that all parts take."""
         self._wait()
         started = time.perf_counter()
-        for batch in batches:
-            take(batch)
+        for part in parts:
+            take(part)
         self._wait()
         return time.perf_counter() - started
 
@@ -160,16 +161,12 @@ def _spread(count: int) -> list[int]:
     return sorted({int(place) for place in (np.arange(_TIMED) + 0.5) / _TIMED * count})
 
 
-def _unusable(statuses: Tensor) -> list[Problem]:
+def _unusable(statuses: Tensor) -> Iterator[Problem]:
     """Rows of the timed batches that a selection would set aside."""
-    found = [int(status) for status in statuses.tolist()]
-    problems = []
     for status, what, fix in (
         (NOT_FINITE, "have a loss or gradient that is not finite", "Use float32, and look at the model's weights."),
         (ZERO_GRADIENT, "have a gradient of zero", "Look at the labels (all masked?) and at the targeted layers."),
     ):
-        if count := found.count(status):
-            severity = "warning" if SCORED in found else "error"
-            told = f"{count:,} of {len(found):,} rows of the timed batches {what}: such rows are set aside"
-            problems.append(Problem("error" if severity == "error" else "warning", told, "model.forward", fix))
-    return problems
+        if count := int((statuses == status).sum()):
+            what = f"{count:,} of {len(statuses):,} rows of the timed batches {what}: such rows are set aside"
+            yield Problem("warning" if (statuses == SCORED).any() else "error", what, "model.forward", fix)

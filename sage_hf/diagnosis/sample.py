@@ -25,7 +25,7 @@ class Fault:
     """What is wrong with some rows.
 
     Attributes:
-        error: Of the first of them.
+        error: The first one's error.
         column: Where; None where the row itself cannot be read.
         rows: Their numbers.
     """
@@ -40,11 +40,11 @@ class Sample:
     """What was found of the rows that were looked at.
 
     Attributes:
-        looked_at: How many there are.
+        looked_at: Their number.
         good: Numbers of those that have been encoded and hold something.
         empty: Numbers of those without tokens.
         lengths: Tokens of the good ones, where they have a length.
-        cut: How many of these are longer than the model or `max_length` allows.
+        cut: Number of these that are longer than the model or `max_length` allows.
         faults: By kind, what is wrong with others.
     """
 
@@ -62,17 +62,12 @@ class Sample:
         middle = int(np.median(self.lengths))
         return Lengths(min(self.lengths), middle, max(self.lengths), self.cut, max_length)
 
-    def problems(self, rows: int) -> list[Problem]:
+    def problems(self, rows: int) -> Iterator[Problem]:
         """Every fault, with its rows counted and named; `rows` is how many the dataset has."""
         of = "" if self.looked_at == rows else f", of {self.looked_at:,} rows that were looked at"
-        return [
-            Problem(
-                *("error", fault.error.what),
-                f"{'dataset' if fault.column is None else f'column {fault.column!r}'}, {named(fault.rows)}{of}",
-                fault.error.fix,
-            )
-            for fault in sorted(self.faults.values(), key=lambda fault: -len(fault.rows))
-        ]
+        for fault in sorted(self.faults.values(), key=lambda fault: -len(fault.rows)):
+            place = "dataset" if fault.column is None else f"column {fault.column!r}"
+            yield Problem("error", fault.error.what, f"{place}, {named(fault.rows)}{of}", fault.error.fix)
 
 
 def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sample:
@@ -80,11 +75,14 @@ def look_at(dataset: Dataset, encoder: Encoder, also: Iterable[int] = ()) -> Sam
 
     Args:
         dataset: At least one row.
-        encoder: For it.
+        encoder: Encoder of the dataset.
         also: Numbers of rows to look at besides.
     """
     sample, reader = Sample(), readable(dataset, encoder.columns)
-    untruncated = _untruncated(encoder)
+    untruncated = None  # the same encoder without an end of rows
+    if encoder.tokenizer is not None:
+        untruncated = replace(encoder, model=replace(encoder.model, limits=Limits()))
+        untruncated.max_length = sys.maxsize >> 33
     runs = _runs(len(dataset), _TOKENS if encoder.is_tokens else _MEDIA)
     seen = {number for run in runs for number in run}
     runs += [range(number, number + 1) for number in also if number not in seen]
@@ -114,21 +112,15 @@ def _encoded(sample: Sample, reader: Dataset, encoder: Encoder, run: range) -> I
         row = range(number, number + 1)
         try:
             features = encoder.encode(read_rows(reader, row), first=number)
-        except SageError as error:
-            cause = error.__cause__
-            column = cause.column if isinstance(cause, Offence) else None
-            _add(sample, error, column, number)
         except Exception as error:
             what = f"The row cannot be encoded: {type(error).__name__}: {error}"
-            _add(sample, DatasetError(what, where=f"row {number}", fix="Mend or filter such rows."), None, number)
+            other = DatasetError(what, where=f"row {number}", fix="Mend or filter such rows.")
+            ours = error if isinstance(error, SageError) else other
+            column = error.__cause__.column if isinstance(error.__cause__, Offence) else None
+            # What is wrong names the row's value; what to do is the same for all of a kind.
+            sample.faults.setdefault((type(ours), column, ours.fix), Fault(ours, column, [])).rows.append(number)
         else:
             yield row, features
-
-
-def _add(sample: Sample, error: SageError, column: str | None, number: int) -> None:
-    # What is wrong names the row's value; what to do is the same for all of a kind.
-    key = (type(error), column, error.fix)
-    sample.faults.setdefault(key, Fault(error, column, [])).rows.append(number)
 
 
 def _runs(rows: int, most: int) -> list[range]:
@@ -137,15 +129,6 @@ def _runs(rows: int, most: int) -> list[range]:
         return [range(start, min(start + _RUN, rows)) for start in range(0, rows, _RUN)]
     starts = np.linspace(0, rows - _RUN, most // _RUN).round().astype(int).tolist()
     return [range(start, start + _RUN) for start in starts]
-
-
-def _untruncated(encoder: Encoder) -> Encoder | None:
-    """The same encoder without an end of rows; None where it cuts none."""
-    if encoder.tokenizer is None:
-        return None
-    whole = replace(encoder, limits=Limits())
-    whole.max_length = sys.maxsize >> 33
-    return whole
 
 
 def _is_longer(untruncated: Encoder | None, reader: Dataset, number: int, length: int) -> bool:

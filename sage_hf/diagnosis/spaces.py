@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.config import HF_DATASETS_CACHE
@@ -29,8 +30,8 @@ def find_spaces(
     Args:
         config: The settings.
         collector: Tells the width of rows, and the device.
-        rows: N; None without a dataset, where nothing is known of files.
-        groups: G.
+        rows: N, the number of rows; None without a dataset, where nothing is known of files.
+        groups: G, the number of groups.
         embedding: H, numbers of an embedding; 0 where none is kept, or its width is not known.
     """
     shards = 1 if rows is None else -(-rows // config.shard_size)
@@ -59,16 +60,12 @@ def find_spaces(
     return tuple(spaces)
 
 
-def space_problems(spaces: tuple[Space, ...]) -> list[Problem]:
+def space_problems(spaces: tuple[Space, ...]) -> Iterator[Problem]:
     """What has no room, of what a selection would take."""
-    return [
-        Problem(
-            *("error", f"{each.what} take {size(each.needed)}, and {size(each.free)} are free"),
-            *(each.place, each.fix),
-        )
-        for each in spaces
-        if each.used and not each.fits
-    ]
+    for each in spaces:
+        if each.used and not each.fits:
+            what = f"{each.what} take {size(each.needed)}, and {size(each.free)} are free"
+            yield Problem("error", what, each.place, each.fix)
 
 
 def _on_disk(what: str, taken: int, place: Path, used: bool, fix: str) -> Space:

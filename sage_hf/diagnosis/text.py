@@ -34,7 +34,7 @@ _ORDERS = {
 }
 
 
-def told_model(model: ModelFindings) -> list[RenderableType]:
+def render_model(model: ModelFindings) -> list[RenderableType]:
     """The model, the table of what is targeted, and the width of a row."""
     parts = _title("Model", f"{model.kind}, {model.weights:,} weights, of which {model.trainable:,} train")
     if not model.targets:
@@ -46,7 +46,7 @@ def told_model(model: ModelFindings) -> list[RenderableType]:
     return [*parts, Text(f"A row's gradient has {model.width:,} numbers ({how}).")]
 
 
-def told_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
+def render_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
     """Memory and disk, each against what is free."""
     if not spaces:
         return []
@@ -60,7 +60,7 @@ def told_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
     return [*_title("Memory and disk", "beside the model and its activations"), *map(Text, lines)]
 
 
-def told_rows(rows: RowFindings) -> list[RenderableType]:
+def render_rows(rows: RowFindings) -> list[RenderableType]:
     """Columns, labels, classes and lengths."""
     every = "all" if rows.looked_at == rows.rows else f"{rows.looked_at:,} from all over it"
     parts = _title("Dataset", f"{plural(rows.rows, 'row')}; {every} were looked at")
@@ -72,22 +72,17 @@ def told_rows(rows: RowFindings) -> list[RenderableType]:
         parts.append(Text(f"Labels: column {rows.label_column!r}{nulls}."))
     if rows.classes is not None:
         parts += _classes(rows.classes)
-    if rows.lengths is not None:
-        found = rows.lengths
-        cut = f"{plural(found.cut, 'row')} {'is' if found.cut == 1 else 'are'}"
-        parts.append(
-            Text(
-                f"Tokens a row: {found.shortest:,} to {found.longest:,}, median {found.median:,}; "
-                f"{cut} cut at {found.max_length:,}."
-            )
-        )
+    if (lengths := rows.lengths) is not None:
+        cut = f"{plural(lengths.cut, 'row')} {'is' if lengths.cut == 1 else 'are'}"
+        line = f"Tokens a row: {lengths.shortest:,} to {lengths.longest:,}, median {lengths.median:,}"
+        parts.append(Text(f"{line}; {cut} cut at {lengths.max_length:,}."))
     counts = {"without tokens": rows.empty, "cannot be encoded": rows.unusable}
-    if found_some := [f"{count:,} {what}" for what, count in counts.items() if count]:
-        parts.append(Text(f"Of the rows that were looked at: {', '.join(found_some)}."))
+    if unusable := [f"{count:,} {what}" for what, count in counts.items() if count]:
+        parts.append(Text(f"Of the rows that were looked at: {', '.join(unusable)}."))
     return parts
 
 
-def told_check(check: CheckFindings | None, time: TimeFindings | None, rows: int | None) -> list[RenderableType]:
+def render_check(check: CheckFindings | None, time: TimeFindings | None, rows: int | None) -> list[RenderableType]:
     """The check's result, and how long a selection would take."""
     if check is None:
         return []
@@ -98,29 +93,28 @@ def told_check(check: CheckFindings | None, time: TimeFindings | None, rows: int
         passes = "two passes for gradients" if time.gradient_passes > 1 else "one pass for gradients"
         passes += ", one for embeddings" if time.embedding_passes else ""
         batches = f"{time.batches} batch{'es' if time.batches > 1 else ''}"
-        parts.append(Text(f"Time: {about(time.seconds)} for {plural(rows, 'row')} ({passes}; timed on {batches})."))
+        parts.append(Text(f"Time: {duration(time.seconds)} for {plural(rows, 'row')} ({passes}; timed on {batches})."))
     return parts
 
 
-def told_problems(problems: Sequence[Problem]) -> list[RenderableType]:
+def render_problems(problems: Sequence[Problem]) -> list[RenderableType]:
     """What to change, the most important first, and what is worth knowing."""
     to_change = [problem for problem in problems if problem.severity != "note"]
     notes = [problem for problem in problems if problem.severity == "note"]
-    parts = _title("What to change" if to_change else "Nothing to change", "")
+    parts = _title("What to change" if to_change else "Nothing to change")
     parts += [_entry(f"{number}. ", problem) for number, problem in enumerate(to_change, 1)]
     if notes:
-        parts += [*_title("Worth knowing", ""), *(_entry("", problem) for problem in notes)]
+        parts += [*_title("Worth knowing"), *(_entry("", problem) for problem in notes)]
     return parts
 
 
-def about(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as people say it: `about 12 minutes`."""
     for length, unit in _UNITS:
         if seconds >= 1.5 * length or (length == 1 and seconds >= 0.5):
             count = seconds / length
-            told = f"{count:.1f}" if count < 3 and length > 60 else f"{count:.0f}"
-            told = told.removesuffix(".0")
-            return f"about {told} {unit}{'' if told == '1' else 's'}"
+            number = (f"{count:.1f}" if count < 3 and length > 60 else f"{count:.0f}").removesuffix(".0")
+            return f"about {number} {unit}{'' if number == '1' else 's'}"
     return "about a second"
 
 
@@ -128,8 +122,8 @@ def size(count: int) -> str:
     """Bytes as people say them."""
     for unit, power in (("TB", 40), ("GB", 30), ("MB", 20)):
         if count >= 1 << power:
-            told = count / (1 << power)
-            return f"{told:.1f} {unit}" if told < 10 else f"{told:,.0f} {unit}"
+            number = count / (1 << power)
+            return f"{number:.1f} {unit}" if number < 10 else f"{number:,.0f} {unit}"
     return "under 1 MB"
 
 
@@ -159,9 +153,8 @@ def listed(names: Iterable[str], most: int = _COLUMNS) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _title(name: str, about: str) -> list[RenderableType]:
-    title = Text(f"\n{name}", style="bold")
-    return [Text.assemble(title, (f": {about}" if about else ""))]
+def _title(name: str, summary: str = "") -> list[RenderableType]:
+    return [Text.assemble((f"\n{name}", "bold"), f": {summary}" if summary else "")]
 
 
 def _table(kinds: Sequence[WeightKind]) -> Table:
@@ -172,8 +165,8 @@ def _table(kinds: Sequence[WeightKind]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("such as", overflow="ellipsis", no_wrap=True, ratio=1, min_width=8)
     for kind in kinds[:_KINDS]:
-        told = (f"{kind.parameters:,}", short(kind.weights), percent(kind.share))
-        table.add_row(Text(kind.layer), Text(kind.rule), *told, Text(kind.examples[0]))
+        numbers = (f"{kind.parameters:,}", short(kind.weights), percent(kind.share))
+        table.add_row(Text(kind.layer), Text(kind.rule), *numbers, Text(kind.examples[0]))
     if rest := kinds[_KINDS:]:
         tensors, weights = sum(kind.parameters for kind in rest), sum(kind.weights for kind in rest)
         share = percent(sum(kind.share for kind in rest))
@@ -181,18 +174,17 @@ def _table(kinds: Sequence[WeightKind]) -> Table:
     return table
 
 
-def _classes(found: ClassFindings) -> list[RenderableType]:
-    classes = found.classes
-    if not classes:
+def _classes(findings: ClassFindings) -> list[RenderableType]:
+    if not findings.classes:
         return []
-    small, large = classes[0], classes[-1]
+    small, large = findings.classes[0], findings.classes[-1]
     lines = [
-        f"Classes: {len(classes):,}; the smallest is {small.name!r} ({plural(small.rows, 'row')}), the largest "
-        f"{large.name!r} ({plural(large.rows, 'row')}).",
-        f"Their order is {_ORDERS[found.order]}.",
+        f"Classes: {len(findings.classes):,}; the smallest is {small.name!r} ({plural(small.rows, 'row')}), the "
+        f"largest {large.name!r} ({plural(large.rows, 'row')}).",
+        f"Their order is {_ORDERS[findings.order]}.",
     ]
-    if found.without_rows:
-        lines.append(f"Classes without any row: {listed(map(repr, found.without_rows))}.")
+    if findings.without_rows:
+        lines.append(f"Classes without any row: {listed(map(repr, findings.without_rows))}.")
     return [*map(Text, lines)]
 
 

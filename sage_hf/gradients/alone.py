@@ -30,17 +30,22 @@ def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] 
         held: The parameters, and the place of each.
         also_thawed: More parameters that have `requires_grad` meanwhile.
     """
-    parameters = [*(parameter for _, parameter in held), *also_thawed]
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
+    blocks = {parameter: block for block, parameter in held} | dict.fromkeys(also_thawed)
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in blocks]
+
+    def add(parameter: Tensor) -> None:
+        block = blocks[parameter]  # type: ignore[index]
+        if block is not None:
+            assert parameter.grad is not None
+            row[block.columns] += block.project(parameter.grad.detach()).flatten().to(row)
+        parameter.grad = None
+
     handles = []
     try:
-        for parameter in parameters:
+        for parameter in blocks:
             parameter.requires_grad_(True)
             parameter.grad = None
-        for block, parameter in held:
-            handles.append(parameter.register_post_accumulate_grad_hook(_adder(row, block)))
-        for parameter in also_thawed:
-            handles.append(parameter.register_post_accumulate_grad_hook(_drop))
+            handles.append(parameter.register_post_accumulate_grad_hook(add))
         yield
     finally:
         for handle in handles:
@@ -48,19 +53,6 @@ def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] 
         for parameter, requires_grad, grad in before:
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
-
-
-def _adder(row: Tensor, block: Block) -> Any:
-    def add(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        row[block.columns] += block.project(parameter.grad.detach()).flatten().to(row)
-        parameter.grad = None
-
-    return add
-
-
-def _drop(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 def row_alone(model: nn.Module, held: Held, batch: Batch, loss_settings: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,7 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
     if size == 1:
         return [list(range(len(counts)))]
     ids = batch.get("input_ids")
-    found: list[list[list[int]]] = []
+    deals: list[list[list[int]]] = []
     if isinstance(ids, Tensor):
         words, totals = ids.unique(return_counts=True)
         runs = [
@@ -159,12 +159,12 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
         ]
         # An image has a run of tokens of its own, or several share one.
         for most in (1, len(counts)):
-            found = [dealt for own in runs if (dealt := _dealt(counts, own, most)) is not None]
-            if found:
+            deals = [dealt for own in runs if (dealt := _dealt(counts, own, most)) is not None]
+            if deals:
                 break
-    if found and all(dealt == found[0] for dealt in found):
-        return found[0]
-    if not found and len(counts) == size:
+    if deals and all(dealt == deals[0] for dealt in deals):
+        return deals[0]
+    if not deals and len(counts) == size:
         return [[number] for number in range(size)]
     raise BatchAxisError(
         f"{len(counts)} images lie in one run of patches, and which of the {size} rows they belong to is not told",

@@ -56,20 +56,7 @@ class Truth:
 
 
 def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, Batch] | None) -> bool:
-    """Compares rows of a batch with the same rows alone; settles how the collector takes rows from then on.
-
-    Args:
-        collector: Takes the rows.
-        batch: Some rows.
-        alone: Rows of it as batches of their own, without padding; all rows, cut out of the batch, when omitted.
-
-    Returns:
-        Whether whole batches are trusted.
-
-    Raises:
-        GradientError: Rows are wrong even alone.
-        BatchAxisError: The loss compares rows, and is constant for one alone.
-    """
+    """Settles how the collector takes rows from then on; see `GradientCollector.check`."""
     if alone is None:
         alone = {index: rows_of(batch, slice(index, index + 1)) for index in range(batch_rows(batch))}
     rows = list(alone)
@@ -125,10 +112,7 @@ def _never_called(collector: GradientCollector, row: Batch, truth: Truth) -> lis
 
 
 def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
-    """What is wrong with a row's gradient [D] and loss [], which were taken in a batch; empty if they are right.
-
-    `longest` is the length of the longest gradient of other rows, where it is known.
-    """
+    """See `GradientCollector.compare`."""
     truth = truth_of(collector, [row])
     if wrong := differing_blocks(collector, gradient[None], truth.gradients, longest):
         return f"the gradients of {wrong[:6]} are not those of the row alone"
@@ -139,8 +123,8 @@ def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss
 
 def truth_of(collector: GradientCollector, rows: Sequence[Batch]) -> Truth:
     """Gradients and losses of rows alone."""
-    found = [collector.truth(row) for row in rows]
-    return Truth(torch.stack([row for row, _ in found]), torch.stack([loss for _, loss in found]))
+    truths = [collector.truth(row) for row in rows]
+    return Truth(torch.stack([row for row, _ in truths]), torch.stack([loss for _, loss in truths]))
 
 
 def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth: Truth) -> tuple[list[str], str]:
@@ -149,11 +133,9 @@ def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth
         return [], collector.why_one_at_a_time
     try:
         gradients, losses = collector.collect(batch)
-    except LabelError:
+    except (BatchAxisError, GradientError, LabelError):
         raise
     except SageError as error:
-        if isinstance(error, (BatchAxisError, GradientError)):
-            raise
         return [], str(error)
     if collector.one_at_a_time:  # found out while they were taken
         return [], collector.why_one_at_a_time

@@ -36,12 +36,13 @@ logger = logging.getLogger(__name__)
 
 
 class GradientCollector:
-    """ForwardSync a model and a batch into per-example gradient rows [B, D].
+    """Makes per-example gradient rows [B, D] of a model and a batch.
 
     Row i is the gradient of example i's own loss, as if it were alone in the batch, with respect to the targeted
     weights: their gradients one after the other in the order of `model.named_parameters()`, each exact or projected.
-    Beware of scaling: the loss of an example is the *mean* over its tokens unless `loss_reduction="sum"`. A loss for
-    the routing of experts is of a batch, and is left out.
+    Nothing is divided by B: a row is as long in a batch of thirty as in a batch of one. Within an example, the loss is
+    averaged over its tokens, as the model does it for that example alone; `loss_reduction="sum"` adds them up instead,
+    and longer texts then have longer rows. A loss for the routing of experts is of a batch, and is left out.
 
     The model computes in eval mode, and it comes back as it was: training modes, `requires_grad`, `.grad`, hooks,
     buffers and the random state of torch, also after an exception.
@@ -241,7 +242,11 @@ class GradientCollector:
             self.give_up_on(reason.names)
             return self._collect_row(batch)
         except NotSeparable as reason:
-            raise _unusable(reason) from reason
+            raise GradientError(
+                f"The model's loss cannot be used: {reason}",
+                where="model.forward",
+                fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
+            ) from reason
 
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False):  # the rows are filled outside it
@@ -287,8 +292,8 @@ class GradientCollector:
 
     def _say_what_is_silent(self, hooks: LayerHooks) -> None:
         held: dict[nn.Module, list[Block]] = {}
-        for found in (self.layout.terms, self.layout.reruns):
-            for module, parts in found.items():
+        for table in (self.layout.terms, self.layout.reruns):
+            for module, parts in table.items():
                 held.setdefault(module, []).extend(block for block, _ in parts)
         reached = {block.name for module in hooks.called for block in held.get(module, ())} | hooks.written
         if silent := [
@@ -314,14 +319,6 @@ class GradientCollector:
         if message not in self._warned:
             self._warned.add(message)
             logger.warning(message)
-
-
-def _unusable(reason: NotSeparable) -> GradientError:
-    return GradientError(
-        f"The model's loss cannot be used: {reason}",
-        where="model.forward",
-        fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
-    )
 
 
 def _usable(batch: Batch) -> dict[str, Any]:

@@ -12,6 +12,11 @@ from .pictures import PICTURES
 
 TAGS = ("sage", "data-selection")
 PAPER = "2510.02470"
+# Statistics that are told as they are.
+_STATS = (
+    *("rows", "kept", "set_aside", "consensus", "group_by", "target_weights", "row_width", "sketch_size", "energy"),
+    *("mean_score", "mean_score_kept", "model_fingerprint", "processes", "versions"),
+)
 # Groups that a table lists, the largest.
 _LISTED_GROUPS = 20
 
@@ -21,7 +26,7 @@ def template(name: str) -> str:
     return (files("sage_hf.hub") / "templates" / name).read_text(encoding="utf-8")
 
 
-def fill(name: str, told: dict[str, Any]) -> str:
+def fill(name: str, values: dict[str, Any]) -> str:
     """A packaged template with its values filled in.
 
     Raises:
@@ -29,46 +34,33 @@ def fill(name: str, told: dict[str, Any]) -> str:
     """
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"count": "{:,}".format, "cell": cell, "number": number}
-    return environment.from_string(template(name)).render(**told)
+    return environment.from_string(template(name)).render(**values)
 
 
 def selection_facts(
     stats: dict[str, Any], config: dict[str, Any], pictures: list[str], folder: str = "sage"
 ) -> dict[str, Any]:
-    """What the section of a selection tells, as JSON-ready values.
+    """Values of the section of a selection, ready for JSON.
 
     Args:
-        stats: Of the selection.
-        config: Of the selection.
-        pictures: Names of those that are there.
-        folder: Where they are, seen from the card.
+        stats: Statistics of the selection.
+        config: Its settings.
+        pictures: Names of the pictures that are there.
+        folder: Their folder, seen from the card.
     """
     listed, others = largest_groups(stats)
     targets = config["target_modules"]
     fraction = config["fraction"]
     return {
-        "rows": stats["rows"],
-        "kept": stats["kept"],
-        "set_aside": stats["set_aside"],
+        **{name: stats[name] for name in _STATS},
         "lost_groups": len(stats.get("lost_groups", [])),
         "budget": f"fraction {fraction:g}" if fraction else f"{config['num_examples']:,} asked for",
         "strategy": stats.get("strategy", config["strategy"]),
         "gate": stats.get("gate"),
-        "consensus": stats["consensus"],
-        "group_by": stats["group_by"],
         "balance": config["balance"],
-        "target_weights": stats["target_weights"],
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
-        "row_width": stats["row_width"],
-        "sketch_size": stats["sketch_size"],
-        "energy": stats["energy"],
         "error_share": stats["error_bound"] / stats["squared_norm"],
-        "mean_score": stats["mean_score"],
-        "mean_score_kept": stats["mean_score_kept"],
-        "model_fingerprint": stats["model_fingerprint"],
         "seed": config["seed"],
-        "processes": stats["processes"],
-        "versions": stats["versions"],
         "groups": listed,
         "more_groups": len(others),
         "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],

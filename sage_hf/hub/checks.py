@@ -41,7 +41,7 @@ _NO_ROWS = re.compile(r"(\.gitattributes|README\.md|LICENSE.*|sage/.*)$")
 
 @contextmanager
 def asking(repo_id: str, what: str, fix: str) -> Iterator[None]:
-    """ForwardSync what the Hub answers into one of our errors."""
+    """What the Hub answers, as one of our errors."""
     try:
         yield
     except SageError:
@@ -74,7 +74,7 @@ def check_push(
         revision: The branch that is pushed to.
         overwrite: Whether other data may be replaced.
         scores_only: Whether no rows are pushed.
-        token: Of the Hub.
+        token: The Hub's token.
 
     Returns:
         The whole name of the repository, with its owner.
@@ -101,7 +101,20 @@ def check_push(
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("The token may only read", where=repo_id, fix="Make one that may write, and log in with it.")
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
-    _check_free(api, repo_id, config_name, revision, origin, overwrite, scores_only)
+    has_rows, stats = _configuration(api, repo_id, config_name, revision)
+    if has_rows and scores_only:
+        raise HubError(
+            f"The repository has rows of a configuration {config_name!r}, which the scores alone would be put beside",
+            where=repo_id,
+            fix="Choose another repository or config_name.",
+        )
+    is_other = has_rows if stats is None else not _is_same(stats, origin)
+    if is_other and not overwrite:
+        raise HubError(
+            f"The repository has a configuration {config_name!r} with other data",
+            where=repo_id,
+            fix="Choose another repository or config_name, or pass overwrite=True (--overwrite).",
+        )
     return repo_id
 
 
@@ -166,43 +179,26 @@ def check_license(source: Mapping[str, Any], source_card: DatasetCard | None, li
         )
 
 
-def _check_free(
-    api: HfApi,
-    repo_id: str,
-    config_name: str,
-    revision: str | None,
-    origin: Mapping[str, Any],
-    overwrite: bool,
-    scores_only: bool,
-) -> None:
-    """Refuses a configuration that is there, unless it was chosen from the same rows as what is pushed."""
+def _configuration(
+    api: HfApi, repo_id: str, config_name: str, revision: str | None
+) -> tuple[bool, dict[str, Any] | None]:
+    """Whether a configuration has rows in a repository, and the stats of its selection; None where it has none."""
     with asking(repo_id, "The repository cannot be read", "Check its name and your rights to it. " + LOGIN):
         try:
             held = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
         except (RepositoryNotFoundError, RevisionNotFoundError):
-            return
+            return False, None
         card = read_card(api, repo_id, revision)
         configs = card.data.to_dict().get("configs") if card is not None else None
         if configs:
             has_rows = config_name in [each.get("config_name") for each in configs]
         else:
             has_rows = config_name == "default" and any(not _NO_ROWS.match(path) for path in held)
-        told, is_same = f"{folder(config_name)}/{JSON_NAME}", False
-        if told in held:
-            file = api.hf_hub_download(repo_id, told, repo_type="dataset", revision=revision)
-            is_same = _is_same(json.loads(Path(file).read_text(encoding="utf-8"))["stats"], origin)
-    if has_rows and scores_only:
-        raise HubError(
-            f"The repository has rows of a configuration {config_name!r}, which the scores alone would be put beside",
-            where=repo_id,
-            fix="Choose another repository or config_name.",
-        )
-    if (has_rows or told in held) and not is_same and not overwrite:
-        raise HubError(
-            f"The repository has a configuration {config_name!r} with other data",
-            where=repo_id,
-            fix="Choose another repository or config_name, or pass overwrite=True (--overwrite).",
-        )
+        facts = f"{folder(config_name)}/{JSON_NAME}"
+        if facts not in held:
+            return has_rows, None
+        file = api.hf_hub_download(repo_id, facts, repo_type="dataset", revision=revision)
+        return has_rows, json.loads(Path(file).read_text(encoding="utf-8"))["stats"]
 
 
 def _is_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -26,64 +26,68 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _LONGEST_CITATION = 5000
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """What a push sends, and where to.
+
+    Attributes:
+        repo_id: The repository.
+        config_name: The configuration in it.
+        split: The split that holds the kept rows.
+        splits: Number of rows of every split.
+        pictures: Names of the pictures.
+        all_scores: Whether the scores of rows that were not kept are sent, too.
+        scores_only: Whether the rows are not sent.
+        source_fingerprint: Fingerprint of the source dataset.
+    """
+
+    repo_id: str
+    config_name: str
+    split: str
+    splits: dict[str, int]
+    pictures: list[str]
+    all_scores: bool = True
+    scores_only: bool = False
+    source_fingerprint: str | None = None
+
+
 def card_facts(
     stats: dict[str, Any],
     config: dict[str, Any],
-    *,
-    repo_id: str,
-    config_name: str,
-    split: str,
-    splits: dict[str, int],
-    source_card: DatasetCard | None,
-    pictures: list[str],
-    all_scores: bool = True,
-    scores_only: bool = False,
-    source_fingerprint: str | None = None,
+    pushed: Pushed,
+    source_card: DatasetCard | None = None,
     license: str | None = None,
 ) -> dict[str, Any]:
-    """What the section tells, as JSON-ready values.
+    """Values of the section, ready for JSON.
 
     Args:
-        stats: Of the selection.
-        config: Of the selection.
-        repo_id: Where it is pushed to.
-        config_name: The configuration of the repository.
-        split: The split that holds the kept rows.
-        splits: Split to number of rows, of all that are pushed.
+        stats: Statistics of the selection.
+        config: Its settings.
+        pushed: What is sent.
         source_card: The card of the source, if it has one.
-        pictures: Names of those that are pushed.
-        all_scores: Whether the scores of rows that were not kept are pushed, too.
-        scores_only: Whether the rows are not.
-        source_fingerprint: The source dataset's.
-        license: Of the pushed rows; the source's by default.
+        license: Licence of the pushed rows; the source's by default.
     """
     source, model = stats["source"], stats["model"]
     carried = carry(source_card)
     name = source["id"] or source["name"]
     short = (name or "A dataset").split("/")[-1]
     licenses = license or carried.get("license")
-    given = {name: value for name, value in config.items() if value != _DEFAULTS.get(name)}
+    changed = {name: value for name, value in config.items() if value != _DEFAULTS.get(name)}
     return {
-        **selection_facts(stats, config, pictures, folder(config_name)),
-        "repo_id": repo_id,
-        "config_name": config_name,
+        **vars(pushed),
+        **selection_facts(stats, config, pushed.pictures, folder(pushed.config_name)),
         "name": f"{short}, chosen by SAGE",
         "title": f"{short}, {stats['kept']:,} rows chosen by SAGE",
         "paper": PAPER,
-        "split": split,
-        "splits": splits,
-        "scores_only": scores_only,
-        "all_scores": all_scores,
         "source": source,
         "source_link": _link(source["id"], f"{_HUB}/datasets") or cell(name or "a dataset made in memory"),
-        "source_fingerprint": source_fingerprint,
         "source_digest": stats.get("source_digest"),
         "load_source": _load(source),
         "model": model,
         "model_link": _link(model["id"], _HUB) or f"a {cell(model['class'])} that was in memory",
         "trained_steps": stats.get("trained_steps"),
         "command": shlex.join(stats["command"]) if stats.get("command") else None,
-        "settings": ", ".join(f"{name}={value!r}" for name, value in given.items()),
+        "settings": ", ".join(f"{name}={value!r}" for name, value in changed.items()),
         "config": {name: str(value) for name, value in config.items()},
         "license": [licenses] if isinstance(licenses, str) else licenses,
         "license_carried": license is None,
@@ -99,25 +103,25 @@ def folder(config_name: str) -> str:
     return f"sage/{config_name}"
 
 
-def render_section(told: dict[str, Any]) -> str:
+def render_section(facts: dict[str, Any]) -> str:
     """The section, between its two comments."""
-    return fill("dataset_card.md", {**told, "section": fill("selection.md", told)}).strip()
+    return fill("dataset_card.md", {**facts, "section": fill("selection.md", facts)}).strip()
 
 
-def metadata(told: dict[str, Any], source_card: DatasetCard | None) -> dict[str, Any]:
+def metadata(facts: dict[str, Any], source_card: DatasetCard | None) -> dict[str, Any]:
     """Card metadata as the Hub knows it."""
-    rows = sum(told["splits"].values())
+    rows = sum(facts["splits"].values())
     data: dict[str, Any] = {
-        "pretty_name": told["name"],
+        "pretty_name": facts["name"],
         "tags": list(TAGS),
         "size_categories": [size_category(rows)],
         **carry(source_card),
     }
-    if told["source"]["id"]:
-        data["source_datasets"] = [told["source"]["id"]]
-    if told["license"]:
-        data["license"] = told["license"] if len(told["license"]) > 1 else told["license"][0]
-    if told["scores_only"]:
+    if facts["source"]["id"]:
+        data["source_datasets"] = [facts["source"]["id"]]
+    if facts["license"]:
+        data["license"] = facts["license"] if len(facts["license"]) > 1 else facts["license"][0]
+    if facts["scores_only"]:
         data["viewer"] = False  # of a repository without rows
     return data
 
@@ -129,15 +133,14 @@ def merge(
 
     Args:
         existing: The card that is there; what it says of its own stays, in its metadata, too.
-        section: As `render_section` gives it.
-        config_name: The configuration that the section is of.
-        data: As `metadata` gives it.
-        license: The one that was asked for; it replaces what is there.
+        section: Section by `render_section`.
+        config_name: Configuration that the section is of.
+        data: Metadata by `metadata`.
+        license: Licence that was asked for; it replaces what is there.
     """
     held: dict[str, Any] = existing.data.to_dict() if existing is not None else {}
-    merged = {**data, **held}
     # What this push knows better is told anew; lists are joined.
-    merged["size_categories"] = data["size_categories"]
+    merged = {**data, **held, "size_categories": data["size_categories"]}
     if license is not None:
         merged["license"] = license
     for name in ("tags", "source_datasets"):
@@ -168,8 +171,8 @@ def citation(source_card: DatasetCard | None) -> str | None:
     """The section of the source's card on how to cite it, without its heading; where it is long, that it is there."""
     if source_card is None:
         return None
-    found = re.search(r"^(#+)[^\n]*citation[^\n]*\n(.*?)(?=^#{1,6} |\Z)", source_card.text, re.I | re.M | re.S)
-    text = found[2].strip() if found else ""
+    match = re.search(r"^(#+)[^\n]*citation[^\n]*\n(.*?)(?=^#{1,6} |\Z)", source_card.text, re.I | re.M | re.S)
+    text = match[2].strip() if match else ""
     if not text or "more information needed" in text.lower():
         return None
     return text if len(text) <= _LONGEST_CITATION else "(The citation is long: see the source's card.)"
@@ -177,11 +180,10 @@ def citation(source_card: DatasetCard | None) -> str | None:
 
 def size_category(rows: int) -> str:
     """The Hub's word for a number of rows, such as "1K<n<10K"."""
-    limits = [10**power for power in range(3, 13)]
-    place = sum(rows >= limit for limit in limits)
+    place = sum(rows >= 10**power for power in range(3, 13))
     if place == 0:
         return f"n<{_SIZES[0]}"
-    return f"n>{_SIZES[-1]}" if place == len(limits) else f"{_SIZES[place - 1]}<n<{_SIZES[place]}"
+    return f"n>{_SIZES[-1]}" if place == len(_SIZES) else f"{_SIZES[place - 1]}<n<{_SIZES[place]}"
 
 
 def _between(config_name: str) -> re.Pattern[str]:
@@ -208,5 +210,5 @@ def _load(source: dict[str, Any]) -> str:
         return "...  # the dataset that was selected from"
     config = source["config"] if source["config"] != "default" else None
     named = {"name": config, "split": source["split"], "revision": source["revision"]}
-    given = "".join(f', {name}="{value}"' for name, value in named.items() if value)
-    return f'load_dataset("{source["id"]}"{given})'
+    options = "".join(f', {name}="{value}"' for name, value in named.items() if value)
+    return f'load_dataset("{source["id"]}"{options})'

@@ -20,10 +20,10 @@ FORMAT_VERSION = 2
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
 
 
-def write_scores(folder: Path, arrays: dict[str, npt.NDArray[Any]], about: dict[str, Any]) -> None:
+def write_scores(folder: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
     """Writes the two files of scores and settings to a folder that is there."""
     save_file(arrays, folder / ARRAYS_NAME)
-    text = json.dumps({"format_version": FORMAT_VERSION, **about}, indent=2, ensure_ascii=False)
+    text = json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=2, ensure_ascii=False)
     (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -40,67 +40,67 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
             fix=f"Name a folder with {JSON_NAME} and {ARRAYS_NAME}.",
         )
     try:
-        about = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        facts = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
         arrays = load_file(folder / ARRAYS_NAME)
     except (OSError, ValueError, SafetensorError) as error:
         raise OutputError(
             f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
         ) from error
-    version = about.get("format_version") if isinstance(about, dict) else None
+    version = facts.get("format_version") if isinstance(facts, dict) else None
     if version != FORMAT_VERSION:
         raise OutputError(
             f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
             where=str(folder / JSON_NAME),
             fix="Select again, or use the version of sage_hf that wrote it.",
         )
-    return arrays, about
+    return arrays, facts
 
 
 def write_selection(
-    target: Path,
+    folder: Path,
     overwrite: bool,
     write_rows: Callable[[Path], None] | None,
     arrays: dict[str, npt.NDArray[Any]],
-    about: dict[str, Any],
+    facts: dict[str, Any],
 ) -> Path:
     """Writes a selection's folder whole, or not at all.
 
     Args:
-        target: The folder.
+        folder: The folder.
         overwrite: Whether a selection that is there already may be replaced.
         write_rows: Writes the kept rows to a folder, as `Dataset.save_to_disk` does.
-        arrays: What goes into the safetensors file.
-        about: What goes into the JSON file.
+        arrays: Content of the safetensors file.
+        facts: Content of the JSON file.
 
     Raises:
         OutputError: The folder holds something, or cannot be written.
     """
-    check_output(target, overwrite)
+    check_output(folder, overwrite)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise OutputError(f"{error}", where=str(target), fix="Choose a folder that can be written to.") from error
+        raise OutputError(f"{error}", where=str(folder), fix="Choose a folder that can be written to.") from error
     try:
         if write_rows is not None:
             write_rows(working / "part")
             for file in (working / "part").iterdir():
                 file.rename(working / file.name)
             (working / "part").rmdir()
-        write_scores(working, arrays, about)
+        write_scores(working, arrays, facts)
         working.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        working.rename(target)
+        if folder.exists():
+            shutil.rmtree(folder)
+        working.rename(folder)
     except OSError as error:
         raise OutputError(
             f"The selection could not be written: {error}",
-            where=str(target),
+            where=str(folder),
             fix="Free some space, or choose another folder.",
         ) from error
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    return target
+    return folder
 
 
 def check_output(path: Path, overwrite: bool = False) -> None:

@@ -26,7 +26,6 @@ _BINS = 40
 # Groups that are drawn: the largest.
 _DRAWN_GROUPS = 12
 _COLUMNS = 5
-_FORMATS = ("png", "svg")
 # No date and no random names inside, so that the same selection is the same file; text stays text.
 _STYLE = {"svg.hashsalt": "sage_hf", "svg.fonttype": "none", "hatch.linewidth": 0.5, "font.size": 9}
 
@@ -68,6 +67,8 @@ def can_draw() -> bool:
 
 def draw_scores(seen: Seen, figure: Any) -> None:
     """How many rows of each group have which agreement, kept and not kept, into a figure or a part of one."""
+    from matplotlib.patches import Patch
+
     groups = seen.largest
     rows = -(-len(groups) // _COLUMNS)
     columns = -(-len(groups) // rows)
@@ -88,7 +89,10 @@ def draw_scores(seen: Seen, figure: Any) -> None:
         panel.set_visible(False)
     figure.supxlabel("agreement with the group" if len(groups) > 1 else "agreement", fontsize="medium")
     figure.supylabel("rows", fontsize="medium")
-    figure.legend(handles=_legend(seen.others is not None), loc="outside upper right", ncols=2, frameon=False)
+    handles = [Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")]
+    if seen.others is not None:
+        handles.append(Patch(facecolor=OTHER_COLOUR, label="not kept"))
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     if len(seen.table) > len(groups):
         figure.suptitle(f"The {len(groups)} largest of {len(seen.table)} groups", x=0.01, ha="left", fontsize="medium")
 
@@ -178,19 +182,15 @@ def draw(seen: Seen, name: str | None = None) -> Any:
 def render(figure: Any, kind: str) -> bytes:
     """A figure as the bytes of a "png" or "svg" file; the same figure is the same bytes."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    canvas, nothing = (FigureCanvasAgg, "Software") if kind == "png" else (FigureCanvasSVG, "Date")
     file = io.BytesIO()
     with rc_context(_STYLE):
-        canvas(figure)
-        figure.savefig(file, format=kind, dpi=120, metadata={nothing: None})
+        figure.savefig(file, format=kind, dpi=120, metadata={"Software" if kind == "png" else "Date": None})
     return file.getvalue()
 
 
 def save_pictures(seen: Seen, folder: Path) -> list[str]:
-    """Writes every picture as PNG and SVG.
+    """Writes every picture as PNG, which the Hub and GitHub show in cards.
 
     Args:
         seen: What to draw.
@@ -203,17 +203,8 @@ def save_pictures(seen: Seen, folder: Path) -> list[str]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
-        figure = draw(seen, name)
-        for kind in _FORMATS:
-            (folder / f"{name}.{kind}").write_bytes(render(figure, kind))
+        (folder / f"{name}.png").write_bytes(render(draw(seen, name), "png"))
     return list(PICTURES)
-
-
-def _legend(both: bool) -> list[Any]:
-    from matplotlib.patches import Patch
-
-    kept = Patch(facecolor=KEPT_COLOUR, hatch=_HATCH, edgecolor="white", linewidth=0, label="kept")
-    return [kept, Patch(facecolor=OTHER_COLOUR, label="not kept")] if both else [kept]
 
 
 def _bare(axes: Any) -> None:

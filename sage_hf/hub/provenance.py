@@ -52,7 +52,7 @@ def describe_dataset(dataset: Dataset | IterableDataset) -> dict[str, Any]:
         `name`, `id`, `config`, `split`, `splits` (a list), `revision`; None where it is not known.
     """
     info = dataset.info
-    about = {
+    facts = {
         # What was read from files alone is called after their format.
         "name": info.dataset_name if info.dataset_name != info.builder_name else None,
         "id": None,
@@ -63,12 +63,12 @@ def describe_dataset(dataset: Dataset | IterableDataset) -> dict[str, Any]:
     }
     if isinstance(dataset, Dataset):
         for file in dataset.cache_files:
-            if found := _CACHED.search(PurePath(file["filename"]).as_posix()):
-                owner, name, config, commit = found.groups()
-                return about | {"id": f"{owner}/{name}" if owner else name, "config": config, "revision": commit}
-    elif found := _STREAMED.match(_first_file(dataset)):
-        return about | {"id": found[1], "revision": found[2]}
-    return about
+            if match := _CACHED.search(PurePath(file["filename"]).as_posix()):
+                owner, name, config, commit = match.groups()
+                return facts | {"id": f"{owner}/{name}" if owner else name, "config": config, "revision": commit}
+    elif match := _STREAMED.match(_first_file(dataset)):
+        return facts | {"id": match[1], "revision": match[2]}
+    return facts
 
 
 def _cached_commits(name: str) -> list[str]:

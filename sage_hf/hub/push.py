@@ -42,7 +42,7 @@ from .checks import (
     first_line,
     read_card,
 )
-from .dataset_card import card_facts, folder, merge, metadata, render_section, withdraw
+from .dataset_card import Pushed, card_facts, folder, merge, metadata, render_section, withdraw
 from .files import ARRAYS_NAME, JSON_NAME
 from .pictures import Seen, save_pictures
 
@@ -52,14 +52,14 @@ class Push:
     """What is pushed of a selection.
 
     Attributes:
-        stats: Of the selection.
-        config: Of the selection.
-        seen: For the pictures.
+        stats: Statistics of the selection.
+        config: Its settings.
+        seen: What the pictures show.
         write_scores: Writes the files of the scores to a folder.
         make_rows: Gives the kept rows with their scores; what it writes for that goes to the folder that it is
             given. None pushes the scores alone.
         all_scores: Whether the scores of rows that were not kept are in the files.
-        source_fingerprint: The source dataset's.
+        source_fingerprint: Fingerprint of the source dataset.
     """
 
     stats: dict[str, Any]
@@ -104,32 +104,32 @@ def push(
         place = Path(temporary)
         splits = {}
         if what.make_rows is not None:
-            splits = _splits(what.make_rows(place), split, source, other_splits, token, place)
-        source_card = _source_card(api, source)
+            others = _source_splits(split, source, token) if other_splits is None else other_splits
+            splits = _splits(what.make_rows(place), split, others, place)
+        source_card = None
+        if source["id"] is not None:
+            with asking(
+                source["id"], "The source's card cannot be read", "Try again, or check your rights to the source."
+            ):
+                source_card = read_card(api, source["id"], source["revision"])
         if splits:
             check_license(source, source_card, license)
             check_rows(splits)
         scores = place / "scores"
         scores.mkdir()
         what.write_scores(scores)
-        pictures = save_pictures(what.seen, scores)
-        told = card_facts(
-            what.stats,
-            what.config,
+        pushed = Pushed(
             repo_id=repo_id,
             config_name=config_name,
             split=split,
-            splits={name: len(rows) for name, rows in splits.items()},
-            source_card=source_card,
-            pictures=pictures,
+            splits={name: len(rows) for name, rows in splits.items()} or {split: what.stats["rows"]},
+            pictures=save_pictures(what.seen, scores),
             all_scores=what.all_scores,
             scores_only=what.make_rows is None,
             source_fingerprint=what.source_fingerprint,
-            license=license,
         )
-        if not splits:
-            told["splits"] = {split: what.stats["rows"]}
-        section, data = render_section(told), metadata(told, source_card)
+        facts = card_facts(what.stats, what.config, pushed, source_card, license)
+        section, data = render_section(facts), metadata(facts, source_card)
 
         def make_card(held: DatasetCard | None) -> DatasetCard:
             return merge(held, section, config_name, data, license)
@@ -140,18 +140,18 @@ def push(
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
             if revision is not None and not revision.startswith("refs/"):
                 api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
-        target = _Target(api, repo_id, revision, create_pr)
+        destination = _Destination(api, repo_id, revision, create_pr)
         if splits:
             with asking(
                 repo_id,
                 "The rows could not be pushed",
                 "Nothing tells of them yet. Run it again with overwrite: sent files are kept.",
             ):
-                target.withdraw(config_name)
-                target.push_rows(DatasetDict(splits), config_name, private)
+                destination.withdraw(config_name)
+                destination.push_rows(DatasetDict(splits), config_name, private)
         fix = "The rows that are there stand without it. Run it again with overwrite."
         with asking(repo_id, "The card could not be pushed", fix):
-            return target.push_story(scores, config_name, make_card)
+            return destination.push_story(scores, config_name, make_card)
 
 
 def fetch(repo_id: str, config_name: str, revision: str | None, token: str | None) -> Path:
@@ -181,7 +181,7 @@ def fetch(repo_id: str, config_name: str, revision: str | None, token: str | Non
     return Path(root) / wanted
 
 
-class _Target:
+class _Destination:
     """A revision of a repository; a pull request is made by the first commit, and the others go into it."""
 
     def __init__(self, api: HfApi, repo_id: str, revision: str | None, create_pr: bool) -> None:
@@ -245,16 +245,9 @@ class _Target:
 
 
 def _splits(
-    rows: Dataset,
-    split: str,
-    source: dict[str, Any],
-    others: Mapping[str, Dataset | IterableDataset] | None,
-    token: str | None,
-    place: Path,
+    rows: Dataset, split: str, others: Mapping[str, Dataset | IterableDataset], place: Path
 ) -> dict[str, Dataset]:
     """All splits, with the same columns: the other ones' score is null."""
-    if others is None:
-        others = _source_splits(split, source, token)
     if split in others:
         raise ConfigError(
             f"other_splits names {split!r}, which is the split of the kept rows",
@@ -271,11 +264,8 @@ def _splits(
                 made = with_class_names(made, {"column": column, "names": feature.names})
         made = made.add_column(SCORE_COLUMN, [None] * len(made), feature=Value("float32"))
         if made.features != rows.features:
-            differ = sorted(
-                column
-                for column in {*made.features, *rows.features}
-                if made.features.get(column) != rows.features.get(column)
-            )
+            columns = {*made.features, *rows.features}
+            differ = sorted(name for name in columns if made.features.get(name) != rows.features.get(name))
             raise DatasetError(
                 f"The split {name!r} has other columns than the kept rows: they differ in {differ}",
                 where=f"other_splits[{name!r}]",
@@ -285,7 +275,7 @@ def _splits(
     return splits
 
 
-def _source_splits(split: str, source: dict[str, Any], token: str | None) -> dict[str, Dataset]:
+def _source_splits(split: str, source: dict[str, Any], token: str | None) -> Mapping[str, Dataset | IterableDataset]:
     """The source's other splits, from where it came from."""
     names = [name for name in source["splits"] if name != split]
     if not names:
@@ -307,10 +297,3 @@ def _source_splits(split: str, source: dict[str, Any], token: str | None) -> dic
             where="other_splits",
             fix="Pass them as other_splits={name: dataset}, or other_splits={} to leave them out.",
         ) from error
-
-
-def _source_card(api: HfApi, source: dict[str, Any]) -> DatasetCard | None:
-    if source["id"] is None:
-        return None
-    with asking(source["id"], "The source's card cannot be read", "Try again, or check your rights to the source."):
-        return read_card(api, source["id"], source["revision"])

@@ -28,19 +28,28 @@ class Vectors(Protocol):
         ...
 
 
-class PartOf:
-    """Some of the rows of `Vectors`, read when they are asked for."""
+class Derived:
+    """Vectors that are made of others when they are asked for.
 
-    def __init__(self, whole: Vectors, positions: npt.NDArray[np.int64]) -> None:
-        self._whole, self._positions = whole, positions
+    Args:
+        shape: (M, width).
+        make: The vectors at some places.
+    """
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, width)."""
-        return len(self._positions), self._whole.shape[1]
+    def __init__(
+        self, shape: tuple[int, ...], make: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+    ) -> None:
+        self.shape, self._make = shape, make
 
     def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.asarray(self._whole[self._positions[positions]])
+        return np.asarray(self._make(positions))
+
+
+class PartOf(Derived):
+    """Some of the rows of `Vectors`."""
+
+    def __init__(self, whole: Vectors, positions: npt.NDArray[np.int64]) -> None:
+        super().__init__((len(positions), whole.shape[1]), lambda places: whole[positions[places]])
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,10 @@ class Candidates:
     def where(self, positions: npt.NDArray[np.int64]) -> Candidates:
         """Those at some places, ascending."""
         changes: dict[str, Any] = {}
-        for name in ("rows", "scores", "losses", "groups", "norms", "el2n"):
-            column = getattr(self, name)
-            changes[name] = None if column is None else column[positions]
-        for name in ("sketched", "embeddings"):
-            vectors = getattr(self, name)
-            changes[name] = None if vectors is None else PartOf(vectors, positions)
+        for name in ("rows", "scores", "losses", "groups", "norms", "el2n", "sketched", "embeddings"):
+            if (values := getattr(self, name)) is not None:
+                is_lazy = name in ("sketched", "embeddings")
+                changes[name] = PartOf(values, positions) if is_lazy else values[positions]
         return replace(self, **changes)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .base import Candidates, Vectors, register_strategy
+from .base import Candidates, Derived, Vectors, register_strategy
 from .partition import Pick, by_density, nearest_to_centres, pick_within_groups
 
 # The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
@@ -20,7 +20,7 @@ COVERAGE_POWER = 0.25
 _LEAST = 1e-6
 
 
-class GradientDirections:
+class GradientDirections(Derived):
     """Unit sketched gradients, their directions weighted for comparison, [M, l].
 
     Args:
@@ -30,52 +30,28 @@ class GradientDirections:
     """
 
     def __init__(self, sketched: Vectors, spectrum: npt.NDArray[np.float32], spectrum_power: float | None) -> None:
-        self._sketched = sketched
-        exponent = COVERAGE_POWER - 1.0 if spectrum_power is None else 0.0
-        self._weights = spectrum_weights(spectrum, exponent)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, l)."""
-        return self._sketched.shape
-
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return unit_rows(self._sketched[positions] * self._weights)
+        weights = spectrum_weights(spectrum, COVERAGE_POWER - 1.0 if spectrum_power is None else 0.0)
+        super().__init__(sketched.shape, lambda places: unit_rows(sketched[places] * weights))
 
 
-class Centred:
+class Centred(Derived):
     """Unit embeddings around their mean, [M, H]: what all rows share tells none from another."""
 
     def __init__(self, embeddings: Vectors, block_rows: int = 2**14) -> None:
-        self._embeddings = embeddings
         count, width = embeddings.shape
         total = np.zeros(width, dtype=np.float64)
         for start in range(0, count, block_rows):
             total += embeddings[np.arange(start, min(start + block_rows, count))].sum(0, dtype=np.float64)
-        self._mean = (total / max(1, count)).astype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, H)."""
-        return self._embeddings.shape
-
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return unit_rows(self._embeddings[positions] - self._mean)
+        mean = (total / max(1, count)).astype(np.float32)
+        super().__init__(embeddings.shape, lambda places: unit_rows(embeddings[places] - mean))
 
 
-class SideBySide:
+class SideBySide(Derived):
     """Two kinds of vectors as one, [M, width + width]; between unit vectors, distances count both alike."""
 
     def __init__(self, one: Vectors, other: Vectors) -> None:
-        self._parts = (one, other)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, the sum of the widths)."""
-        return self._parts[0].shape[0], sum(part.shape[1] for part in self._parts)
-
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.concatenate([part[positions] for part in self._parts], axis=1)
+        shape = (one.shape[0], one.shape[1] + other.shape[1])
+        super().__init__(shape, lambda places: np.concatenate([one[places], other[places]], axis=1))
 
 
 def spectrum_weights(spectrum: npt.NDArray[np.float32], exponent: float) -> npt.NDArray[np.float32]:

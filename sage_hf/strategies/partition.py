@@ -40,7 +40,7 @@ def pick_within_groups(
         candidates: The rows.
         vectors: [M, width], what rows are compared by.
         quotas: [G].
-        seed: Of the division and of `pick`.
+        seed: Seed of the division and of `pick`.
         pick: The rule.
     """
     chosen: list[npt.NDArray[np.int64]] = []

@@ -115,7 +115,7 @@ def allocate_shares(
         sizes: [G], the rows that each group has to offer.
         shares: [G] positive weights.
         budget: Rows to keep in all, at most the sum of `sizes`.
-        least: As of `allocate_quotas`.
+        least: As for `allocate_quotas`.
 
     Returns:
         [G] int64, at most `sizes`, summing to exactly `budget`.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import orthogonal_mp_gram
 
-from .base import Candidates, register_strategy
+from .base import Candidates, Derived, register_strategy
 from .coverage import Centred, gradient_directions, unit_rows
 from .partition import pick_within_groups
 
@@ -66,40 +66,28 @@ def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int)
     2103.00123). Where the residual is gone before the quota is full, it begins again with the rows that are left.
     """
     assert candidates.sketched is not None and candidates.norms is not None
-    return pick_within_groups(candidates, _Lengths(candidates), quotas, seed, _match)
-
-
-class _Lengths:
-    """Sketched gradients with their lengths, [M, l]; the longest of all rows has length about 1."""
-
-    def __init__(self, candidates: Candidates) -> None:
-        assert candidates.sketched is not None and candidates.norms is not None
-        self._sketched = candidates.sketched
-        self._norms = candidates.norms / max(float(candidates.norms.max()), np.finfo(np.float32).tiny)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._sketched.shape
-
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        return np.asarray(self._sketched[positions] * self._norms[positions][:, None])
+    sketched = candidates.sketched
+    # The longest of all rows gets a length of about 1.
+    lengths = candidates.norms / max(float(candidates.norms.max()), np.finfo(np.float32).tiny)
+    gradients = Derived(sketched.shape, lambda places: sketched[places] * lengths[places][:, None])
+    return pick_within_groups(candidates, gradients, quotas, seed, _match)
 
 
 def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
     x = x.astype(np.float64)
-    gram, target = x @ x.T, x @ x.sum(0)
+    gram, whole = x @ x.T, x @ x.sum(0)
     left = np.arange(len(x))
     chosen: list[int] = []
     while len(chosen) < count:
         most = min(count - len(chosen), x.shape[1], len(left))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the residual is gone: as many as are found
-            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], target[left], n_nonzero_coefs=most)
-        found = left[np.flatnonzero(weights)]
-        if not len(found):
-            found = left[: count - len(chosen)]  # gradients of zero: none is better than another
-        chosen += found.tolist()
-        left = np.setdiff1d(left, found)
+            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], whole[left], n_nonzero_coefs=most)
+        picked = left[np.flatnonzero(weights)]
+        if not len(picked):
+            picked = left[: count - len(chosen)]  # gradients of zero: none is better than another
+        chosen += picked.tolist()
+        left = np.setdiff1d(left, picked)
     return np.array(chosen)
 
 

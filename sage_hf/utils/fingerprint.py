@@ -61,7 +61,7 @@ def run_fingerprint(
         model: Its weights count.
         device: Its kind counts, because kinds round differently.
         dataset: Its fingerprint and its rows count.
-        settings: Of the run, those that change the file, and the version of its format.
+        settings: Settings of the run that change the file, and the version of its format.
         outside: What else the user gave: processor, collator, loss function.
     """
     versions = (torch.__version__, transformers.__version__, device.type)

@@ -29,7 +29,7 @@ def warn_once(logger: logging.Logger, model: nn.Module, message: str) -> None:
     """Logs a warning, on the main process, if it was not logged for this model before."""
     if _SILENT.get():
         return
-    given = _GIVEN.setdefault(model, set())
-    if message not in given and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+    warned = _GIVEN.setdefault(model, set())
+    if message not in warned and not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
         logger.warning(message)
-    given.add(message)
+    warned.add(message)

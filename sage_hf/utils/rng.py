@@ -14,30 +14,19 @@ from accelerate.utils import set_seed
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
     """Seeds Python, NumPy and torch on entry and puts their states back on exit, also after an exception."""
-    python, numpy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            set_seed(seed % 2**32)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    with torch.random.fork_rng(devices=devices), _restored():
+        set_seed(seed % 2**32)
+        yield
 
 
 @contextmanager
 def drawing(seed: int) -> Iterator[None]:
     """As `isolated_rng`, on the CPU alone: for transforms and collators, without a look at the device's state."""
-    python, numpy, state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    try:
+    with default_seed(seed), _restored():
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(state)
 
 
 @contextmanager
@@ -49,3 +38,14 @@ def default_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.random.set_rng_state(state)
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """The states of Python and NumPy are put back on exit."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

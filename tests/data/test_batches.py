@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from examples.python_text import train_tokenizer
 from sage_hf.data.batches import RowSource, check_dataset, read_rows, sampled
 from sage_hf.data.encoding import Encoder
+from sage_hf.data.encoding.model import ModelFacts
 from sage_hf.data.training_batches import TrainingBatches
 from sage_hf.errors import BatchAxisError, DatasetError
 
@@ -17,7 +18,7 @@ TOKENIZER = train_tokenizer(["a b c"], 260)
 def source(lengths, batch_size=3, shard_size=5, collator=None):
     """Row i holds its own number, as often as its length says."""
     rows = Dataset.from_dict({"input_ids": [[index] * length for index, length in enumerate(lengths)]})
-    encoder = Encoder(rows[0], frozenset({"input_ids", "labels"}), TOKENIZER, collator, causal_lm=True)
+    encoder = Encoder(rows[0], ModelFacts(frozenset({"input_ids", "labels"}), "causal"), TOKENIZER, collator)
     return RowSource(rows, encoder, batch_size, shard_size)
 
 
@@ -46,11 +47,11 @@ def test_shards_depend_on_the_length_and_the_shard_size_alone():
 def test_a_transform_is_part_of_the_data_and_a_tensor_format_is_not():
     rows = Dataset.from_dict({"word": ["a", "b"]})
     made = rows.with_transform(lambda batch: {"x": [[float(ord(word))] for word in batch["word"]]})
-    encoder = Encoder(made[0], frozenset({"x"}))
+    encoder = Encoder(made[0], ModelFacts(frozenset({"x"})))
     ((_, batch),) = RowSource(made, encoder, 8, 8).batches(range(2))
     assert batch["x"].tolist() == [[97.0], [98.0]]
     numbers = Dataset.from_dict({"x": [[1.0], [2.0]]}).with_format("numpy")
-    ((_, batch),) = RowSource(numbers, Encoder(numbers[0], frozenset({"x"})), 8, 8).batches(range(2))
+    ((_, batch),) = RowSource(numbers, Encoder(numbers[0], ModelFacts(frozenset({"x"}))), 8, 8).batches(range(2))
     assert torch.equal(batch["x"], torch.tensor([[1.0], [2.0]]))
 
 
@@ -83,7 +84,7 @@ def test_rows_without_tokens_come_last_and_without_a_batch():
 
 def test_rows_of_nothing_but_padding_have_no_tokens():
     rows = Dataset.from_dict({"input_ids": [[5, 6]] * 3, "attention_mask": [[1, 0], [0, 0], [1, 1]]})
-    encoder = Encoder(rows[0], frozenset({"input_ids", "attention_mask", "labels"}), TOKENIZER, causal_lm=True)
+    encoder = Encoder(rows[0], ModelFacts(frozenset({"input_ids", "attention_mask", "labels"}), "causal"), TOKENIZER)
     seen = [(rows.tolist(), batch is None) for rows, batch in RowSource(rows, encoder, 8, 8).batches(range(3))]
     assert seen == [([0, 2], False), ([1], True)]
 
@@ -99,7 +100,7 @@ def test_rows_that_a_collator_finds_no_tokens_in_are_taken_out_of_its_batch():
             "labels": torch.tensor([r["label"] for r in rows]),
         }
 
-    encoder = Encoder(rows[0], frozenset({"input_ids", "labels"}), None, tokens)
+    encoder = Encoder(rows[0], ModelFacts(frozenset({"input_ids", "labels"})), None, tokens)
     (found, batch), (empty, nothing) = RowSource(rows, encoder, 8, 8).batches(range(3))
     assert (found.tolist(), batch["labels"].tolist()) == ([0, 2], [0, 2])
     assert (empty.tolist(), nothing) == ([1], None)
@@ -125,7 +126,7 @@ def test_a_sample_holds_the_longest_and_the_shortest_rows_of_the_whole_dataset()
 
 def test_rows_whose_labels_are_masked_tell_nothing_where_others_do():
     rows = Dataset.from_dict({"input_ids": [[5, 6], [7], [8, 9]], "labels": [[-100, -100], [-100], [8, 9]]})
-    encoder = Encoder(rows[0], frozenset({"input_ids", "labels"}), TOKENIZER, causal_lm=True)
+    encoder = Encoder(rows[0], ModelFacts(frozenset({"input_ids", "labels"}), "causal"), TOKENIZER)
     for size in (1, 8):
         assert [each["input_ids"] for each in RowSource(rows, encoder, size, 8).telling()] == [[8, 9]]
     masked = RowSource(rows.select([0, 1]), encoder, 1, 8)
@@ -146,7 +147,7 @@ def test_a_column_that_nobody_needs_is_not_read(kind):
         rows = rows.cast_column("other", kind)
     example = sampled(rows)[0]
     assert list(example) == rows.column_names
-    encoder = Encoder(example, frozenset({"x"}))
+    encoder = Encoder(example, ModelFacts(frozenset({"x"})))
     made = RowSource(rows, encoder, 8, 8, columns=encoder.columns)
     ((_, batch),) = made.batches(range(4))
     assert batch["labels"].tolist() == [0, 1, 0, 1]
@@ -175,7 +176,7 @@ def test_columns_are_told_by_a_first_row_of_nulls_too():
 
 def test_a_training_leaves_out_what_teaches_nothing():
     rows = Dataset.from_dict({"input_ids": [[], [5, 6], [7, 8], [9]], "labels": [[], [-100, -100], [7, 8], [9]]})
-    encoder = Encoder(rows[2], frozenset({"input_ids", "labels"}), TOKENIZER, causal_lm=True)
+    encoder = Encoder(rows[2], ModelFacts(frozenset({"input_ids", "labels"}), "causal"), TOKENIZER)
     collate = TrainingBatches(RowSource(rows, encoder, 8, 8))
     assert collate([rows[0], rows[1]])["input_ids"].tolist() == [[7, 8], [9, TOKENIZER.eos_token_id]]
     assert collate([rows[0], rows[3]])["input_ids"].tolist() == [[9]]

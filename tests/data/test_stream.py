@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.data.encoding import Encoder
+from sage_hf.data.encoding.model import ModelFacts
 from sage_hf.data.groups import Groups
 from sage_hf.data.stream import GrowingGroups, StreamSource, first_row, known_codes
 from sage_hf.data.windows import Division
@@ -18,7 +19,7 @@ from ..cases import vit
 
 def source(count, shard_size=4, column=None):
     rows = Dataset.from_dict({"x": [float(row) for row in range(count)], "y": [row % 3 for row in range(count)]})
-    encoder = Encoder({"x": 0.0}, frozenset({"x"}))
+    encoder = Encoder({"x": 0.0}, ModelFacts(frozenset({"x"})))
     return StreamSource(rows.to_iterable_dataset(), encoder, 3, shard_size, column)
 
 
@@ -83,7 +84,7 @@ def test_values_that_make_no_group_are_named_by_their_row_in_the_stream():
 
 def test_a_row_without_the_column_is_named():
     stream = IterableDataset.from_generator(lambda: iter([{"x": 1.0, "y": 1}, {"x": 2.0}]))
-    encoder = Encoder({"x": 0.0}, frozenset({"x"}))
+    encoder = Encoder({"x": 0.0}, ModelFacts(frozenset({"x"})))
     with pytest.raises(SageError, match="Row 1 has no column 'y'"):
         list(StreamSource(stream, encoder, 2, 2, "y").windows(Division()))
 
@@ -95,7 +96,7 @@ def test_a_stream_that_breaks_off_says_after_which_row():
                 raise ConnectionError("lost")
             yield {"x": float(number)}
 
-    encoder = Encoder({"x": 0.0}, frozenset({"x"}))
+    encoder = Encoder({"x": 0.0}, ModelFacts(frozenset({"x"})))
     windows = StreamSource(IterableDataset.from_generator(broken), encoder, 2, 4).windows(Division())
     assert next(windows).size == 4
     with pytest.raises(SageError, match="after row 6: ConnectionError: lost") as caught:

@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 import sage_hf
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, diagnose
-from sage_hf.diagnosis.text import about, percent, size
+from sage_hf.diagnosis.text import duration, percent, size
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.gradients import GradientCollector
 
@@ -474,7 +474,7 @@ def test_names_of_columns_and_classes_are_no_markup():
     ],
 )
 def test_durations_in_words(seconds, words):
-    assert about(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_sizes_and_shares_in_words():

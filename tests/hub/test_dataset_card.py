@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sage_hf import SageConfig, SageSelector
 from sage_hf.hub.cards import cell
 from sage_hf.hub.dataset_card import (
+    Pushed,
     card_facts,
     carry,
     citation,
@@ -38,8 +39,9 @@ def selection():
 
 def facts(selection, config_name="default", **changes):
     about = {"repo_id": "me/kept", "split": "train", "splits": {"train": 6, "test": 3}, "pictures": ["scores"]}
-    about |= {"config_name": config_name, "source_card": SOURCE, "source_fingerprint": selection.source_fingerprint}
-    return card_facts(selection.stats, selection.config, **{**about, **changes})
+    about |= {"config_name": config_name, "source_fingerprint": selection.source_fingerprint} | changes
+    card, license = about.pop("source_card", SOURCE), about.pop("license", None)
+    return card_facts(selection.stats, selection.config, Pushed(**about), card, license)
 
 
 def section(selection, config_name="default", **changes):
@@ -157,10 +159,11 @@ def test_the_settings_told_make_the_same_selection(selection):
 
 
 def test_names_of_groups_and_splits_cannot_break_the_table(selection):
-    stats = {**selection.stats, "groups": [{**selection.stats.groups[0], "name": "a|b\n# c"}]}
-    about = {"repo_id": "me/kept", "config_name": "default", "split": "train", "splits": {"train": 6}}
-    told = card_facts(stats, selection.config, **about, source_card=None, pictures=[])
-    assert "| a\\|b # c | " in render_section(told)
+    stats = selection.stats.to_dict()
+    stats["groups"][0]["name"] = "a|b\n# c"
+    del stats["groups"][1:]
+    pushed = Pushed("me/kept", "default", "train", {"train": 6}, pictures=[])
+    assert "| a\\|b # c | " in render_section(card_facts(stats, selection.config.to_dict(), pushed))
 
 
 def test_the_committed_card_is_what_the_template_renders():

@@ -25,7 +25,7 @@ def collated(collator: Collator, features: list[Row], kept: list[str] | None) ->
 
     Args:
         collator: The user's.
-        features: With all columns that the collator may read.
+        features: Rows with all columns that the collator may read.
         kept: Those that the forward takes, and the labels; None where nobody knows.
 
     Raises:

@@ -37,9 +37,9 @@ def dialogue_ids(tokenizer: PreTrainedTokenizerBase, rows: list[Row], column: st
     """The token ids of whole dialogues.
 
     Args:
-        tokenizer: With a chat template.
+        tokenizer: A tokenizer with a chat template.
         rows: Dialogues, with or without `BESIDE_TURNS`.
-        column: Of the turns: a list of role and content, or of from and value.
+        column: Column of the turns: a list of role and content, or of from and value.
         first: Number of the first row in the dataset.
 
     Raises:

@@ -11,7 +11,7 @@ Language is encoded as trl's SFTTrainer encodes it. The collator, if the user gi
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,23 +20,31 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, default_data_collator
 
 from ...errors import DatasetError, LabelError
-from ...gradients.losses.per_example import IGNORE_INDEX
 from .collators import collated, is_of_library
 from .dialogues import BESIDE_TURNS, TURN_COLUMNS, answered_ids, check_template, dialogue_ids
 from .images import IMAGE_COLUMNS, as_rgb
-from .labels import Labels, Task
+from .labels import Labels
 from .limits import Limits
-from .padding import MASK, TOKENS, Padding, tokens_in
-from .rows import LABEL_COLUMNS, Collator, Encoding, Row, Unfit, each, is_list
-from .tokens import INSTRUCTION, as_own_labels, completed_ids, ended, instructions_of, texts_of, training_copy
+from .model import ModelFacts
+from .padding import MASK, TOKENS, Padding, has_any, tokens_in
+from .rows import LABEL_COLUMNS, Collator, Encoding, Row, each, is_list
+from .tokens import (
+    INSTRUCTION,
+    LOSS_MASKS,
+    as_own_labels,
+    completed_ids,
+    ended,
+    instructions_of,
+    learned_labels,
+    texts_of,
+    training_copy,
+)
 from .values import check_filled, check_tokens
 
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 _INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
 _TEXT_PAIR = "text_pair"
 _TEXT_COLUMNS = ("text", "sentence", "content", "document")
-# Of prepared rows of a language model without labels: which tokens are trained on, as trl reads them.
-_LOSS_MASKS = ("completion_mask", "assistant_masks")
 
 
 @dataclass
@@ -45,57 +53,43 @@ class Encoder:
 
     Attributes:
         example: The dataset's first row, which tells its columns; media may be undecoded in it.
-        inputs: Names of the forward's arguments.
+        model: What is known of the model.
         processing_class: Tokenizer, image processor or processor; needed for raw columns and to pad.
         data_collator: The user's collator, or None.
-        causal_lm: Whether tokens are their own labels.
-        label_ids: The model's number of each class name, for labels that are text.
-        num_labels: How many classes the model has, if it has classes.
         text_columns: The text column, or two of a pair; None finds them.
         max_length: Longest row in tokens.
-        task: What the model makes of a row.
-        problem_type: As in the model's config.
-        limits: What the model has places for.
-        pad_token_id: The model's own, for rows without a tokenizer.
-        image_top: What `images.brightest` found of the dataset.
-        columns: Those that are read; None where all are.
+        image_top: Result of `images.brightest` for the dataset.
+        columns: Columns that are read; None where all are.
 
     Raises:
         DatasetError: No way is known from the columns to the forward's arguments.
     """
 
     example: Row
-    inputs: frozenset[str]
+    model: ModelFacts
     processing_class: Any = None
     data_collator: Collator | None = None
-    causal_lm: bool = False
-    label_ids: Mapping[str, int] = field(default_factory=dict)
-    num_labels: int | None = None
     text_columns: Sequence[str] | None = None
     max_length: int = 1024
-    task: Task = "other"
-    problem_type: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    pad_token_id: int | None = None
     image_top: int | None = None
     columns: frozenset[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
         self.tokenizer = training_copy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else None
-        if self.tokenizer is not None:
-            self.max_length = min(self.max_length, self.tokenizer.model_max_length)
-        if self.causal_lm:
-            self.task = "causal"
-        self._labels = Labels(self.task, self.label_ids, self.num_labels, self.problem_type)
+        most = self.tokenizer.model_max_length if self.tokenizer is not None else self.max_length
+        self.max_length = min(self.max_length, self.model.longest or self.max_length, most)
+        facts = self.model
+        self._labels = Labels(facts.task, facts.label_ids, facts.num_labels, facts.problem_type)
         self._encode, needed = self._find_encoding()
         if needed is not None:
             self.columns = frozenset(name for name in self.example if name in needed or name in LABEL_COLUMNS)
         self._padding = self._find_padding()
         self._gives_all = self.data_collator is not None and not is_of_library(self.data_collator)
+        self._limits = facts.limits
         if self.data_collator is not None:  # it may truncate rows, and make labels of its own
-            counts = {name: count for name, count in self.limits.counts.items() if name == "input_ids"}
-            self.limits = Limits(counts, None, ())
+            counts = {name: count for name, count in facts.limits.counts.items() if name == "input_ids"}
+            self._limits = Limits(counts, None, ())
         self._check_labels()
 
     # ------------------------------------------------------------------- encode
@@ -114,7 +108,7 @@ class Encoder:
         if not rows:
             return []
         features = self._encode(rows, first)
-        self.limits.check(features, first)
+        self._limits.check(features, first)
         return features
 
     def collate(self, features: list[Row]) -> dict[str, Any]:
@@ -126,7 +120,7 @@ class Encoder:
         """
         if self.data_collator is not None:
             is_prepared = any(name in features[0] and self._takes(name) for name in _INPUT_COLUMNS)
-            kept = self._kept(features[0], self._label_column(features)) if is_prepared and self.inputs else None
+            kept = self._kept(features[0], self._label_column(features)) if is_prepared and self.model.inputs else None
             return collated(self.data_collator, features, kept)
         if any(name in features[0] for name in TOKENS):
             return dict(self._padding.batch(features))
@@ -145,9 +139,14 @@ class Encoder:
         name = next((name for name in TOKENS if feature.get(name) is not None), None)
         if name is None:
             return None
-        if is_list(mask := feature.get(MASK)) and not _has_any(mask):
+        if is_list(mask := feature.get(MASK)) and not has_any(mask):
             return 0
         return tokens_in(feature[name], name)
+
+    @property
+    def causal_lm(self) -> bool:
+        """Whether tokens are their own labels."""
+        return self.model.task == "causal"
 
     @property
     def is_tokens(self) -> bool:
@@ -164,38 +163,32 @@ class Encoder:
             return self._prepared, self._prepared_columns()
         if self.data_collator is not None:
             return self._handed_on, None
-        taken = (columns & self.inputs) - set(LABEL_COLUMNS)
+        taken = (columns & self.model.inputs) - set(LABEL_COLUMNS)
         if taken and self.processing_class is None:
             return self._prepared, self._prepared_columns()
         if self._takes("pixel_values") and self._image_processor() is not None:
             images = [name for name in IMAGE_COLUMNS if name in columns]
             if images:
                 return partial(self._images, images[0]), {images[0]}
-        found = self._find_language(columns) if self._takes("input_ids") and self.tokenizer is not None else None
-        if found is not None:
-            return found
+        language = self._find_language(columns) if self._takes("input_ids") and self.tokenizer is not None else None
+        if language is not None:
+            return language
         if taken:
             return self._prepared, self._prepared_columns()
+        inputs = sorted(self.model.inputs)[:12]
         raise DatasetError(
-            f"No way is known from the columns {sorted(columns)} to the model's inputs {sorted(self.inputs)[:12]}",
+            f"No way is known from the columns {sorted(columns)} to the model's inputs {inputs}",
             where="dataset",
             fix="Pass processing_class (a tokenizer or image processor) and, for several texts, text_columns; "
             "or prepare the dataset, or pass a data_collator.",
         )
 
     def _find_language(self, columns: set[str]) -> tuple[Encoding, set[str]] | None:
-        answers = next(
-            (
-                (asked, answer)
-                for asked, answer in ((("prompt",), "completion"), (INSTRUCTION, "output"))
-                if {asked[0], answer} <= columns
-            ),
-            None,
-        )
+        pairs: list[tuple[tuple[str, ...], str]] = [(("prompt",), "completion"), (INSTRUCTION, "output")]
+        asked, answer = next((pair for pair in pairs if {pair[0][0], pair[1]} <= columns), ((), ""))
         dialogues = [name for name in TURN_COLUMNS if name in columns]
         named = [name for name in _TEXT_COLUMNS if name in columns]
-        if answers is not None and (answers[1] == "completion" or not (dialogues or named)):
-            asked, answer = answers
+        if answer == "completion" or (answer and not dialogues and not named):
             encode = self._turns_answered if is_list(self.example[asked[0]]) else partial(self._answers, asked, answer)
             return encode, {*asked, answer, *BESIDE_TURNS}
         if dialogues:
@@ -240,22 +233,22 @@ class Encoder:
 
     @property
     def _is_seq2seq(self) -> bool:
-        return self.task == "seq2seq"
+        return self.model.task == "seq2seq"
 
     def _takes(self, name: str) -> bool:
-        return not self.inputs or name in self.inputs
+        return not self.model.inputs or name in self.model.inputs
 
     def _prepared_columns(self) -> set[str] | None:
-        if self.data_collator is not None or not self.inputs:
+        if self.data_collator is not None or not self.model.inputs:
             return None
-        return {*self.inputs, *(_LOSS_MASKS if self.causal_lm else ())}
+        return {*self.model.inputs, *(LOSS_MASKS if self.causal_lm else ())}
 
     def _find_padding(self) -> Padding:
         """What rows are filled up with: some token, where the model is told that it is none of the row's."""
-        tokens = [self.pad_token_id, 0]
+        tokens = [self.model.pad_token_id, 0]
         if self.tokenizer is not None:
             tokens.insert(0, self.tokenizer.pad_token_id)
-        known = self.limits.counts.get("input_ids", sys.maxsize)
+        known = self.model.limits.counts.get("input_ids", sys.maxsize)
         token = next(token for token in tokens if token is not None and 0 <= token < known)
         if self.tokenizer is None:
             takes_mask = self._takes(MASK)
@@ -268,10 +261,12 @@ class Encoder:
         writes = self._is_seq2seq and {"prompt", "completion"} <= set(self.example)
         if self.causal_lm or self.data_collator is not None or writes:
             return
-        known = self.inputs - {"input_ids"}
-        found = [name for name in self.example if name in LABEL_COLUMNS or (name in known and "label" in name)]
-        positions = [name for name in self.example if name.endswith("_positions") and name in known]
-        if not found and not positions and "labels" in self.inputs:
+        known = self.model.inputs - {"input_ids"}
+        is_labelled = any(
+            name in LABEL_COLUMNS or (name in known and ("label" in name or name.endswith("_positions")))
+            for name in self.example
+        )
+        if not is_labelled and "labels" in self.model.inputs:
             raise LabelError(
                 f"The dataset has no label column, only {sorted(self.example)}",
                 where="dataset",
@@ -298,22 +293,22 @@ class Encoder:
 
     def _prepared(self, rows: list[Row], first: int) -> list[Row]:
         column = self._label_column(rows)
-        if self._gives_all:
-            return self._with_known_labels([dict(row) for row in rows], column, first)
+        if self._gives_all:  # the user's collator may know labels that the model does not
+            features = [dict(row) for row in rows]
+            with suppress(LabelError):
+                self._set_labels(features, rows, column, first)
+            return features
         kept = self._kept(rows[0], column)
         features = [{name: row[name] for name in kept} for row in rows]
         for name in kept:
-            if name in self.inputs and name != column and self.data_collator is None:
+            if name in self.model.inputs and name != column and self.data_collator is None:
                 check = check_tokens if name == "input_ids" else check_filled
                 each(check, (feature[name] for feature in features), DatasetError, name, first)
-        if column is not None:
-            for feature, label in zip(features, self._labels.cast(rows, column, first), strict=True):
-                feature[column] = label
-        elif self.causal_lm and self.data_collator is None:
-            made = each(_own_labels, zip(features, rows, strict=True), DatasetError, "input_ids", first)
+        if column is None and self.causal_lm and self.data_collator is None:
+            made = each(learned_labels, zip(features, rows, strict=True), DatasetError, "input_ids", first)
             for feature, labels in zip(features, made, strict=True):
                 feature["labels"] = labels
-        return features
+        return self._set_labels(features, rows, column, first)
 
     def _kept(self, row: Row, label: str | None) -> list[str]:
         """The columns that the forward takes, and the one of the labels."""
@@ -323,7 +318,7 @@ class Encoder:
         texts = [texts_of(rows, column, first) for column in columns]
         if self.causal_lm:
             ids = self._tokenizer(ended(self._tokenizer, texts[0])).input_ids
-            return self._as_own_labels((row, 0) for row in ids)
+            return self._of_ids([(row, 0) for row in ids], rows, first)
         return self._with_labels(self._features(*texts), rows, first)
 
     def _answers(self, asked: tuple[str, ...], answer: str, rows: list[Row], first: int) -> list[Row]:
@@ -331,26 +326,21 @@ class Encoder:
         read = texts_of if asked == ("prompt",) else instructions_of
         prompts = read(rows, asked[0], first)
         if self.causal_lm:
-            return self._as_own_labels(completed_ids(self._tokenizer, prompts, completions))
+            return self._of_ids(completed_ids(self._tokenizer, prompts, completions), rows, first)
         if self._is_seq2seq:
             features = self._features(prompts)
-            targets = self._tokenizer(text_target=completions, truncation=True, max_length=self.max_length).input_ids
-            return [{**feature, "labels": ids} for feature, ids in zip(features, targets, strict=True)]
+            labels = self._tokenizer(text_target=completions, truncation=True, max_length=self.max_length).input_ids
+            return [{**feature, "labels": ids} for feature, ids in zip(features, labels, strict=True)]
         return self._with_labels(self._features(prompts, completions), rows, first)
 
     def _turns_answered(self, rows: list[Row], first: int) -> list[Row]:
         check_template(self._tokenizer)
-        made = answered_ids(self._tokenizer, rows, first)
-        if self.causal_lm:
-            return self._as_own_labels(made)
-        return self._with_labels([self._masked(ids) for ids, _ in made], rows, first)
+        return self._of_ids(answered_ids(self._tokenizer, rows, first), rows, first)
 
     def _dialogues(self, column: str, rows: list[Row], first: int) -> list[Row]:
         check_template(self._tokenizer)
         made = dialogue_ids(self._tokenizer, rows, column, first)
-        if self.causal_lm:
-            return self._as_own_labels((ids, 0) for ids in made)
-        return self._with_labels([self._masked(ids) for ids in made], rows, first)
+        return self._of_ids([(ids, 0) for ids in made], rows, first)
 
     def _images(self, column: str, rows: list[Row], first: int) -> list[Row]:
         images = as_rgb((row[column] for row in rows), column, first, self.image_top)
@@ -361,59 +351,33 @@ class Encoder:
         tokens = self._tokenizer(*texts, truncation=True, max_length=self.max_length)
         return [dict(zip(tokens.keys(), values, strict=True)) for values in zip(*tokens.values(), strict=True)]
 
-    def _masked(self, ids: list[int]) -> Row:
-        ids = ids[: self.max_length]
-        return {"input_ids": ids, MASK: [1] * len(ids)}
-
-    def _as_own_labels(self, made: Iterable[tuple[list[int], int]]) -> list[Row]:
-        return [as_own_labels(ids, self.max_length, masked) for ids, masked in made]
+    def _of_ids(self, made: list[tuple[list[int], int]], rows: list[Row], first: int) -> list[Row]:
+        """Features of token ids, of which a language model learns all but the first so many."""
+        features = [as_own_labels(ids, self.max_length, masked) for ids, masked in made]
+        if self.causal_lm:
+            return features
+        for feature in features:
+            del feature["labels"]
+        return self._with_labels(features, rows, first)
 
     # ------------------------------------------------------------------- labels
     def _label_column(self, rows: list[Row]) -> str | None:
         """The column that the loss is to see; a class is none for a causal language model."""
         columns = [name for name in LABEL_COLUMNS if name in rows[0]]
         if self.causal_lm and not self._gives_all:
-            columns = [name for name in columns if is_list(next(filled(row[name] for row in rows), None))]
+            columns = [
+                name for name in columns if is_list(next((row[name] for row in rows if row[name] is not None), None))
+            ]
         return columns[0] if columns else None
 
     def _with_labels(self, features: list[Row], rows: list[Row], first: int) -> list[Row]:
-        column = self._label_column(rows)
+        return self._set_labels(features, rows, self._label_column(rows), first, "labels")
+
+    def _set_labels(
+        self, features: list[Row], rows: list[Row], column: str | None, first: int, name: str | None = None
+    ) -> list[Row]:
+        """The features with the labels of a column, if there is one, as the model's loss takes them."""
         if column is not None:
             for feature, label in zip(features, self._labels.cast(rows, column, first), strict=True):
-                feature["labels"] = label
+                feature[name or column] = label
         return features
-
-    def _with_known_labels(self, rows: list[Row], column: str | None, first: int) -> list[Row]:
-        """Rows for a collator of the user's, which may know labels that the model does not."""
-        if column is not None:
-            with suppress(LabelError):
-                for row, label in zip(rows, self._labels.cast(rows, column, first), strict=True):
-                    row[column] = label
-        return rows
-
-
-def filled(values: Iterable[Any]) -> Iterator[Any]:
-    """The values that are not null."""
-    return (value for value in values if value is not None)
-
-
-def _own_labels(feature_and_row: tuple[Row, Row]) -> list[int]:
-    """The tokens that a language model learns from: all that it sees and no mask of the loss leaves out."""
-    feature, row = feature_and_row
-    if "input_ids" not in feature:
-        raise Unfit(
-            "Rows of vectors in the place of tokens have no labels of their own",
-            "Add a column labels with the token that each position is to predict.",
-        )
-    ids = feature["input_ids"]
-    masks = [row[name] for name in (MASK, *_LOSS_MASKS) if is_list(row.get(name))]
-    if any(len(mask) != len(ids) for mask in masks):
-        raise Unfit(f"The row has {len(ids)} tokens, and a mask of another length", "Give each token one number.")
-    return [int(token) if all(seen) else IGNORE_INDEX for token, *seen in zip(ids, *masks, strict=True)]
-
-
-def _has_any(mask: Any) -> bool:
-    """Whether a mask of a row, or of its choices, lets any token be seen."""
-    if isinstance(mask, (list, tuple)):
-        return any(_has_any(part) if is_list(part) else part for part in mask)
-    return bool(mask.any())

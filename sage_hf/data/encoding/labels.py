@@ -41,8 +41,8 @@ class Labels:
         """The labels of rows.
 
         Args:
-            rows: With the column.
-            column: Of the labels.
+            rows: Rows with the column.
+            column: Column of the labels.
             first: Number of the first row in the dataset.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class Limits:
     """What a model has places for.
 
     Attributes:
-        counts: How many different numbers each column may hold: tokens, token types, positions, classes.
+        counts: Number of different values that each column may hold: tokens, token types, positions, classes.
         positions: The most tokens of a row, where the model looks positions up in a table.
         per_token: Columns that hold a number for each token.
     """
@@ -38,7 +39,7 @@ class Limits:
         """Refuses features that the model would fail on.
 
         Args:
-            features: Of each row.
+            features: Features of each row.
             first: Number of the first row in the dataset.
 
         Raises:
@@ -50,13 +51,9 @@ class Limits:
         for column, count in self.counts.items():
             if column in features[0]:
                 fix = _FIXES.get(column, "Use the model's own tokenizer or processor.")
-                each(
-                    lambda values, count=count, fix=fix, column=column: _check(values, column, count, fix),  # type: ignore[misc]
-                    (feature.get(column) for feature in features),
-                    LabelError if column == "labels" else DatasetError,
-                    column,
-                    first,
-                )
+                values = (feature.get(column) for feature in features)
+                check = partial(_check, column=column, count=count, fix=fix)
+                each(check, values, LabelError if column == "labels" else DatasetError, column, first)
         if "input_ids" not in features[0]:
             return
         if self.positions is not None:
@@ -92,10 +89,8 @@ def _check_alike(ids_and_values: tuple[Any, Any]) -> None:
 
 def _check(values: Any, column: str, count: int, fix: str) -> None:
     low, high = _ends(values, column == "labels")
-    if low < 0:
-        raise Unfit(f"The row holds {low}, and the model knows 0 to {count - 1}", fix)
-    if high >= count:
-        raise Unfit(f"The row holds {high}, and the model knows 0 to {count - 1}", fix)
+    if low < 0 or high >= count:
+        raise Unfit(f"The row holds {low if low < 0 else high}, and the model knows 0 to {count - 1}", fix)
 
 
 def _ends(values: Any, may_ignore: bool) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,46 @@ _CLASSIFIERS = tuple(f"For{kind}Classification" for kind in ("Sequence", "Image"
 _WORD_MODELS = ("ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 # What models call the table in which they look up a token's position.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What encoding must know of a model.
+
+    Attributes:
+        inputs: Names of the forward's arguments.
+        task: What the model makes of a row.
+        label_ids: Number of each class name, for labels that are text.
+        num_labels: Number of classes, if there are classes.
+        problem_type: As in the model's config.
+        limits: What the model has places for.
+        longest: Tokens of a row that the model is made for; None where nothing tells.
+        pad_token_id: The model's own, for rows without a tokenizer.
+    """
+
+    inputs: frozenset[str]
+    task: Task = "other"
+    label_ids: Mapping[str, int] = field(default_factory=dict)
+    num_labels: int | None = None
+    problem_type: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    longest: int | None = None
+    pad_token_id: int | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ModelFacts:
+        """The facts of an unwrapped model, where its modules and its config tell."""
+        config = getattr(model, "config", None)
+        return cls(
+            inputs=forward_names(model),
+            task=find_task(model),
+            label_ids=getattr(config, "label2id", None) or {},
+            num_labels=getattr(config, "num_labels", None),
+            problem_type=getattr(config, "problem_type", None),
+            limits=find_limits(model),
+            longest=longest_row(model),
+            pad_token_id=getattr(config, "pad_token_id", None),
+        )
 
 
 def find_task(model: nn.Module) -> Task:
@@ -43,7 +84,7 @@ def forward_names(model: nn.Module) -> frozenset[str]:
 
 
 def longest_row(model: nn.Module) -> int | None:
-    """How many tokens of a row the model is made for; None where nothing tells."""
+    """Tokens of a row that the model is made for; None where nothing tells."""
     stated = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     known = [count for count in (_positions(model), stated) if isinstance(count, int) and count > 0]
     return min(known, default=None)
@@ -69,7 +110,7 @@ def find_limits(model: nn.Module) -> Limits:
 
 
 def _positions(model: nn.Module) -> int | None:
-    """How many positions the model's table has; that of RoBERTa begins after the index of padding."""
+    """Number of positions in the model's table; that of RoBERTa begins after the index of padding."""
     counts = (
         table.num_embeddings - (table.padding_idx + 1 if table.padding_idx is not None else 0)
         for table in _position_tables(model)
@@ -84,7 +125,7 @@ def _position_tables(model: nn.Module) -> Iterator[nn.Embedding]:
 
 
 def _class_names(model: nn.Module) -> list[str]:
-    """Of the model, or of the one in an adapter."""
+    """Class names of the model, or of the one in an adapter."""
     inner: Any = model
     if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()

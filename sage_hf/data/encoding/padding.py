@@ -45,7 +45,8 @@ class Padding:
         lengths = [tokens_in(feature[name], name) for feature in features]
         longest = max(*lengths, 1)
         axis = int(name == "input_ids" and _holds_lists(features))  # of several choices, the tokens come second
-        is_uneven = any(length != longest for length in (_choice_lengths(features) if axis else lengths))
+        choices = [len(choice) for feature in features for choice in feature["input_ids"]] if axis else lengths
+        is_uneven = any(length != longest for length in choices)
         if MASK not in features[0] and self.adds_mask and (is_uneven or self.always_masks):
             features = [{**feature, MASK: _ones(feature[name], name)} for feature in features]
         if is_uneven and self.token is None and MASK not in features[0]:
@@ -54,6 +55,8 @@ class Padding:
                 where=f"columns {sorted(features[0])}",
                 fix="Pass processing_class=tokenizer to pad them, or a data_collator.",
             )
+        fills = {"token_type_ids": self.token_type, "special_tokens_mask": 1, "labels": IGNORE_INDEX}
+        fills |= dict.fromkeys(("input_ids", "decoder_input_ids"), self.token or 0)
         made = {}
         for column in features[0]:
             values = [feature[column] for feature in features]
@@ -63,7 +66,7 @@ class Padding:
             if kind == "labels" and not is_list(values[0]):
                 made[kind] = torch.tensor(values)
                 continue
-            fill = self._fills().get(kind, 0)
+            fill = fills.get(kind, 0)
             parts = [_tensor(value, fill, axis, column) for value in values]
             sizes = [part.shape[axis] if part.ndim > axis else -1 for part in parts]
             if sizes == lengths:
@@ -76,29 +79,22 @@ class Padding:
                 made[MASK][row].view(-1)[0] = 1  # models fail on nothing at all
         return made
 
-    def _fills(self) -> dict[str, int]:
-        token = self.token or 0
-        return {
-            "input_ids": token,
-            "decoder_input_ids": token,
-            "token_type_ids": self.token_type,
-            "special_tokens_mask": 1,
-            "labels": IGNORE_INDEX,
-        }
-
 
 def tokens_in(values: Any, name: str) -> int:
     """How many tokens a column of `TOKENS` holds for a row."""
     return row_length(values) if name == "input_ids" else len(values)
 
 
+def has_any(mask: Any) -> bool:
+    """Whether a mask of a row, or of its choices, lets any token be seen."""
+    if isinstance(mask, (list, tuple)):
+        return any(has_any(part) if is_list(part) else part for part in mask)
+    return bool(mask.any())
+
+
 def _holds_lists(features: list[Row]) -> bool:
     first = next((feature["input_ids"][0] for feature in features if len(feature["input_ids"])), 0)
     return is_list(first)
-
-
-def _choice_lengths(features: list[Row]) -> list[int]:
-    return [len(choice) for feature in features for choice in feature["input_ids"]]
 
 
 def _ones(values: Any, name: str) -> Any:

@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DatasetError
 from ...gradients.losses.per_example import IGNORE_INDEX
 from .dialogues import common_length
-from .rows import Row, Unfit, each, shown
+from .rows import Row, Unfit, each, is_list, shown
 
 # An instruction may come with an input of its own.
 INPUT = "input"
 INSTRUCTION = ("instruction", INPUT)
+# Of prepared rows of a language model without labels: which tokens are trained on, as trl reads them.
+LOSS_MASKS = ("completion_mask", "assistant_masks")
 
 
 def training_copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -78,3 +80,18 @@ def as_own_labels(ids: list[int], most: int, masked: int = 0) -> Row:
     ids = ids[:most]
     labels = [IGNORE_INDEX] * min(masked, len(ids)) + ids[masked:]
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+
+
+def learned_labels(feature_and_row: tuple[Row, Row]) -> list[int]:
+    """The tokens that a language model learns from: all that it sees and no mask of the loss leaves out."""
+    feature, row = feature_and_row
+    if "input_ids" not in feature:
+        raise Unfit(
+            "Rows of vectors in the place of tokens have no labels of their own",
+            "Add a column labels with the token that each position is to predict.",
+        )
+    ids = feature["input_ids"]
+    masks = [row[name] for name in ("attention_mask", *LOSS_MASKS) if is_list(row.get(name))]
+    if any(len(mask) != len(ids) for mask in masks):
+        raise Unfit(f"The row has {len(ids)} tokens, and a mask of another length", "Give each token one number.")
+    return [int(token) if all(seen) else IGNORE_INDEX for token, *seen in zip(ids, *masks, strict=True)]

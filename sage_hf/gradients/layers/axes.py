@@ -34,9 +34,9 @@ class Axes:
     """What two forward passes told of the layers that were called.
 
     Attributes:
-        inputs: Of each layer, the axis of the rows in every leaf of its inputs: 0, 1 (where positions come first), or
+        inputs: Axis of the rows in every leaf of each layer's inputs: 0, 1 (where positions come first), or
             None of what is the same for all rows.
-        outputs: The same of its outputs.
+        outputs: Axis of the rows in every leaf of its outputs.
         shared: Layers whose output is one for all rows, [1, ...].
         changing: Layers that are called more or less often when there are more rows.
         reordered: Layers whose outputs do not have the rows in the order of the batch.
@@ -156,10 +156,10 @@ def _same(calls: list[list[int | None]]) -> list[int | None]:
 def _calls(
     model: nn.Module, modules: Sequence[nn.Module], batch: Batch, device: torch.device
 ) -> dict[nn.Module, list[_Call]]:
-    found: dict[nn.Module, list[_Call]] = {module: [] for module in modules}
+    calls: dict[nn.Module, list[_Call]] = {module: [] for module in modules}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        found[module].append((_shapes((args, kwargs)), _shapes(output), _digest(output)))
+        calls[module].append((_shapes((args, kwargs)), _shapes(output), _digest(output)))
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
@@ -172,7 +172,7 @@ def _calls(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return calls
 
 
 def _shapes(value: Any) -> list[_Shape]:

@@ -139,45 +139,50 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.element_size() < 4 else tensor
 
 
-def capture(term: Term, block: Block, x: Tensor, batch: int) -> Tensor | None:
-    """What a term needs of a layer's input, as small as it can be kept until the backward pass."""
-    if isinstance(term, Outer):
-        return block.factor("left" if term.input_is_left else "right", term.from_input(wide(x), batch))
-    if isinstance(term, Lookup):
-        return x
-    assert not isinstance(term, Rerun)
-    return term.from_input(wide(x)) if term.from_input is not None else None
-
-
-def contribute(
-    rows: Tensor, term: Term, block: Block, captured: Tensor | None, grad: Tensor, batch: int, fresh: bool
-) -> None:
-    """Adds a layer call's share to the block's columns of `rows` [B, D].
+class Share:
+    """What one call of a layer adds to a block, once the gradient at the layer's output is there.
 
     Args:
-        rows: The gradient rows.
-        term: How the gradient follows.
         block: Where it goes.
-        captured: What `capture` kept of the layer's input.
-        grad: The gradient at the layer's output.
+        term: How the gradient follows.
+        x: The layer's input; no more of it is kept than the term needs, projected where the block is.
         batch: B.
-        fresh: Whether this is the first share of the block in this batch.
     """
-    grad = wide(grad)
-    if isinstance(term, Outer):
-        assert captured is not None
-        given = block.factor("right" if term.input_is_left else "left", term.from_output(grad, batch))
-        left, right = (captured, given) if term.input_is_left else (given, captured)
-        return block.add_outer(rows, left, right, fresh)
-    if isinstance(term, Lookup):
-        assert captured is not None
-        values = grad.reshape(batch, -1, term.shape[1])
-        indices = captured.expand(grad.shape[:-1]).reshape(batch, -1)
-        if term.padding_idx is not None:
-            values = values * (indices != term.padding_idx).unsqueeze(-1)
-        return block.add(rows, block.lookup(indices, values), fresh)
-    assert not isinstance(term, Rerun)
-    if captured is not None:
-        grad = grad * captured
-    summed = grad.movedim(term.axis, -1).reshape(batch, -1, term.size).sum(1)
-    return block.add(rows, block.vector(summed), fresh)
+
+    def __init__(self, block: Block, term: Term, x: Tensor, batch: int) -> None:
+        assert not isinstance(term, Rerun)
+        self.block, self.term, self.batch = block, term, batch
+        self.kept: Tensor | None = None
+        if isinstance(term, Outer):
+            self.kept = block.factor("left" if term.input_is_left else "right", term.from_input(wide(x), batch))
+        elif isinstance(term, Lookup):
+            self.kept = x
+        elif term.from_input is not None:
+            self.kept = term.from_input(wide(x))
+
+    def add(self, rows: Tensor, grad: Tensor, fresh: bool) -> None:
+        """Adds the share to the block's columns of `rows` [B, D].
+
+        Args:
+            rows: The gradient rows.
+            grad: The gradient at the layer's output.
+            fresh: Whether this is the first share of the block in this batch.
+        """
+        block, term, kept, grad = self.block, self.term, self.kept, wide(grad)
+        if isinstance(term, Outer):
+            assert kept is not None
+            other = block.factor("right" if term.input_is_left else "left", term.from_output(grad, self.batch))
+            left, right = (kept, other) if term.input_is_left else (other, kept)
+            return block.add_outer(rows, left, right, fresh)
+        if isinstance(term, Lookup):
+            assert kept is not None
+            values = grad.reshape(self.batch, -1, term.shape[1])
+            indices = kept.expand(grad.shape[:-1]).reshape(self.batch, -1)
+            if term.padding_idx is not None:
+                values = values * (indices != term.padding_idx).unsqueeze(-1)
+            return block.add(rows, block.lookup(indices, values), fresh)
+        assert isinstance(term, Vector)
+        if kept is not None:
+            grad = grad * kept
+        summed = grad.movedim(term.axis, -1).reshape(self.batch, -1, term.size).sum(1)
+        return block.add(rows, block.vector(summed), fresh)

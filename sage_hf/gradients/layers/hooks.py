@@ -21,10 +21,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ...errors import GradientError
 from ..losses.per_example import NotSeparable
 from .axes import Axes
-from .blocks import Block, capture, contribute
+from .blocks import Share
 from .layout import Layout
 from .rerun import keep_call
-from .rules import Lookup, Term
+from .rules import Lookup
 
 
 class LayerHooks:
@@ -117,20 +117,17 @@ class LayerHooks:
         if output.shape[axis] % size:
             raise NotSeparable(f"{name} returns {list(output.shape)}, which no axis of {size} rows divides")
         rows_first = x.detach().movedim(axis, 0)
-        held = [(block, term, capture(term, block, rows_first, size)) for block, term in terms]
+        shares = [Share(block, term, rows_first, size) for block, term in terms]
         version = x._version
 
         def on_gradient(grad: Tensor) -> None:
-            if x._version != version and any(_share_memory(kept, x) for _, _, kept in held):
+            if x._version != version and any(_share_memory(share.kept, x) for share in shares):
                 raise _changed(name)
-            self._contribute(held, grad.movedim(axis, 0))
+            for share in shares:
+                share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
+                self.written.add(share.block.name)
 
         return self._hook(output, on_gradient, is_own_base=True)
-
-    def _contribute(self, held: list[tuple[Block, Term, Tensor | None]], grad: Tensor) -> None:
-        for block, term, kept in held:
-            contribute(self._rows, term, block, kept, grad, self._size, fresh=block.name not in self.written)
-            self.written.add(block.name)
 
     # ------------------------------------------------------------- by running again
     def _follow_rerun(self, module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], output: Any) -> Any:

@@ -31,13 +31,13 @@ class Layout:
 
     Attributes:
         held: Each parameter and its place in the row, in the order of `model.named_parameters()`.
-        terms: Of each layer with a rule, its parameters' places and terms.
-        reruns: Of each layer that is run again, its parameters and their places.
+        terms: Places and terms of the parameters of each layer with a rule.
+        reruns: Places of the parameters of each layer that is run again.
         names: The layers' names.
         asked_by_name: Whether the targets were named, not told by a word such as "auto".
         alone: Names of parameters that plain autograd takes.
         left_out: Names of parameters whose columns stay zero.
-        trainable: How many weights a training changes.
+        trainable: Number of weights that a training changes.
     """
 
     held: list[tuple[Block, nn.Parameter]]
@@ -65,7 +65,7 @@ class Layout:
         return [(block, parameter) for block, parameter in self.held if block.name in self.alone]
 
     def weights(self, names: Iterable[str] | None = None) -> int:
-        """How many numbers the parameters of these names have; of all that are not left out by default."""
+        """Number of weights in the parameters of these names; of all that are not left out by default."""
         chosen = {block.name for block in self.blocks} - self.left_out if names is None else set(names)
         return sum(parameter.numel() for block, parameter in self.held if block.name in chosen)
 
@@ -80,17 +80,17 @@ class Layout:
             return "left out"
         if block.name in self.alone:
             return "autograd, rows alone"
-        terms = [term for found in self.terms.values() for other, term in found if other is block]
+        terms = [term for held in self.terms.values() for other, term in held if other is block]
         return type(terms[0]).__name__.lower() if terms else "layer run again"
 
     def give_up_on(self, names: Sequence[str]) -> str:
         """Takes parameters out that hooks on layers do not see; says what becomes of them."""
         gone = set(names)
-        for module, found in list(self.terms.items()):
-            self.terms[module] = [(block, term) for block, term in found if block.name not in gone]
+        for module, terms in list(self.terms.items()):
+            self.terms[module] = [(block, term) for block, term in terms if block.name not in gone]
         for module, held in list(self.reruns.items()):
             self.reruns[module] = [(block, parameter) for block, parameter in held if block.name not in gone]
-        self.terms = {module: found for module, found in self.terms.items() if found}
+        self.terms = {module: terms for module, terms in self.terms.items() if terms}
         self.reruns = {module: held for module, held in self.reruns.items() if held}
         hidden = gone | self.left_out
         share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
@@ -117,25 +117,29 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
     layout = Layout([], not is_keyword(target_modules), trainable)
     places: list[tuple[str, nn.Parameter, list[tuple[nn.Module, Term]]]] = []
     for name, parameter in targets.items():
-        found: list[tuple[nn.Module, Term]] = []
+        holders: list[tuple[nn.Module, Term]] = []
         held_by = owners(model, parameter)
         for module_name, module, own in held_by:
             if module is model or any(other.startswith(f"{module_name}.") for other, _, _ in held_by):
                 continue  # a model returns no layer's output; what holds a weight for a layer in it leaves it to that
             terms = rule_for(module)(module)
             if own not in terms:
-                terms = {own: Rerun(matrix_shape(module, parameter))} if _is_made_of(own) else {}
+                # What a parametrised weight (weight norm, say) is made of.
+                is_part = own.startswith("parametrizations.")
+                terms = {own: Rerun(matrix_shape(module, parameter))} if is_part else {}
             if own in terms:
                 layout.names[module] = module_name
-                found.append((module, terms[own]))
-        places.append((name, parameter, found))
-    shapes = [term_shape(found[0][1]) if found else matrix_shape(model, parameter) for _, parameter, found in places]
+                holders.append((module, terms[own]))
+        places.append((name, parameter, holders))
+    shapes = [
+        term_shape(holders[0][1]) if holders else matrix_shape(model, parameter) for _, parameter, holders in places
+    ]
     start = 0
-    for (name, parameter, found), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
+    for (name, parameter, holders), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
         block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
         start = block.columns.stop
         layout.held.append((block, parameter))
-        for module, term in found:
+        for module, term in holders:
             if isinstance(term, Rerun):
                 layout.reruns.setdefault(module, []).append((block, parameter))
             else:
@@ -145,11 +149,6 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
 
 def unseen(layout: Layout) -> list[str]:
     """Names of parameters that no layer holds."""
-    seen = {block.name for found in layout.terms.values() for block, _ in found}
+    seen = {block.name for terms in layout.terms.values() for block, _ in terms}
     seen |= {block.name for held in layout.reruns.values() for block, _ in held}
     return [block.name for block in layout.blocks if block.name not in seen | layout.alone | layout.left_out]
-
-
-def _is_made_of(own: str) -> bool:
-    """Whether a parameter is one that a parametrised weight (weight norm, say) is made of."""
-    return own.startswith("parametrizations.")

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +22,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ..losses.per_example import MODEL_ERRORS, NotSeparable, first_line, is_ours
+from ..model.state import requiring_grad
 from .blocks import Block, wide
 from .rules import is_experts
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+# A parameter and the number of one of its experts.
+_Slice = tuple[nn.Parameter, int]
 
 
 class CannotRerun(NotSeparable):
@@ -34,7 +36,7 @@ class CannotRerun(NotSeparable):
 
     Args:
         what: Why.
-        names: Of the layer's targeted parameters.
+        names: Names of the layer's targeted parameters.
     """
 
     def __init__(self, what: str, names: Sequence[str]) -> None:
@@ -51,7 +53,7 @@ class LayerCall:
         blocks: The layer's own targeted parameters, each with the place of its gradient.
         inputs: (args, kwargs), detached.
         in_axes: The axis of the rows in each leaf of the inputs; None of what is the same for all rows.
-        out_axes: The same of the outputs.
+        out_axes: The axis of the rows in each leaf of the outputs.
         size: B.
         autocast: How the layer computed.
     """
@@ -101,9 +103,9 @@ class LayerCall:
         if not output.requires_grad:
             return
         whole = [p for _, p in self.blocks if not any(p is each for each in recorder.parameters)]
-        with _thawed(whole):
-            found = torch.autograd.grad(output, [*whole, *inputs], grad.to(output.dtype), allow_unused=True)
-        for parameter, gradient in zip(whole, found[: len(whole)], strict=True):
+        with requiring_grad(whole, True):
+            gradients = torch.autograd.grad(output, [*whole, *inputs], grad.to(output.dtype), allow_unused=True)
+        for parameter, gradient in zip(whole, gradients[: len(whole)], strict=True):
             if gradient is not None:
                 block = place[id(parameter)]
                 row[block.columns] += block.project(gradient).flatten().to(row)
@@ -124,7 +126,7 @@ class LayerCall:
             for each in cut
         ]
         args, kwargs = tree_unflatten(fresh, shape)
-        with torch.enable_grad(), _thawed(whole), self.autocast, recorder:
+        with torch.enable_grad(), requiring_grad(whole, True), self.autocast, recorder:
             output = tree_leaves(_forward(self.module)(*args, **kwargs))[leaf]
         return output, [each for each in fresh if isinstance(each, Tensor) and each.requires_grad]
 
@@ -145,14 +147,9 @@ def keep_call(
     axes: tuple[Sequence[int | None], Sequence[int | None]] | None,
     size: int,
 ) -> LayerCall:
-    """A layer's call, apart from the graph that it was made in.
+    """A layer's call, apart from the graph that it was made in; arguments as of `LayerCall`.
 
-    Args:
-        module: The layer.
-        blocks: Its own targeted parameters.
-        inputs: (args, kwargs).
-        axes: Of the rows, in the leaves of its inputs and of its outputs; None of a single row.
-        size: B.
+    `axes` are those of the rows in the leaves of the inputs and of the outputs; None of a single row.
     """
     detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, inputs)
     device = blocks[0][1].device.type
@@ -169,18 +166,6 @@ def _forward(module: nn.Module) -> Callable[..., Any]:
     if is_experts(module) and "forward" not in vars(module):
         return functools.partial(inspect.unwrap(type(module).forward), module)
     return module.forward
-
-
-@contextmanager
-def _thawed(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -221,7 +206,7 @@ class _SliceRecorder(TorchFunctionMode):
         self.parameters = list(parameters)
         self.uses: list[_Use] = []
         self.missed = False
-        self._slices: dict[int, tuple[Tensor, nn.Parameter, int]] = {}
+        self._slices: dict[int, tuple[Tensor, _Slice]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -231,11 +216,11 @@ class _SliceRecorder(TorchFunctionMode):
         if not self.parameters:
             return out
         name = getattr(func, "__name__", "")
-        given = [*args, *kwargs.values()]
-        whole = next((p for p in self.parameters if any(p is each for each in given)), None)
+        values = [*args, *kwargs.values()]
+        whole = next((p for p in self.parameters if any(p is each for each in values)), None)
         if whole is not None:
             self._of_whole(name, whole, args, out)
-        elif any(id(each) in self._slices for each in given):
+        elif any(id(each) in self._slices for each in values):
             self._of_slice(func, name, args, out)
         return out
 
@@ -245,33 +230,31 @@ class _SliceRecorder(TorchFunctionMode):
         index = args[1] if name == "__getitem__" and args[0] is parameter else None
         if name == "bmm" and args[1] is parameter:
             for expert in range(parameter.shape[0]):
-                self._record(parameter, expert, args[0][expert], out, True, at=expert)
+                self._record((parameter, expert), args[0][expert], out, True, at=expert)
         elif isinstance(index, int) or (
             isinstance(index, Tensor) and index.ndim == 0 and not index.dtype.is_floating_point
         ):
-            self._slices[id(out)] = (out, parameter, int(index))
+            self._slices[id(out)] = (out, (parameter, int(index)))
         else:
             self.missed = True
 
     def _of_slice(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], out: Any) -> None:
         if name == "__get__":
             return
-        found = self._slices.get(id(args[1])) if len(args) > 1 else None
-        if found is not None and func is F.linear:
-            self._record(found[1], found[2], args[0], out, False)
-        elif found is not None and name in ("matmul", "__matmul__", "mm"):
-            self._record(found[1], found[2], args[0], out, True)
+        held = self._slices.get(id(args[1])) if len(args) > 1 else None
+        if held is not None and func is F.linear:
+            self._record(held[1], args[0], out, False)
+        elif held is not None and name in ("matmul", "__matmul__", "mm"):
+            self._record(held[1], args[0], out, True)
         else:
             self.missed = True
 
-    def _record(
-        self, parameter: nn.Parameter, expert: int, x: Tensor, out: Tensor, is_left: bool, at: int | None = None
-    ) -> None:
+    def _record(self, of: _Slice, x: Tensor, out: Tensor, is_left: bool, at: int | None = None) -> None:
         if not out.requires_grad:
             return
         x = x.detach()
 
         def on_gradient(grad: Tensor) -> None:
-            self.uses.append(_Use(parameter, expert, x, grad if at is None else grad[at], is_left))
+            self.uses.append(_Use(*of, x, grad if at is None else grad[at], is_left))
 
         out.register_hook(on_gradient)

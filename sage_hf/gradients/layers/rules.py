@@ -214,11 +214,6 @@ def register_rule(kind: type[nn.Module], rule: Rule) -> None:
     RULES[kind] = rule
 
 
-def kind_of(module: nn.Module) -> type[nn.Module] | None:
-    """The layer kind that a module is a subclass of, whether or not it computes as that kind does."""
-    return next((kind for kind in type(module).__mro__ if kind in RULES), None)
-
-
 def rule_for(module: nn.Module) -> Rule:
     """The rule of a module's kind.
 
@@ -226,12 +221,14 @@ def rule_for(module: nn.Module) -> Rule:
     embedding, a weight-standardised convolution) is run again, as every layer without a rule. transformers defines an
     RMSNorm class of its own in every model file; its own are known by their names while they take one input.
     """
-    kind = kind_of(module)
+    kind = next((kind for kind in type(module).__mro__ if kind in RULES), None)
     if kind is not None and _computes_as(module, kind):
         return RULES[kind]
     is_of_library = type(module).__module__.startswith("transformers.")
     named_so = type(module).__name__.endswith(("RMSNorm", "T5LayerNorm"))
-    return rms_norm if kind is None and is_of_library and named_so and _takes_one(module) else rerun
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    takes_one = len(inspect.signature(module.forward).parameters) == 1 and own == ["weight"]
+    return rms_norm if kind is None and is_of_library and named_so and takes_one else rerun
 
 
 def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -239,11 +236,8 @@ def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
     # accelerate moves weights in a forward of its own, and computes by the old one.
     is_patched = "forward" in vars(module) and not hasattr(module, "_old_forward")
     inner = getattr(type(module), "_conv_forward", None) is getattr(kind, "_conv_forward", None)
-    return type(module).forward is kind.forward and inner and not is_patched and not _scales_by_count(module)
-
-
-def _scales_by_count(module: nn.Module) -> bool:
-    return bool(getattr(module, "scale_grad_by_freq", False))
+    scales_by_count = bool(getattr(module, "scale_grad_by_freq", False))
+    return type(module).forward is kind.forward and inner and not is_patched and not scales_by_count
 
 
 def rerun(module: nn.Module) -> dict[str, Term]:
@@ -264,8 +258,3 @@ def matrix_shape(module: nn.Module, parameter: nn.Parameter) -> tuple[int, int]:
 def is_experts(module: nn.Module) -> bool:
     """Whether a module holds the weights of several experts in one parameter each, as transformers fuses them."""
     return "Experts" in type(module).__name__ and any(p.ndim == 3 for p in module.parameters(recurse=False))
-
-
-def _takes_one(module: nn.Module) -> bool:
-    weights = list(module.named_parameters(recurse=False))
-    return len(inspect.signature(module.forward).parameters) == 1 and [name for name, _ in weights] == ["weight"]

@@ -92,7 +92,7 @@ def _adapters(model: nn.Module) -> set[int]:
     others: Any = sys.modules.get("peft.utils.other")
     beside = (others.AuxiliaryTrainingWrapper,) if hasattr(others, "AuxiliaryTrainingWrapper") else ()
     prompts = getattr(model, "prompt_encoder", None)
-    found = {id(p) for p in prompts.parameters()} if isinstance(prompts, nn.Module) else set()
+    ids = {id(p) for p in prompts.parameters()} if isinstance(prompts, nn.Module) else set()
     for module in model.modules():
         if isinstance(module, tuners.BaseTunerLayer):
             active = set(module.active_adapters)
@@ -101,12 +101,12 @@ def _adapters(model: nn.Module) -> set[int]:
                 parts = held.items() if isinstance(held, (nn.ModuleDict, nn.ParameterDict)) else ()
                 for adapter, part in parts:
                     if adapter in active:
-                        found |= {id(p) for p in (part.parameters() if isinstance(part, nn.Module) else [part])}
+                        ids |= {id(p) for p in (part.parameters() if isinstance(part, nn.Module) else [part])}
         elif isinstance(module, beside):
             held = getattr(module, "modules_to_save", None)
             if held is not None:
-                found |= {id(p) for p in held.parameters()}
-    return found
+                ids |= {id(p) for p in held.parameters()}
+    return ids
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -140,15 +140,17 @@ def _by_keyword(model: nn.Module, keyword: str) -> set[int]:
         return {id(parameter) for parameter in model.parameters()}
     if keyword == "head":
         return _of_modules(_head(model))
-    vocabulary = set(_vocabulary_head(model))
-    found: set[int] = set()
+    # The language-model head, with what wraps it: millions of weights that mostly count tokens.
+    head = part_of(model, "get_output_embeddings")
+    vocabulary = set(head.modules()) if head is not None else set()
+    ids: set[int] = set()
     for module in model.modules():
         if module in vocabulary or not (isinstance(module, MATRIX_KINDS) or is_experts(module)):
             continue
         if keyword == "all-linear" and not (isinstance(module, LINEAR_KINDS) or is_experts(module)):
             continue
-        found |= {id(p) for name, p in own_parameters(module).items() if p.ndim > 1 and not name.endswith("bias")}
-    return found
+        ids |= {id(p) for name, p in own_parameters(module).items() if p.ndim > 1 and not name.endswith("bias")}
+    return ids
 
 
 def part_of(model: nn.Module, getter: str) -> nn.Module | None:
@@ -159,12 +161,6 @@ def part_of(model: nn.Module, getter: str) -> nn.Module | None:
     except (NotImplementedError, AttributeError):
         return None
     return part if isinstance(part, nn.Module) else None
-
-
-def _vocabulary_head(model: nn.Module) -> list[nn.Module]:
-    """The language-model head, with what wraps it: millions of weights that mostly count tokens."""
-    head = part_of(model, "get_output_embeddings")
-    return list(head.modules()) if head is not None else []
 
 
 def _head(model: nn.Module) -> list[nn.Module]:
@@ -206,14 +202,14 @@ def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
     chosen: set[int] = set()
     for pattern in patterns:
         modules = [module for name, module in model.named_modules() if name and matches(pattern, name)]
-        found = _of_modules(modules) | {id(p) for name, p in model.named_parameters() if matches(pattern, name)}
-        if not found:
+        ids = _of_modules(modules) | {id(p) for name, p in model.named_parameters() if matches(pattern, name)}
+        if not ids:
             raise TargetError(
                 f"{pattern!r} matches no layer with weights; the modules are {_describe(model)}",
                 where="target_modules",
                 fix="Give the ending of a module's name, or a regular expression for the whole name.",
             )
-        chosen |= found
+        chosen |= ids
     return chosen
 
 

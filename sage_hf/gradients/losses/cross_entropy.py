@@ -18,18 +18,18 @@ _BLOCK_ELSEWHERE = 2**25
 
 
 class TokenCrossEntropy(torch.autograd.Function):
-    """`F.cross_entropy(logits, targets, ignore_index=..., reduction="none")` for logits [M, V] and targets [M].
+    """`F.cross_entropy(logits, labels, ignore_index=..., reduction="none")` for logits [M, V] and labels [M].
 
     The gradient takes the logits' own memory where whatever made them has no more use for it; the logits are then
     lost.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignore_index: int, in_place: bool) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, ignore_index: int, in_place: bool) -> Tensor:
         """The losses; one pass over each block of logits."""
         block = _block_rows(logits)
-        counted = targets != ignore_index
-        picked = torch.where(counted, targets, 0).unsqueeze(1)
+        counted = labels != ignore_index
+        picked = torch.where(counted, labels, 0).unsqueeze(1)
         normaliser = torch.empty(logits.shape[0], 1, dtype=logits.dtype, device=logits.device)
         for part, out in zip(logits.split(block), normaliser.split(block), strict=True):
             largest = part.amax(1, keepdim=True)
@@ -40,7 +40,7 @@ class TokenCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """Probabilities less the target's one, block by block."""
+        """Probabilities less the label's one, block by block."""
         logits, picked, counted, normaliser = ctx.saved_tensors
         block = _block_rows(logits)
         scale = torch.where(counted, grad, 0.0).unsqueeze(1)
@@ -54,12 +54,12 @@ class TokenCrossEntropy(torch.autograd.Function):
         return result, None, None, None
 
 
-def token_cross_entropy(logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-    """The loss of every token, [M], from logits [M, V] and targets [M]; 0 where the target is `ignore_index`.
+def token_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """The loss of every token, [M], from logits [M, V] and labels [M]; 0 where the label is `ignore_index`.
 
     The logits must not be used again after the backward pass.
     """
-    return TokenCrossEntropy.apply(logits, targets, ignore_index, _is_expendable(logits))
+    return TokenCrossEntropy.apply(logits, labels, ignore_index, _is_expendable(logits))
 
 
 # Operations whose backward pass does not read their own result: the plain output layers. A head that ends in a tanh

@@ -81,7 +81,10 @@ def per_example_loss(
             # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
             # the model itself comes up again when its rows are taken one at a time.
             raise NotSeparable(f"{type(model).__name__} says of several rows: {first_line(error)}") from error
-    loss = _rowwise_loss(outputs, intercepted)
+    # The losses of the rows may come alone or in a tuple, where nothing calls them the loss.
+    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    tensors = [each for each in parts if isinstance(each, Tensor)]
+    loss = _loss_among(tensors, [each for each in tensors if intercepted.is_rowwise(each)])
     if loss is None:
         loss = output_field(outputs, "loss")
         if loss is None:
@@ -190,10 +193,10 @@ def _is_plain_causal(model: nn.Module, batch: Batch, device: torch.device) -> bo
     if getattr(model, "loss_function", None) is not ForCausalLMLoss:
         return False
     if model not in _PLAIN_CAUSAL:
-        told = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
-        if not told:
+        labelled = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
+        if not labelled:
             return False  # rows without a label tell nothing; the next batch may
-        _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, told[:2]), device)
+        _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, labelled[:2]), device)
     return _PLAIN_CAUSAL[model]
 
 
@@ -228,17 +231,17 @@ def _causal_lm_loss(model: nn.Module, batch: Batch, reduction: str, device: torc
     prompts and padding.
     """
     labels = batch["labels"]
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+    next_tokens = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
     # Found before the batch moves: of labels on the CPU, without waiting for the device.
-    positions = (targets != IGNORE_INDEX).any(0).nonzero().squeeze(1)
+    positions = (next_tokens != IGNORE_INDEX).any(0).nonzero().squeeze(1)
     if positions.numel() == 0:
         positions = positions.new_zeros(1)
-    targets = targets[:, positions].to(device, non_blocking=True)
+    next_tokens = next_tokens[:, positions].to(device, non_blocking=True)
     inputs = send_to_device(accepted(model, batch, labels=False), device, non_blocking=True)
     logits = _logits(model(**inputs, logits_to_keep=positions.to(device, non_blocking=True)))
     logits = logits.float() if logits.element_size() < 4 else logits
-    values = token_cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORE_INDEX)
-    weights = (targets != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
+    values = token_cross_entropy(logits.flatten(0, 1), next_tokens.flatten(), IGNORE_INDEX)
+    weights = (next_tokens != IGNORE_INDEX).to(values.dtype) if reduction == "mean" else None
     return row_reduce(values, weights, labels.shape[0])
 
 
@@ -289,24 +292,24 @@ def output_field(outputs: Any, name: str) -> Any:
         if name == "loss":
             return _loss_among(tensors, [each for each in tensors if each.ndim == 0])
         return next((each for each in tensors if each.ndim), None)
-    found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    part = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
     if name == "loss":
-        _check_loss(found, outputs)
-    return found
+        _check_loss(part, outputs)
+    return part
 
 
 def _loss_among(tensors: list[Tensor], candidates: list[Tensor]) -> Tensor | None:
     """The one of several tensors in a tuple that is the loss."""
     if not candidates or tensors[0] is candidates[0]:
         return candidates[0] if candidates else None
-    told = [each for each in candidates if each.requires_grad] if len(candidates) > 1 else candidates
-    if len(told) != 1:
+    losses = [each for each in candidates if each.requires_grad] if len(candidates) > 1 else candidates
+    if len(losses) != 1:
         raise LabelError(
             f"The model returns a tuple in which any of {len(candidates)} numbers may be the loss",
             where="model.forward",
             fix="Return the loss first, or under the name 'loss', or pass loss_function=(outputs, batch) -> [B].",
         )
-    return told[0]
+    return losses[0]
 
 
 def _check_loss(loss: Any, outputs: Any) -> None:
@@ -319,13 +322,6 @@ def _check_loss(loss: Any, outputs: Any) -> None:
         where="model.forward",
         fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
     )
-
-
-def _rowwise_loss(outputs: Any, intercepted: RowwiseLosses) -> Tensor | None:
-    """The losses of the rows where a model returns them alone or in a tuple, and nothing calls them the loss."""
-    parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
-    tensors = [each for each in parts if isinstance(each, Tensor)]
-    return _loss_among(tensors, [each for each in tensors if intercepted.is_rowwise(each)])
 
 
 def _logits(outputs: Any) -> Tensor:

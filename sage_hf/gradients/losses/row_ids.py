@@ -63,8 +63,8 @@ class RowIds:
 
     def of(self, tensor: Any) -> Tensor | None:
         """The row number of every entry, int64 on the CPU and of the tensor's shape; None where it is not known."""
-        found = self._known.get(id(tensor))
-        return None if found is None or found[1].shape != tensor.shape else found[1]
+        known = self._known.get(id(tensor))
+        return None if known is None or known[1].shape != tensor.shape else known[1]
 
     def is_statistic(self, tensor: Any) -> bool:
         """Whether a tensor is one number taken from several rows, such as the count of all labels."""
@@ -90,13 +90,13 @@ class RowIds:
         if name == "__setitem__":
             return self._write(*args)
         try:
-            found = self._moved(name, args, kwargs, out)
+            moved = self._moved(name, args, kwargs, out)
         except (RuntimeError, TypeError, IndexError, ValueError):  # an operation that row numbers cannot follow
-            found = None
-        if isinstance(found, Tensor):
-            self._note(out, found)
-        elif isinstance(found, (tuple, list)):
-            for part, ids in zip(out, found, strict=True):
+            moved = None
+        if isinstance(moved, Tensor):
+            self._note(out, moved)
+        elif isinstance(moved, (tuple, list)):
+            for part, ids in zip(out, moved, strict=True):
                 self._note(part, ids)
         elif isinstance(out, Tensor) and out.numel() == 1 and not out.requires_grad and name != "__get__":
             self._of_batch[id(out)] = out
@@ -122,35 +122,30 @@ class RowIds:
             return first.unsqueeze(-1).expand(out.shape)
         if name in _REDUCING and isinstance(out, Tensor) and out.ndim:
             axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
-            if axis is None or not self._is_one_along(first, axis):
-                return None
+            if axis is None or not torch.equal(torch.amax(first, axis), torch.amin(first, axis)):
+                return None  # of several rows
             return torch.amax(first, axis, keepdim=out.ndim == first.ndim)
         if name in _MOVING:
             method = getattr(first, _MOVING[name])
             return method(*_on_cpu(args[1:]), **dict(zip(kwargs, _on_cpu(tuple(kwargs.values())), strict=True)))
         return None
 
-    @staticmethod
-    def _is_one_along(ids: Tensor, axis: Any) -> bool:
-        """Whether numbers that are joined along an axis are of one row."""
-        return torch.equal(torch.amax(ids, axis), torch.amin(ids, axis))
-
     def _join(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         parts = args[0] if args else kwargs.get("tensors", ())
         if not any(id(part) in self._known for part in parts):
             return
-        ids = [found if (found := self.of(part)) is not None else _nobody(part) for part in parts]
+        ids = [known if (known := self.of(part)) is not None else _nobody(part) for part in parts]
         axis = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         self._note(out, torch.stack(ids, axis) if name == "stack" else torch.cat(ids, axis))
 
-    def _write(self, target: Tensor, index: Any, value: Any) -> None:
+    def _write(self, tensor: Tensor, index: Any, value: Any) -> None:
         ids = self.of(value)
         if ids is None:
             return
-        own = self.of(target)
-        own = _nobody(target) if own is None else own.clone()
+        own = self.of(tensor)
+        own = _nobody(tensor) if own is None else own.clone()
         own[_on_cpu((index,))[0]] = ids
-        self._note(target, own)
+        self._note(tensor, own)
 
 
 def _nobody(tensor: Tensor) -> Tensor:

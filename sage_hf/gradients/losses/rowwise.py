@@ -50,7 +50,7 @@ _LOSSES = {
 
 
 class RowwiseLosses(TorchFunctionMode):
-    """ForwardSync the loss functions called inside into one value a row.
+    """Inside, the loss functions that are called give one value a row.
 
     Args:
         batch: What the model is given.
@@ -106,16 +106,20 @@ class RowwiseLosses(TorchFunctionMode):
         """The losses of the rows, [B] ([] of one row); None where the call is left as it is."""
         bound = _LOSSES[func].bind(*args, **kwargs)
         bound.apply_defaults()
-        given = bound.arguments
-        reduction = given["reduction"]
+        arguments = bound.arguments
+        reduction = arguments["reduction"]
         if reduction == "none":
             return None  # the model reduces it by a rule of its own
-        values = func(**{**given, "reduction": "none", **dict.fromkeys(("size_average", "reduce") & given.keys())})
+        values = func(
+            **{**arguments, "reduction": "none", **dict.fromkeys(("size_average", "reduce") & arguments.keys())}
+        )
         if func is F.ctc_loss:
-            ids, weights = self._rows_of_sequences(values), given["target_lengths"]
+            # One value a sequence.
+            ids = torch.arange(self.rows) if values.shape == (self.rows,) else None
+            weights = arguments["target_lengths"]
             weights = torch.as_tensor(weights, device=values.device).clamp(min=1).to(values.dtype)
         else:
-            ids, weights = self._find(given, values), _element_weights(func, given, values)
+            ids, weights = self._find(arguments, values), _element_weights(func, arguments, values)
             if reduction == "batchmean":
                 weights = weights * (values.shape[0] / max(1, values.numel()))
         if ids is None:
@@ -126,15 +130,11 @@ class RowwiseLosses(TorchFunctionMode):
         losses = self._join(values, weights, ids)
         return losses.reshape(()) if self.rows == 1 else losses
 
-    def _rows_of_sequences(self, values: Tensor) -> Tensor | None:
-        """CTC gives one value a sequence."""
-        return torch.arange(self.rows) if values.shape == (self.rows,) else None
-
-    def _find(self, given: Mapping[str, Any], values: Tensor) -> Tensor | None:
+    def _find(self, arguments: Mapping[str, Any], values: Tensor) -> Tensor | None:
         """The row of every loss value, of the values' shape; None where nothing tells it."""
         if self.rows == 1:
             return torch.zeros(values.shape, dtype=torch.int64)
-        tensors = [each for each in given.values() if isinstance(each, Tensor)]
+        tensors = [each for each in arguments.values() if isinstance(each, Tensor)]
         for tensor in tensors:
             ids = self._ids.of(tensor)
             if ids is None:
@@ -186,15 +186,15 @@ def _at_least(weight: Tensor) -> Tensor:
     return torch.where(weight > 0, weight, 1.0)
 
 
-def _element_weights(func: Callable[..., Any], given: Mapping[str, Any], values: Tensor) -> Tensor:
+def _element_weights(func: Callable[..., Any], arguments: Mapping[str, Any], values: Tensor) -> Tensor:
     """What each value counts in the mean: 0 where ignored, the class weight where there are class weights."""
-    weight = given.get("weight")
+    weight = arguments.get("weight")
     if func in (F.mse_loss, F.l1_loss) and isinstance(weight, Tensor):
         return weight.expand_as(values).to(values.dtype)
-    if func not in (F.cross_entropy, F.nll_loss) or given["target"].is_floating_point():
+    if func not in (F.cross_entropy, F.nll_loss) or arguments["target"].is_floating_point():
         return torch.ones_like(values)
-    target = given["target"]
-    counted = target != given["ignore_index"]
+    target = arguments["target"]
+    counted = target != arguments["ignore_index"]
     if weight is None:
         return counted.to(values.dtype)
     return torch.where(counted, weight[torch.where(counted, target, 0)], 0.0).to(values.dtype)

@@ -14,7 +14,7 @@ def leave_routing_out(model: nn.Module) -> bool:
 
     Inside `as_scored`, which puts configs back.
     """
-    found = [config for config in configs_of(model.modules()) if getattr(config, _SWITCH, False)]
-    for config in found:
+    configs = [config for config in configs_of(model.modules()) if getattr(config, _SWITCH, False)]
+    for config in configs:
         setattr(config, _SWITCH, False)
-    return bool(found)
+    return bool(configs)

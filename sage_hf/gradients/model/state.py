@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,6 @@ def as_scored(model: nn.Module) -> Iterator[None]:
     """
     modules = list(model.modules())
     own = [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
-    trainable = [parameter for parameter in own if parameter.requires_grad]
     devices = {parameter.device for parameter in own if parameter.device.type == "cuda"}
     with (
         torch.random.fork_rng(devices=list(devices)),
@@ -43,18 +42,26 @@ def as_scored(model: nn.Module) -> Iterator[None]:
         torch.enable_grad(),
         unchanged(modules),
         padding_shown(model),
+        requiring_grad(own, False),
     ):
-        try:
-            for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
-                vars(module)["training"] = False
-                if module._compiled_call_impl:
-                    vars(module)["_compiled_call_impl"] = None
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
+            vars(module)["training"] = False
+            if module._compiled_call_impl:
+                vars(module)["_compiled_call_impl"] = None
+        yield
+
+
+@contextmanager
+def requiring_grad(parameters: Iterable[nn.Parameter], requires_grad: bool) -> Iterator[None]:
+    """Parameters that all are trainable inside, or all frozen; as before on the way out."""
+    changed = [parameter for parameter in parameters if parameter.requires_grad is not requires_grad]
+    try:
+        for parameter in changed:
+            parameter.requires_grad_(requires_grad)
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(not requires_grad)
 
 
 @contextmanager

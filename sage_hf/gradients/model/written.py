@@ -115,14 +115,14 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
 
 def configs_of(modules: Iterable[nn.Module]) -> list[PreTrainedConfig]:
     """The configs that modules hold, and those inside them (`text_config`), each once."""
-    found: dict[int, PreTrainedConfig] = {}
+    configs: dict[int, PreTrainedConfig] = {}
     waiting = [vars(module).get("config") for module in modules]
     while waiting:
         config = waiting.pop()
-        if isinstance(config, PreTrainedConfig) and id(config) not in found:
-            found[id(config)] = config
+        if isinstance(config, PreTrainedConfig) and id(config) not in configs:
+            configs[id(config)] = config
             waiting.extend(vars(config).values())
-    return list(found.values())
+    return list(configs.values())
 
 
 def _copied(tensor: Tensor) -> _Copy:

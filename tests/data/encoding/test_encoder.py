@@ -6,6 +6,7 @@ from PIL import Image
 
 from examples.python_text import train_tokenizer
 from sage_hf.data.encoding import Encoder
+from sage_hf.data.encoding.model import ModelFacts
 from sage_hf.errors import DatasetError, LabelError
 
 # The one without torchvision; older versions have no other.
@@ -21,7 +22,8 @@ def tokenizer():
 
 
 def encoder(rows, inputs=LM_INPUTS, **settings):
-    return Encoder(example=rows[0], inputs=inputs, **settings)
+    facts = {name: settings.pop(name) for name in ("task", "label_ids", "num_labels") if name in settings}
+    return Encoder(rows[0], ModelFacts(inputs, **facts), **settings)
 
 
 def batch(made, rows):
@@ -30,7 +32,7 @@ def batch(made, rows):
 
 def test_text_of_a_language_model_is_its_own_label_with_padding_masked_on_the_right(tokenizer):
     rows = [{"text": text} for text in TEXTS]
-    made = batch(encoder(rows, processing_class=tokenizer, causal_lm=True), rows)
+    made = batch(encoder(rows, processing_class=tokenizer, task="causal"), rows)
     for index, text in enumerate(TEXTS):
         length = int(made["attention_mask"][index].sum())
         ids = [*tokenizer(text).input_ids, tokenizer.eos_token_id]
@@ -42,7 +44,7 @@ def test_text_of_a_language_model_is_its_own_label_with_padding_masked_on_the_ri
 
 def test_prompts_are_masked_and_completions_are_not(tokenizer):
     rows = [{"prompt": "the cat", "completion": " sat"}]
-    made = batch(encoder(rows, processing_class=tokenizer, causal_lm=True), rows)
+    made = batch(encoder(rows, processing_class=tokenizer, task="causal"), rows)
     prompt = len(tokenizer("the cat").input_ids)
     assert (made["labels"][0, :prompt] == -100).all()
     assert (made["labels"][0, prompt:] == made["input_ids"][0, prompt:]).all()
@@ -54,7 +56,7 @@ def test_instructions_with_and_without_input_are_prompts(tokenizer):
         {"instruction": "one", "input": "two", "output": "six"},
         {"instruction": "one", "input": "", "output": "a"},
     ]
-    features = encoder(rows, processing_class=tokenizer, causal_lm=True).encode(rows)
+    features = encoder(rows, processing_class=tokenizer, task="causal").encode(rows)
     prompts = [sum(label == -100 for label in feature["labels"]) for feature in features]
     assert prompts == [len(tokenizer("one\ntwo\n").input_ids), len(tokenizer("one\n").input_ids)]
 
@@ -63,15 +65,15 @@ def test_dialogues_go_through_the_chat_template(tokenizer):
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "dog"}]}]
     chat = train_tokenizer(TEXTS * 3, 280)
     chat.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    (feature,) = encoder(rows, processing_class=chat, causal_lm=True).encode(rows)
+    (feature,) = encoder(rows, processing_class=chat, task="causal").encode(rows)
     assert chat.decode(feature["input_ids"]) == "a dog "
     assert feature["labels"] == feature["input_ids"]
 
 
 def test_long_text_is_cut_at_the_longest_length(tokenizer):
     rows = [{"text": "one " * 50}]
-    for causal in (True, False):
-        made = encoder([{**rows[0], "label": 1}], processing_class=tokenizer, causal_lm=causal, max_length=7).encode(
+    for task in ("causal", "other"):
+        made = encoder([{**rows[0], "label": 1}], processing_class=tokenizer, task=task, max_length=7).encode(
             [{**rows[0], "label": 1}]
         )
         assert len(made[0]["input_ids"]) == 7
@@ -113,7 +115,7 @@ def test_prepared_columns_pass_and_others_are_dropped():
 
 def test_prepared_tokens_of_a_language_model_label_themselves_but_for_padding(tokenizer):
     rows = [{"input_ids": [5, 6, 7], "attention_mask": [1, 1, 0]}]
-    made = batch(encoder(rows, causal_lm=True, processing_class=tokenizer), rows)
+    made = batch(encoder(rows, task="causal", processing_class=tokenizer), rows)
     assert made["labels"].tolist() == [[5, 6, -100]]
 
 
@@ -131,7 +133,7 @@ def test_a_collator_has_the_last_word_and_may_take_raw_rows():
 
 def test_what_cannot_be_encoded_says_what_is_missing(tokenizer):
     with pytest.raises(DatasetError, match=r"No way is known from the columns \['first', 'second', 'third'\]"):
-        encoder([{"first": "a", "second": "b", "third": "c"}], processing_class=tokenizer, causal_lm=True)
+        encoder([{"first": "a", "second": "b", "third": "c"}], processing_class=tokenizer, task="causal")
     with pytest.raises(DatasetError, match="processing_class"):
         encoder([{"text": "a", "label": 1}])
     with pytest.raises(DatasetError, match=r"no column \['body'\]"):
@@ -140,14 +142,14 @@ def test_what_cannot_be_encoded_says_what_is_missing(tokenizer):
         encoder([{"text": "a"}], CLASS_INPUTS, processing_class=tokenizer)
     rows = [{"input_ids": [1, 2]}, {"input_ids": [1]}]
     with pytest.raises(DatasetError, match="Pass processing_class=tokenizer"):
-        batch(encoder(rows, frozenset({"input_ids", "labels"}), causal_lm=True), rows)
+        batch(encoder(rows, frozenset({"input_ids", "labels"}), task="causal"), rows)
 
 
 @pytest.mark.parametrize("value", [None, 3])
 def test_what_is_no_text_is_named_by_its_row(tokenizer, value):
     rows = [{"text": "a"}, {"text": value}]
     with pytest.raises(DatasetError, match=f"holds {value}, and a text is needed.*row 41"):
-        encoder(rows, processing_class=tokenizer, causal_lm=True).encode(rows, first=40)
+        encoder(rows, processing_class=tokenizer, task="causal").encode(rows, first=40)
 
 
 def test_labels_that_are_no_class_of_the_model_are_named_by_their_row(tokenizer):
@@ -169,19 +171,19 @@ def test_truth_values_and_many_hot_labels_are_kept_as_what_they_are(tokenizer):
 
 def test_a_class_beside_the_tokens_is_no_label_of_a_language_model(tokenizer):
     rows = [{"input_ids": [5, 6], "label": 1}]
-    made = batch(encoder(rows, causal_lm=True, processing_class=tokenizer), rows)
+    made = batch(encoder(rows, task="causal", processing_class=tokenizer), rows)
     assert made["labels"].tolist() == [[5, 6]]
 
 
 def test_one_text_a_row_and_a_chat_template_are_asked_for(tokenizer):
     with pytest.raises(DatasetError, match="prompt"):
-        encoder([{"q": "a", "a": "b"}], processing_class=tokenizer, causal_lm=True, text_columns=["q", "a"])
+        encoder([{"q": "a", "a": "b"}], processing_class=tokenizer, task="causal", text_columns=["q", "a"])
     rows = [{"messages": [{"role": "user", "content": "a"}]}]
     with pytest.raises(DatasetError, match="no chat template"):
-        encoder(rows, processing_class=tokenizer, causal_lm=True).encode(rows)
+        encoder(rows, processing_class=tokenizer, task="causal").encode(rows)
 
 
 def test_the_dataset_column_types_do_not_matter(tokenizer):
     rows = Dataset.from_dict({"input_ids": [[1, 2, 3], [4, 5, 6]]}).with_format("torch")
-    made = encoder([rows[0]], causal_lm=True, processing_class=tokenizer)
+    made = encoder([rows[0]], task="causal", processing_class=tokenizer)
     assert batch(made, [rows[0], rows[1]])["labels"].tolist() == [[1, 2, 3], [4, 5, 6]]
