@@ -11,7 +11,7 @@ Axes: B rows of the batch, D row width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -59,15 +59,10 @@ class LayerHooks:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks are there inside, and gone afterwards."""
-        handles = [
-            module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True)
-            for module in self._layout.modules
-        ]
-        try:
+        with ExitStack() as hooks:
+            for module in self._layout.modules:
+                hooks.enter_context(module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _on_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if self._rerunning:
@@ -166,17 +161,15 @@ class LayerHooks:
     def _hook(self, output: Tensor, on_gradient: Callable[[Tensor], None], is_own_base: bool) -> Tensor:
         """A layer's output that tells of its gradient, whatever the model then does to it in place.
 
-        Args:
-            output: The output.
-            on_gradient: Gets its gradient.
-            is_own_base: Whether what the output is a view of, if anything, was made by the layer and by nobody else.
+        `is_own_base`: what the output is a view of, if anything, was made by the layer and by nobody else.
         """
         if not output.requires_grad:
             output = _GraphStart.apply(output, self._anchor)
         elif output._is_view():
             # A change in place of a view goes past the hooks on it; those of its base are met.
             base, shape = output._base, output.shape
-            if base is not None and is_own_base and _is_reshaped(output, base):
+            in_order = base is not None and base.is_contiguous() and output.is_contiguous()
+            if base is not None and is_own_base and in_order and base.numel() == output.numel():
                 base.register_hook(lambda grad: on_gradient(grad.reshape(shape)))
                 return output
             output = output.clone()
@@ -202,11 +195,6 @@ def _changed(name: str) -> GradientError:
         where=name,
         fix="Leave this module out of target_modules, or make the operation after it out of place.",
     )
-
-
-def _is_reshaped(output: Tensor, base: Tensor) -> bool:
-    """Whether a view holds the numbers of its base in the same order."""
-    return base.numel() == output.numel() and base.is_contiguous() and output.is_contiguous()
 
 
 def _share_memory(kept: Tensor | None, x: Tensor) -> bool:

@@ -25,26 +25,10 @@ from .row_ids import NO_ROW, RowIds
 _LOSSES = {
     func: inspect.signature(func)
     for func in (
-        F.cross_entropy,
-        F.nll_loss,
-        F.mse_loss,
-        F.l1_loss,
-        F.smooth_l1_loss,
-        F.huber_loss,
-        F.binary_cross_entropy,
-        F.binary_cross_entropy_with_logits,
-        F.kl_div,
-        F.gaussian_nll_loss,
-        F.poisson_nll_loss,
-        F.soft_margin_loss,
-        F.hinge_embedding_loss,
-        F.margin_ranking_loss,
-        F.cosine_embedding_loss,
-        F.multi_margin_loss,
-        F.multilabel_margin_loss,
-        F.multilabel_soft_margin_loss,
-        F.triplet_margin_loss,
-        F.ctc_loss,
+        *(F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div, F.ctc_loss),
+        *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.gaussian_nll_loss, F.poisson_nll_loss),
+        *(F.soft_margin_loss, F.hinge_embedding_loss, F.margin_ranking_loss, F.cosine_embedding_loss),
+        *(F.multi_margin_loss, F.multilabel_margin_loss, F.multilabel_soft_margin_loss, F.triplet_margin_loss),
     )
 }
 
@@ -110,11 +94,9 @@ class RowwiseLosses(TorchFunctionMode):
         reduction = arguments["reduction"]
         if reduction == "none":
             return None  # the model reduces it by a rule of its own
-        values = func(
-            **{**arguments, "reduction": "none", **dict.fromkeys(("size_average", "reduce") & arguments.keys())}
-        )
-        if func is F.ctc_loss:
-            # One value a sequence.
+        old_words = dict.fromkeys(("size_average", "reduce") & arguments.keys())
+        values = func(**{**arguments, "reduction": "none", **old_words})
+        if func is F.ctc_loss:  # one value a sequence
             ids = torch.arange(self.rows) if values.shape == (self.rows,) else None
             weights = arguments["target_lengths"]
             weights = torch.as_tensor(weights, device=values.device).clamp(min=1).to(values.dtype)

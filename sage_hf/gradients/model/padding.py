@@ -47,11 +47,10 @@ def padding_shown(model: nn.Module) -> Iterator[None]:
                 part.pad_token_id = token
         return args, {**kwargs, "input_ids": ids.masked_fill(mask == 0, token)}
 
-    handle = model.register_forward_pre_hook(on_forward, with_kwargs=True, prepend=True)
     try:
-        yield
+        with model.register_forward_pre_hook(on_forward, with_kwargs=True, prepend=True):
+            yield
     finally:
-        handle.remove()
         for part, token in before:
             part.pad_token_id = token
 

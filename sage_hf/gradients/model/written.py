@@ -27,13 +27,7 @@ from ...errors import GradientError
 _OF_TORCH = frozenset(vars(nn.Module()))
 _CONTAINERS = (dict, list, set, deque)
 # Tables of hooks that a forward pass may add to: transformers does at a model's first, and notes it in an attribute.
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
+_HOOKS = [name for name in vars(nn.Module()) if name.startswith("_forward")]
 # Whole numbers above this many bytes are the packed weights of a quantised model, or a large mask: a copy could take
 # the memory of the model once more.
 _PACKED_BYTES = 2**20
