@@ -43,6 +43,9 @@ class FrequentDirections:
         dtype: Storage of the buffer, float32 or float64.
         device: Device of the buffer. Taken from the first rows when omitted.
 
+    Attributes:
+        rows_seen: Rows given to `update`, those set aside included.
+
     Raises:
         SketchError: `sketch_size` or `dtype` is impossible.
 
@@ -75,7 +78,7 @@ class FrequentDirections:
         self._removed: Tensor
         self._energy_in: Tensor
         self._nonfinite: Tensor
-        self._rows_seen = 0
+        self.rows_seen = 0
         self._compressed: _Compressed | None = None
         self._device = torch.device(device) if device is not None else None
         if width is not None:
@@ -114,7 +117,7 @@ class FrequentDirections:
         rows = torch.where(finite[:, None], rows, 0.0)
         self._energy_in += torch.where(finite, squared, 0.0).sum()
         self._nonfinite += (~finite).sum()
-        self._rows_seen += rows.shape[0]
+        self.rows_seen += rows.shape[0]
         self._append(rows)
 
     def merge(self, other: FrequentDirections) -> None:
@@ -147,7 +150,7 @@ class FrequentDirections:
         self._removed += other._removed.to(device)
         self._energy_in += other._energy_in.to(device)
         self._nonfinite += other._nonfinite.to(device)
-        self._rows_seen += other._rows_seen
+        self.rows_seen += other.rows_seen
         self._append(other._buffer[: other._used].to(device=device, dtype=self.dtype))
 
     # ----------------------------------------------------------------- results
@@ -186,11 +189,6 @@ class FrequentDirections:
         return float(self._energy_in) if self._buffer is not None else 0.0
 
     @property
-    def rows_seen(self) -> int:
-        """Rows given to `update`, those set aside included."""
-        return self._rows_seen
-
-    @property
     def rows_set_aside(self) -> int:
         """Rows that held a NaN or an infinity and were left out."""
         return int(self._nonfinite) if self._buffer is not None else 0
@@ -211,7 +209,7 @@ class FrequentDirections:
 
     def __repr__(self) -> str:
         width = "unset" if self._buffer is None else self._buffer.shape[1]
-        return f"FrequentDirections(sketch_size={self.sketch_size}, width={width}, rows_seen={self._rows_seen})"
+        return f"FrequentDirections(sketch_size={self.sketch_size}, width={width}, rows_seen={self.rows_seen})"
 
     # ------------------------------------------------------------------- state
     def compact(self) -> None:
@@ -239,7 +237,7 @@ class FrequentDirections:
             "removed": self._removed.clone(),
             "energy_in": self._energy_in.clone(),
             "nonfinite": self._nonfinite.clone(),
-            "rows_seen": torch.tensor(self._rows_seen),
+            "rows_seen": torch.tensor(self.rows_seen),
             "sketch_size": torch.tensor(self.sketch_size),
         }
 
@@ -271,7 +269,7 @@ class FrequentDirections:
         self._removed = state["removed"].to(device, torch.float64).clone()
         self._energy_in = state["energy_in"].to(device, torch.float64).clone()
         self._nonfinite = state["nonfinite"].to(device, torch.int64).clone()
-        self._rows_seen = int(state["rows_seen"])
+        self.rows_seen = int(state["rows_seen"])
 
     # ---------------------------------------------------------------- internals
     def _allocate(self, width: int, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import send_to_device
@@ -85,17 +85,11 @@ def find_axes(model: nn.Module, modules: Iterable[nn.Module], batch: Batch, devi
     return Axes(inputs, outputs, frozenset(shared), frozenset(changing), frozenset(reordered))
 
 
-@dataclass(frozen=True)
-class _Digest:
-    """What is kept of a layer's output to know its rows again.
+class _Digest(NamedTuple):
+    """What is kept of a layer's output to know its rows again."""
 
-    Attributes:
-        means: Along the first and the second axis, [length, 2]: the mean of each entry, and of its absolute values.
-        is_half: Whether the output is of half precision.
-    """
-
-    means: list[Tensor]
-    is_half: bool
+    means: list[Tensor]  # along the first two axes, [length, 2]: the mean of each entry, and of its absolute values
+    is_half: bool  # whether the output is of half precision
 
 
 def _digest(output: Any) -> _Digest | None:

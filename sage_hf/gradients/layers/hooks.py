@@ -60,7 +60,7 @@ class LayerHooks:
     def attached(self) -> Iterator[None]:
         """Hooks are there inside, and gone afterwards."""
         with ExitStack() as hooks:
-            for module in self._layout.modules:
+            for module in self._layout.parts:
                 hooks.enter_context(module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True))
             yield
 
@@ -74,9 +74,9 @@ class LayerHooks:
         axis = self._row_axis(module)
         if any(isinstance(each, Tensor) and each.shape[:1] and each.shape[0] in self._packed for each in args):
             raise NotSeparable(f"{self._layout.names[module]} sees the tokens of all rows in one run, without padding")
-        if module in self._layout.terms:
+        if self._layout.terms(module):
             output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
-        if module in self._layout.reruns:
+        if self._layout.reruns(module):
             output = self._follow_rerun(module, (args, kwargs), output)
         return output
 
@@ -94,16 +94,16 @@ class LayerHooks:
         if module in self._axes.reordered:
             raise NotSeparable(f"{name} does not see the rows in the order of the batch, or sees other rows with them")
         axis = next(iter(self._axes.outputs[module]), None)
-        if axis is None or (module in self._layout.terms and self._axes.inputs[module][0] != axis):
+        if axis is None or (self._layout.terms(module) and self._axes.inputs[module][0] != axis):
             raise NotSeparable(f"what {name} takes and returns has no axis of rows")
         return axis
 
     def _is_lookup(self, module: nn.Module) -> bool:
-        return any(isinstance(term, Lookup) for _, term in self._layout.terms.get(module, ()))
+        return any(isinstance(term, Lookup) for _, term in self._layout.terms(module))
 
     # --------------------------------------------------------------------- by rule
     def _follow_terms(self, module: nn.Module, x: Tensor, output: Tensor, axis: int) -> Tensor:
-        size, name, terms = self._size, self._layout.names[module], self._layout.terms[module]
+        size, name, terms = self._size, self._layout.names[module], self._layout.terms(module)
         self.in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
         if output.shape[0] == 1 and size > 1 and self._is_lookup(module):
             # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
@@ -126,7 +126,7 @@ class LayerHooks:
 
     # ------------------------------------------------------------- by running again
     def _follow_rerun(self, module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], output: Any) -> Any:
-        name, held = self._layout.names[module], self._layout.reruns[module]
+        name, held = self._layout.names[module], self._layout.reruns(module)
         axes = (self._axes.inputs[module], self._axes.outputs[module]) if self._axes is not None else None
         call = keep_call(module, held, inputs, axes, self._size)
         versions = call.versions()

@@ -23,10 +23,7 @@ def padding_shown(model: nn.Module) -> Iterator[None]:
 
     Of every batch, what the mask hides becomes the config's padding token; where the config has none that the model
     knows, one that ends no row of the batch, so that each row's last token is found where it is alone. The config
-    comes back as it was.
-
-    Args:
-        model: Any; of all but sequence classifiers nothing changes.
+    comes back as it was. Of other models nothing changes.
     """
     config: Any = getattr(model, "config", None)
     if config is None or not any("ForSequenceClassification" in kind.__name__ for kind in type(model).__mro__):

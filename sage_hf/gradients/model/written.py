@@ -151,16 +151,14 @@ def _write(tensor: Tensor, copy: _Copy) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     """Makes a container hold what its copy holds, and leaves it alone where it does."""
-    if isinstance(container, dict):
-        now, then = (*container.keys(), *container.values()), (*content.keys(), *content.values())
-    elif isinstance(container, set):
-        now, then = (), () if container == content else (None,)
+    if isinstance(container, set):
+        is_same = container == content
     else:
-        now, then = tuple(container), tuple(content)
-    if len(now) == len(then) and all(map(is_, now, then)):
-        return
-    container.clear()
-    if isinstance(container, (dict, set)):
-        container.update(content)
-    else:
-        container.extend(content)
+        now, then = (
+            (*each, *each.values()) if isinstance(each, dict) else tuple(each) for each in (container, content)
+        )
+        is_same = len(now) == len(then) and all(map(is_, now, then))
+    if not is_same:
+        container.clear()
+        refill = container.extend if isinstance(container, (list, deque)) else container.update
+        refill(content)
