@@ -128,13 +128,9 @@ def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth
 
 
 def differing_blocks(collector: GradientCollector, rows: Tensor, truth: Tensor, longest: float = 0.0) -> list[str]:
-    """Names of the weights whose gradients are off by more than rounding, the most wrong first.
+    """Names of the weights whose gradients [B, D] are off by more than rounding, the most wrong first.
 
-    Args:
-        collector: Took the rows.
-        rows: [B, D].
-        truth: [B, D] float64, the same alone.
-        longest: Length of the longest gradient that is known of other rows.
+    `truth` is float64, and `longest` the length of the longest gradient that is known of other rows.
     """
     tolerance, floor = (_HALF_TOLERANCE, _HALF_FLOOR) if collector.is_half else (_TOLERANCE, _FLOOR)
     # What is not finite is set aside later, and tells nothing here.

@@ -29,8 +29,7 @@ from .layers.hooks import LayerHooks
 from .layers.layout import Projection, lay_out, unseen
 from .layers.rerun import CannotRerun
 from .losses.per_example import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
-from .model.routing import leave_routing_out
-from .model.state import as_scored, unwrap
+from .model.state import as_scored, leave_routing_out, unwrap
 
 logger = logging.getLogger(__name__)
 

@@ -65,9 +65,7 @@ class FrequentDirections:
         device: torch.device | str | None = None,
     ) -> None:
         if sketch_size < 1:
-            raise SketchError(
-                f"sketch_size is {sketch_size}", where="sketch_size", fix="Give a whole number of at least 1."
-            )
+            raise SketchError(f"sketch_size is {sketch_size}", where="sketch_size", fix="Give a whole number >= 1.")
         if dtype not in (torch.float32, torch.float64):
             # float16 sketches fail: squared singular values overflow at a row scale of 1e4 and vanish at 1e-10.
             raise SketchError(f"A sketch cannot be stored as {dtype}", where="dtype", fix="Use float32 or float64.")
@@ -97,9 +95,7 @@ class FrequentDirections:
             SketchError: `rows` is not two-dimensional or has another width than the rows before.
         """
         if rows.ndim != 2:
-            raise SketchError(
-                f"rows has shape {list(rows.shape)}", where="rows", fix="Give a matrix of shape [rows, width]."
-            )
+            raise SketchError(f"rows has shape {list(rows.shape)}", where="rows", fix="Give a matrix [rows, width].")
         if self._buffer is None:
             self._allocate(rows.shape[1], self._device or rows.device)
         assert self._buffer is not None
@@ -249,11 +245,7 @@ class FrequentDirections:
         """
         missing = {"rows", "width", "removed", "energy_in", "nonfinite", "rows_seen", "sketch_size"} - set(state)
         if missing:
-            raise SketchError(
-                f"The state lacks {sorted(missing)}",
-                where="state",
-                fix="Pass what FrequentDirections.state_dict gave.",
-            )
+            raise SketchError(f"The state lacks {sorted(missing)}", where="state", fix="Pass what state_dict() gave.")
         if int(state["sketch_size"]) != self.sketch_size:
             raise SketchError(
                 f"The state is of sketch_size {int(state['sketch_size'])}, this sketch has {self.sketch_size}",
@@ -282,9 +274,7 @@ class FrequentDirections:
 
     def _filled(self) -> Tensor:
         if self._buffer is None:
-            raise SketchError(
-                "The sketch has seen no row", where="FrequentDirections", fix="Call update(rows) at least once first."
-            )
+            raise SketchError("The sketch has seen no row", where="FrequentDirections", fix="Call update(rows) first.")
         return self._buffer
 
     def _result(self) -> _Compressed:

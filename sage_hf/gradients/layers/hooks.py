@@ -116,7 +116,8 @@ class LayerHooks:
         version = x._version
 
         def on_gradient(grad: Tensor) -> None:
-            if x._version != version and any(_share_memory(share.kept, x) for share in shares):
+            kept = [share.kept.untyped_storage().data_ptr() for share in shares if share.kept is not None]
+            if x._version != version and x.untyped_storage().data_ptr() in kept:
                 raise _changed(name)
             for share in shares:
                 share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
@@ -195,7 +196,3 @@ def _changed(name: str) -> GradientError:
         where=name,
         fix="Leave this module out of target_modules, or make the operation after it out of place.",
     )
-
-
-def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
-    return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()

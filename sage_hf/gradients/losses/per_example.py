@@ -65,7 +65,7 @@ def per_example_loss(
     rows = batch_rows(batch)
     device = device or next(value.device for value in batch.values() if isinstance(value, Tensor))
     if loss_function is not None:
-        return _given_loss(model, batch, rows, loss_function, device)
+        return _given_loss(model, batch, loss_function, device)
     if _is_plain_causal(model, batch, device):
         return _causal_lm_loss(model, batch, reduction, device)
     batch = send_to_device(dict(batch), device, non_blocking=True)
@@ -163,9 +163,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _given_loss(
-    model: nn.Module, batch: Batch, rows: int, loss_function: LossFunction, device: torch.device
-) -> Tensor:
+def _given_loss(model: nn.Module, batch: Batch, loss_function: LossFunction, device: torch.device) -> Tensor:
+    rows = batch_rows(batch)
     batch = send_to_device(dict(batch), device, non_blocking=True)
     losses = loss_function(model(**accepted(model, batch, labels=False)), batch)
     if losses.shape != (rows,) and not (rows == 1 and losses.ndim == 0):

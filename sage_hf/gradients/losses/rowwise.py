@@ -73,9 +73,8 @@ class RowwiseLosses(TorchFunctionMode):
 
     def _watch(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Follows the losses through the arithmetic that joins them."""
-        if not any(id(each) in self._losses for each in args) and not (
-            args and isinstance(args[0], (list, tuple)) and any(id(each) in self._losses for each in args[0])
-        ):
+        joined = args[0] if args and isinstance(args[0], (list, tuple)) else ()
+        if not any(id(each) in self._losses for each in (*args, *joined)):
             return
         others = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         others = [each for each in others if id(each) not in self._losses]
