@@ -23,8 +23,8 @@ def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] 
     """Inside, a backward pass adds the gradients of some parameters to their columns of a gradient row [D].
 
     Each is projected as soon as it is there and then freed, so that no second model of gradients is held. A function
-    that calls a backward pass of its own (reversible layers) is heard, too. `.grad` and `requires_grad`, which more
-    parameters may have meanwhile, come back.
+    that calls a backward pass of its own (reversible layers) is heard, too. Those of `also_thawed` only have
+    `requires_grad` meanwhile. `.grad` and `requires_grad` come back.
     """
     blocks = {parameter: block for block, parameter in held} | dict.fromkeys(also_thawed)
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in blocks]

@@ -169,9 +169,9 @@ def _is_drawn(collector: GradientCollector, row: Batch, truth: Truth) -> bool:
 def _uneven(batch: Batch) -> Batch:
     """The batch with rows repeated at its end, so that their number divides no axis of positions."""
     size = batch_rows(batch)
-    lengths = [
+    lengths = {
         length for value in batch.values() if isinstance(value, Tensor) for length in value.shape[1:] if length > 1
-    ]
+    }
     for wanted in _SIZES:
         if wanted >= size and all(math.gcd(wanted, length) == 1 for length in lengths):
             return batch if wanted == size else rows_of(batch, [index % size for index in range(wanted)])

@@ -116,9 +116,10 @@ class LayerHooks:
         version = x._version
 
         def on_gradient(grad: Tensor) -> None:
-            kept = [share.kept.untyped_storage().data_ptr() for share in shares if share.kept is not None]
-            if x._version != version and x.untyped_storage().data_ptr() in kept:
-                raise _changed(name)
+            if x._version != version:
+                kept = [share.kept.untyped_storage().data_ptr() for share in shares if share.kept is not None]
+                if x.untyped_storage().data_ptr() in kept:
+                    raise _changed(name)
             for share in shares:
                 share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
                 self.written.add(share.block.name)

@@ -95,10 +95,9 @@ class Layout:
     def give_up_on(self, names: Sequence[str]) -> str:
         """Takes parameters out that hooks on layers do not see; says what becomes of them."""
         gone = set(names)
-        left = {
-            module: [part for part in parts if part.block.name not in gone] for module, parts in self.parts.items()
-        }
-        self.parts = {module: parts for module, parts in left.items() if parts}
+        for parts in self.parts.values():
+            parts[:] = [part for part in parts if part.block.name not in gone]
+        self.parts = {module: parts for module, parts in self.parts.items() if parts}
         hidden = gone | self.left_out
         share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")

@@ -113,9 +113,8 @@ class LayerCall:
         ]
         args, kwargs = tree_unflatten(fresh, shape)
         forward = self.module.forward
-        if is_experts(self.module) and "forward" not in vars(
-            self.module
-        ):  # one expert after the other, to record them
+        if is_experts(self.module) and "forward" not in vars(self.module):
+            # The one that goes from expert to expert, which can be recorded.
             forward = functools.partial(inspect.unwrap(type(self.module).forward), self.module)
         with torch.enable_grad(), requiring_grad(whole, True), self.autocast, recorder:
             output = tree_leaves(forward(*args, **kwargs))[leaf]

@@ -49,11 +49,13 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
         chosen = trainable
     targets = _floating(model, chosen)
     if not targets:
-        more = " or unfreeze their weights." if target_modules == "all" else ' unfreeze their weights, or use "all".'
+        fix = "Name modules of the model, or unfreeze their weights."
+        if target_modules != "all":
+            fix = 'Name modules of the model, unfreeze their weights, or use "all".'
         raise TargetError(
             f"target_modules={target_modules!r} targets no trainable weight; the modules are {_describe(model)}",
             where="target_modules",
-            fix=f"Name modules of the model,{more}",
+            fix=fix,
         )
     return targets
 

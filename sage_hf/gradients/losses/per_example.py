@@ -289,10 +289,12 @@ def output_field(outputs: Any, name: str) -> Any:
             return _loss_among(tensors, [each for each in tensors if each.ndim == 0])
         return next((each for each in tensors if each.ndim), None)
     part = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    if name != "loss" or isinstance(part, Tensor):
+        return part
     names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(outputs, "__dict__", ()))
     others = [str(each) for each in names if "loss" in str(each) and each != "loss"]
-    if name != "loss" or isinstance(part, Tensor) or (part is None and not others):
-        return part
+    if part is None and not others:
+        return None
     raise LabelError(
         f"The model returns {others} and no 'loss'" if part is None else f"Its loss is a {type(part).__name__}",
         where="model.forward",

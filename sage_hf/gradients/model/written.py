@@ -154,9 +154,7 @@ def _refill(container: Any, content: Any) -> None:
     if isinstance(container, set):
         is_same = container == content
     else:
-        now, then = (
-            (*each, *each.values()) if isinstance(each, dict) else tuple(each) for each in (container, content)
-        )
+        now, then = ([*each, *each.values()] if isinstance(each, dict) else [*each] for each in (container, content))
         is_same = len(now) == len(then) and all(map(is_, now, then))
     if not is_same:
         container.clear()
