@@ -6,7 +6,7 @@ Axes: D row width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,15 +20,11 @@ Held = Sequence[tuple[Block, nn.Parameter]]
 
 @contextmanager
 def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] = ()) -> Iterator[None]:
-    """Inside, a backward pass adds the gradients of some parameters to their columns of a gradient row.
+    """Inside, a backward pass adds the gradients of some parameters to their columns of a gradient row [D].
 
     Each is projected as soon as it is there and then freed, so that no second model of gradients is held. A function
-    that calls a backward pass of its own (reversible layers) is heard, too. `.grad` and `requires_grad` come back.
-
-    Args:
-        row: [D], on the model's device.
-        held: The parameters, and the place of each.
-        also_thawed: More parameters that have `requires_grad` meanwhile.
+    that calls a backward pass of its own (reversible layers) is heard, too. Those of `also_thawed` only have
+    `requires_grad` meanwhile. `.grad` and `requires_grad` come back.
     """
     blocks = {parameter: block for block, parameter in held} | dict.fromkeys(also_thawed)
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in blocks]
@@ -40,32 +36,22 @@ def gradients_into(row: Tensor, held: Held, also_thawed: Sequence[nn.Parameter] 
             row[block.columns] += block.project(parameter.grad.detach()).flatten().to(row)
         parameter.grad = None
 
-    handles = []
     try:
-        for parameter in blocks:
-            parameter.requires_grad_(True)
-            parameter.grad = None
-            handles.append(parameter.register_post_accumulate_grad_hook(add))
-        yield
+        with ExitStack() as hooks:
+            for parameter in blocks:
+                parameter.requires_grad_(True)
+                parameter.grad = None
+                hooks.enter_context(parameter.register_post_accumulate_grad_hook(add))
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter, requires_grad, grad in before:
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
 
 
 def row_alone(model: nn.Module, held: Held, batch: Batch, loss_settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The gradient row of a batch of one, [D] float64, and its loss [].
-
-    Args:
-        model: As it is scored; frozen or not.
-        held: What to differentiate, and where each gradient goes.
-        batch: One row.
-        loss_settings: As `per_example_loss` takes them.
-    """
-    width = held[-1][0].columns.stop
-    row = torch.zeros(width, dtype=torch.float64, device=held[0][1].device)
+    """The gradient row of a batch of one, [D] float64, and its loss []; loss settings as of `per_example_loss`."""
+    row = torch.zeros(held[-1][0].columns.stop, dtype=torch.float64, device=held[0][1].device)
     mine = {id(parameter) for _, parameter in held}
     # All of them, not the targets alone: the graph must be the one that training has.
     others = [p for p in model.parameters() if p.is_floating_point() and id(p) not in mine]

@@ -58,10 +58,6 @@ def batch_rows(batch: Batch) -> int:
 def rows_of(batch: Batch, part: slice | Sequence[int]) -> dict[str, Any]:
     """Some rows of a batch as a batch of their own; what has no row axis stays as it is.
 
-    Args:
-        batch: B rows.
-        part: Which of them.
-
     Raises:
         BatchAxisError: As for `batch_rows`, or the patches of images cannot be told apart into rows.
     """

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,17 +41,11 @@ class NoPartError(GradientError):
     """No targeted layer has a part in the loss, as far as hooks on layers tell."""
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What plain autograd gives of rows alone.
+class Truth(NamedTuple):
+    """What plain autograd gives of rows alone."""
 
-    Attributes:
-        gradients: [S, D] float64.
-        losses: [S] float64.
-    """
-
-    gradients: Tensor
-    losses: Tensor
+    gradients: Tensor  # [S, D] float64
+    losses: Tensor  # [S] float64
 
 
 def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, Batch] | None) -> bool:
@@ -61,8 +54,7 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
         alone = {index: rows_of(batch, slice(index, index + 1)) for index in range(batch_rows(batch))}
     rows = list(alone)
     truth = truth_of(collector, list(alone.values()))
-    unseen = _never_called(collector, alone[rows[0]], truth)
-    if unseen:
+    if unseen := _never_called(collector, alone[rows[0]], truth):
         collector.give_up_on(unseen)
     if _is_drawn(collector, alone[rows[0]], truth):
         collector.take_one_at_a_time("the model draws at random while it computes, for every batch anew")
@@ -111,16 +103,6 @@ def _never_called(collector: GradientCollector, row: Batch, truth: Truth) -> lis
     return sorted(used & collector.silent)
 
 
-def compare_row(collector: GradientCollector, row: Batch, gradient: Tensor, loss: Tensor, longest: float = 0.0) -> str:
-    """See `GradientCollector.compare`."""
-    truth = truth_of(collector, [row])
-    if wrong := differing_blocks(collector, gradient[None], truth.gradients, longest):
-        return f"the gradients of {wrong[:6]} are not those of the row alone"
-    if differing_losses(collector, loss.reshape(1), truth.losses):
-        return f"its loss is {float(loss):.6g}, and alone {float(truth.losses[0]):.6g}"
-    return ""
-
-
 def truth_of(collector: GradientCollector, rows: Sequence[Batch]) -> Truth:
     """Gradients and losses of rows alone."""
     truths = [collector.truth(row) for row in rows]
@@ -139,21 +121,16 @@ def _in_batch(collector: GradientCollector, batch: Batch, rows: list[int], truth
         return [], str(error)
     if collector.one_at_a_time:  # found out while they were taken
         return [], collector.why_one_at_a_time
-    wrong = differing_blocks(collector, gradients[rows], truth.gradients)
-    if wrong:
+    if wrong := differing_blocks(collector, gradients[rows], truth.gradients):
         return wrong, ""
     off = differing_losses(collector, losses[rows], truth.losses)
     return [], "the losses differ when rows share a batch" if off else ""
 
 
 def differing_blocks(collector: GradientCollector, rows: Tensor, truth: Tensor, longest: float = 0.0) -> list[str]:
-    """Names of the weights whose gradients are off by more than rounding, the most wrong first.
+    """Names of the weights whose gradients [B, D] are off by more than rounding, the most wrong first.
 
-    Args:
-        collector: Took the rows.
-        rows: [B, D].
-        truth: [B, D] float64, the same alone.
-        longest: Length of the longest gradient that is known of other rows.
+    `truth` is float64, and `longest` the length of the longest gradient that is known of other rows.
     """
     tolerance, floor = (_HALF_TOLERANCE, _HALF_FLOOR) if collector.is_half else (_TOLERANCE, _FLOOR)
     # What is not finite is set aside later, and tells nothing here.

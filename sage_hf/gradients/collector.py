@@ -22,15 +22,14 @@ from torch.distributed.tensor import DTensor
 from ..errors import GradientError
 from .alone import gradients_into, row_alone
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
-from .check import NoPartError, check_batch, compare_row
+from .check import NoPartError, check_batch, differing_blocks, differing_losses, truth_of
 from .layers.axes import Axes, find_axes
 from .layers.blocks import Block
 from .layers.hooks import LayerHooks
 from .layers.layout import Projection, lay_out, unseen
 from .layers.rerun import CannotRerun
 from .losses.per_example import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
-from .model.routing import leave_routing_out
-from .model.state import as_scored, unwrap
+from .model.state import as_scored, leave_routing_out, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +199,12 @@ class GradientCollector:
             loss: [], as taken.
             longest: Length of the longest gradient of other rows, where it is known.
         """
-        return compare_row(self, row, gradient, loss, longest)
+        gradients, losses = truth_of(self, [row])
+        if wrong := differing_blocks(self, gradient[None], gradients, longest):
+            return f"the gradients of {wrong[:6]} are not those of the row alone"
+        if differing_losses(self, loss.reshape(1), losses):
+            return f"its loss is {float(loss):.6g}, and alone {float(losses[0]):.6g}"
+        return ""
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The gradient row of a batch of one by autograd, [D] float64, and its loss [] float64."""
@@ -287,20 +291,15 @@ class GradientCollector:
         if is_uneven_run(batch):
             raise NotSeparable("the rows' images lie in one run of unequal parts")
         if self._axes is None:
-            self._axes = find_axes(self.model, self.layout.modules, batch, self.device)
+            self._axes = find_axes(self.model, self.layout.parts, batch, self.device)
         return self._axes
 
     def _say_what_is_silent(self, hooks: LayerHooks) -> None:
-        held: dict[nn.Module, list[Block]] = {}
-        for table in (self.layout.terms, self.layout.reruns):
-            for module, parts in table.items():
-                held.setdefault(module, []).extend(block for block, _ in parts)
-        reached = {block.name for module in hooks.called for block in held.get(module, ())} | hooks.written
-        if silent := [
-            block.name for block in self.blocks if block.name not in reached and block.name not in self.left_out
-        ]:
+        held = self.layout.parts
+        reached = {part.block.name for module in hooks.called for part in held[module]} | hooks.written | self.left_out
+        if silent := [block.name for block in self.blocks if block.name not in reached]:
             self.silent.update(silent)
-            without = {block.name for module in hooks.silent for block in held.get(module, ())}
+            without = {part.block.name for module in hooks.silent for part in held[module]}
             why = "is called with gradients and" if without & set(silent) else "that was called"
             self._warn_once(f"No layer {why} holds {silent[:6]}: their gradients count as zero.")
 
@@ -323,8 +322,5 @@ class GradientCollector:
 
 def _usable(batch: Batch) -> dict[str, Any]:
     """The batch with tensors that autograd may save: those made under `torch.inference_mode` may not be."""
-
-    def usable(value: Tensor) -> Tensor:
-        return value.clone() if value.is_inference() else value
-
-    return {key: recursively_apply(usable, value) for key, value in batch.items()}
+    usable: dict[str, Any] = recursively_apply(lambda each: each.clone() if each.is_inference() else each, dict(batch))
+    return usable

@@ -43,6 +43,9 @@ class FrequentDirections:
         dtype: Storage of the buffer, float32 or float64.
         device: Device of the buffer. Taken from the first rows when omitted.
 
+    Attributes:
+        rows_seen: Rows given to `update`, those set aside included.
+
     Raises:
         SketchError: `sketch_size` or `dtype` is impossible.
 
@@ -62,9 +65,7 @@ class FrequentDirections:
         device: torch.device | str | None = None,
     ) -> None:
         if sketch_size < 1:
-            raise SketchError(
-                f"sketch_size is {sketch_size}", where="sketch_size", fix="Give a whole number of at least 1."
-            )
+            raise SketchError(f"sketch_size is {sketch_size}", where="sketch_size", fix="Give a whole number >= 1.")
         if dtype not in (torch.float32, torch.float64):
             # float16 sketches fail: squared singular values overflow at a row scale of 1e4 and vanish at 1e-10.
             raise SketchError(f"A sketch cannot be stored as {dtype}", where="dtype", fix="Use float32 or float64.")
@@ -75,7 +76,7 @@ class FrequentDirections:
         self._removed: Tensor
         self._energy_in: Tensor
         self._nonfinite: Tensor
-        self._rows_seen = 0
+        self.rows_seen = 0
         self._compressed: _Compressed | None = None
         self._device = torch.device(device) if device is not None else None
         if width is not None:
@@ -94,9 +95,7 @@ class FrequentDirections:
             SketchError: `rows` is not two-dimensional or has another width than the rows before.
         """
         if rows.ndim != 2:
-            raise SketchError(
-                f"rows has shape {list(rows.shape)}", where="rows", fix="Give a matrix of shape [rows, width]."
-            )
+            raise SketchError(f"rows has shape {list(rows.shape)}", where="rows", fix="Give a matrix [rows, width].")
         if self._buffer is None:
             self._allocate(rows.shape[1], self._device or rows.device)
         assert self._buffer is not None
@@ -114,7 +113,7 @@ class FrequentDirections:
         rows = torch.where(finite[:, None], rows, 0.0)
         self._energy_in += torch.where(finite, squared, 0.0).sum()
         self._nonfinite += (~finite).sum()
-        self._rows_seen += rows.shape[0]
+        self.rows_seen += rows.shape[0]
         self._append(rows)
 
     def merge(self, other: FrequentDirections) -> None:
@@ -147,7 +146,7 @@ class FrequentDirections:
         self._removed += other._removed.to(device)
         self._energy_in += other._energy_in.to(device)
         self._nonfinite += other._nonfinite.to(device)
-        self._rows_seen += other._rows_seen
+        self.rows_seen += other.rows_seen
         self._append(other._buffer[: other._used].to(device=device, dtype=self.dtype))
 
     # ----------------------------------------------------------------- results
@@ -186,11 +185,6 @@ class FrequentDirections:
         return float(self._energy_in) if self._buffer is not None else 0.0
 
     @property
-    def rows_seen(self) -> int:
-        """Rows given to `update`, those set aside included."""
-        return self._rows_seen
-
-    @property
     def rows_set_aside(self) -> int:
         """Rows that held a NaN or an infinity and were left out."""
         return int(self._nonfinite) if self._buffer is not None else 0
@@ -211,7 +205,7 @@ class FrequentDirections:
 
     def __repr__(self) -> str:
         width = "unset" if self._buffer is None else self._buffer.shape[1]
-        return f"FrequentDirections(sketch_size={self.sketch_size}, width={width}, rows_seen={self._rows_seen})"
+        return f"FrequentDirections(sketch_size={self.sketch_size}, width={width}, rows_seen={self.rows_seen})"
 
     # ------------------------------------------------------------------- state
     def compact(self) -> None:
@@ -239,7 +233,7 @@ class FrequentDirections:
             "removed": self._removed.clone(),
             "energy_in": self._energy_in.clone(),
             "nonfinite": self._nonfinite.clone(),
-            "rows_seen": torch.tensor(self._rows_seen),
+            "rows_seen": torch.tensor(self.rows_seen),
             "sketch_size": torch.tensor(self.sketch_size),
         }
 
@@ -251,11 +245,7 @@ class FrequentDirections:
         """
         missing = {"rows", "width", "removed", "energy_in", "nonfinite", "rows_seen", "sketch_size"} - set(state)
         if missing:
-            raise SketchError(
-                f"The state lacks {sorted(missing)}",
-                where="state",
-                fix="Pass what FrequentDirections.state_dict gave.",
-            )
+            raise SketchError(f"The state lacks {sorted(missing)}", where="state", fix="Pass what state_dict() gave.")
         if int(state["sketch_size"]) != self.sketch_size:
             raise SketchError(
                 f"The state is of sketch_size {int(state['sketch_size'])}, this sketch has {self.sketch_size}",
@@ -271,7 +261,7 @@ class FrequentDirections:
         self._removed = state["removed"].to(device, torch.float64).clone()
         self._energy_in = state["energy_in"].to(device, torch.float64).clone()
         self._nonfinite = state["nonfinite"].to(device, torch.int64).clone()
-        self._rows_seen = int(state["rows_seen"])
+        self.rows_seen = int(state["rows_seen"])
 
     # ---------------------------------------------------------------- internals
     def _allocate(self, width: int, device: torch.device) -> None:
@@ -284,9 +274,7 @@ class FrequentDirections:
 
     def _filled(self) -> Tensor:
         if self._buffer is None:
-            raise SketchError(
-                "The sketch has seen no row", where="FrequentDirections", fix="Call update(rows) at least once first."
-            )
+            raise SketchError("The sketch has seen no row", where="FrequentDirections", fix="Call update(rows) first.")
         return self._buffer
 
     def _result(self) -> _Compressed:

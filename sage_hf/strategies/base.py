@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
 # What a strategy may need of each row besides its score, its loss and its group; each costs disk, or a forward pass.
 SIGNALS = ("norms", "sketched", "embeddings", "el2n")
 
@@ -21,11 +24,9 @@ class Vectors(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """(M, width)."""
-        ...
 
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def __getitem__(self, positions: Ints) -> Floats:
         """The vectors at some places, [len(positions), width]."""
-        ...
 
 
 class Derived:
@@ -36,19 +37,17 @@ class Derived:
         make: The vectors at some places.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], make: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], make: Callable[[Ints], Floats]) -> None:
         self.shape, self._make = shape, make
 
-    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def __getitem__(self, positions: Ints) -> Floats:
         return np.asarray(self._make(positions))
 
 
 class PartOf(Derived):
     """Some of the rows of `Vectors`."""
 
-    def __init__(self, whole: Vectors, positions: npt.NDArray[np.int64]) -> None:
+    def __init__(self, whole: Vectors, positions: Ints) -> None:
         super().__init__((len(positions), whole.shape[1]), lambda places: whole[positions[places]])
 
 
@@ -75,15 +74,15 @@ class Candidates:
     What the strategy did not register for is None.
     """
 
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
-    losses: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int64]
-    norms: npt.NDArray[np.float32] | None = None
+    rows: Ints
+    scores: Floats
+    losses: Floats
+    groups: Ints
+    norms: Floats | None = None
     sketched: Vectors | None = None
-    spectrum: npt.NDArray[np.float32] | None = None
+    spectrum: Floats | None = None
     embeddings: Vectors | None = None
-    el2n: npt.NDArray[np.float32] | None = None
+    el2n: Floats | None = None
     has_classes: bool = True
     spectrum_power: float | None = None
     progress: bool = False
@@ -92,22 +91,21 @@ class Candidates:
         """M."""
         return len(self.rows)
 
-    def where(self, positions: npt.NDArray[np.int64]) -> Candidates:
+    def where(self, positions: Ints) -> Candidates:
         """Those at some places, ascending."""
-        changes: dict[str, Any] = {}
-        for name in ("rows", "scores", "losses", "groups", "norms", "el2n", "sketched", "embeddings"):
-            if (values := getattr(self, name)) is not None:
-                is_lazy = name in ("sketched", "embeddings")
-                changes[name] = PartOf(values, positions) if is_lazy else values[positions]
-        return replace(self, **changes)
+        vectors = {name: getattr(self, name) for name in ("sketched", "embeddings")}
+        numbers = {name: getattr(self, name) for name in ("rows", "scores", "losses", "groups", "norms", "el2n")}
+        parts: dict[str, Any] = {name: PartOf(each, positions) for name, each in vectors.items() if each is not None}
+        parts |= {name: each[positions] for name, each in numbers.items() if each is not None}
+        return replace(self, **parts)
 
 
 # Judges every row by itself: (scores [M] float32, generator) -> [M], higher is better, in [-1, 1]. Called for parts of
 # the rows in their order, with one generator, it must give what it gives for all of them at once.
-Merit = Callable[[npt.NDArray[np.float32], np.random.Generator], npt.NDArray[np.floating]]
+Merit = Callable[[Floats, np.random.Generator], npt.NDArray[np.floating]]
 
 # (candidates, quotas [G], seed) -> exactly quotas.sum() distinct row numbers, ascending, quotas[g] of group g.
-Choose = Callable[[Candidates, npt.NDArray[np.int64], int], npt.NDArray[np.int64]]
+Choose = Callable[[Candidates, Ints, int], Ints]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class Strategy:
     gated: bool = False
     merit: Merit | None = None
 
-    def __call__(self, candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    def __call__(self, candidates: Candidates, quotas: Ints, seed: int) -> Ints:
         """The rows to keep."""
         return self.choose(candidates, quotas, seed)
 
@@ -166,9 +164,7 @@ def register_strategy(
     return register
 
 
-def take_highest(
-    candidates: Candidates, merit: npt.NDArray[np.floating], quotas: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def take_highest(candidates: Candidates, merit: npt.NDArray[np.floating], quotas: Ints) -> Ints:
     """Of every group the `quotas[g]` rows of highest merit, ascending; equal merit goes to the lower row."""
     # Group first, then merit downwards, then row number: the first quota entries of every run are the chosen ones.
     # Rows ascend already, and the sort is stable.

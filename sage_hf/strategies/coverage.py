@@ -8,9 +8,8 @@ the wrong rows, because they lie far from all others.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from .base import Candidates, Derived, Vectors, register_strategy
+from .base import Candidates, Derived, Floats, Ints, Vectors, register_strategy
 from .partition import Pick, by_density, nearest_to_centres, pick_within_groups
 
 # The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
@@ -21,15 +20,12 @@ _LEAST = 1e-6
 
 
 class GradientDirections(Derived):
-    """Unit sketched gradients, their directions weighted for comparison, [M, l].
+    """Unit sketched gradients, [M, l], their directions weighted for comparison; arguments as in `Candidates`.
 
-    Args:
-        sketched: [M, l] z, weighted by the singular values to the power `spectrum_power`, or 1 where that is None.
-        spectrum: [l] singular values, the largest 1.
-        spectrum_power: What the user wants them raised to; None for `COVERAGE_POWER`.
+    The singular values are raised to `COVERAGE_POWER` where `spectrum_power` is None.
     """
 
-    def __init__(self, sketched: Vectors, spectrum: npt.NDArray[np.float32], spectrum_power: float | None) -> None:
+    def __init__(self, sketched: Vectors, spectrum: Floats, spectrum_power: float | None) -> None:
         weights = spectrum_weights(spectrum, COVERAGE_POWER - 1.0 if spectrum_power is None else 0.0)
         super().__init__(sketched.shape, lambda places: unit_rows(sketched[places] * weights))
 
@@ -54,16 +50,21 @@ class SideBySide(Derived):
         super().__init__(shape, lambda places: np.concatenate([one[places], other[places]], axis=1))
 
 
-def spectrum_weights(spectrum: npt.NDArray[np.float32], exponent: float) -> npt.NDArray[np.float32]:
+def spectrum_weights(spectrum: Floats, exponent: float) -> Floats:
     """[l] singular values, the largest 1, to a power; 0 for directions that hold rounding alone."""
     usable = spectrum > _LEAST
     return np.where(usable, np.where(usable, spectrum, 1.0) ** exponent, 0.0).astype(np.float32)
 
 
-def unit_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def unit_rows(x: Floats) -> Floats:
     """Rows scaled to length 1; rows of zeros stay zeros."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return np.asarray(x / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
+def _pick(candidates: Candidates) -> Pick:
+    """Classes are told apart by their borders, language is learned by how common things are."""
+    return nearest_to_centres if candidates.has_classes else by_density
 
 
 def gradient_directions(candidates: Candidates) -> GradientDirections:
@@ -72,27 +73,26 @@ def gradient_directions(candidates: Candidates) -> GradientDirections:
     return GradientDirections(candidates.sketched, candidates.spectrum, candidates.spectrum_power)
 
 
-@register_strategy("auto", needs=["sketched", "embeddings"], gated=True)
-def auto(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """The default: likely wrong rows out, then coverage of embeddings and sketched gradients side by side."""
+def centred_embeddings(candidates: Candidates) -> Centred:
+    """What rules that go by embeddings compare the candidates by, [M, H]."""
     assert candidates.embeddings is not None
-    both = SideBySide(Centred(candidates.embeddings), gradient_directions(candidates))
+    return Centred(candidates.embeddings)
+
+
+@register_strategy("auto", needs=["sketched", "embeddings"], gated=True)
+def auto(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
+    """The default: likely wrong rows out, then coverage of embeddings and sketched gradients side by side."""
+    both = SideBySide(centred_embeddings(candidates), gradient_directions(candidates))
     return pick_within_groups(candidates, both, quotas, seed, _pick(candidates))
 
 
 @register_strategy("coverage", needs=["sketched"], gated=True)
-def coverage(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def coverage(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Likely wrong rows out, then coverage of the sketched gradients alone."""
     return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, _pick(candidates))
 
 
-def _pick(candidates: Candidates) -> Pick:
-    """Classes are told apart by their borders, language is learned by how common things are."""
-    return nearest_to_centres if candidates.has_classes else by_density
-
-
 @register_strategy("embedding_kmeans", needs=["embeddings"])
-def embedding_kmeans(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def embedding_kmeans(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Baseline: coverage of the embeddings alone, and no gate."""
-    assert candidates.embeddings is not None
-    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, nearest_to_centres)
+    return pick_within_groups(candidates, centred_embeddings(candidates), quotas, seed, nearest_to_centres)

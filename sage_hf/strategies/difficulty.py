@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ConfigError
-from .base import Candidates, register_strategy, take_highest
+from .base import Candidates, Ints, register_strategy, take_highest
 
 
 @register_strategy("loss")
-def loss(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def loss(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Highest loss first; uses no seed."""
     return take_highest(candidates, candidates.losses, quotas)
 
 
 @register_strategy("small_loss")
-def small_loss(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def small_loss(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Lowest loss first, the trick against wrong labels (Han et al., arXiv 1804.06872); uses no seed."""
     return take_highest(candidates, -candidates.losses, quotas)
 
 
 @register_strategy("gradient_norm", needs=["norms"])
-def gradient_norm(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def gradient_norm(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Longest gradient first: GraNd (Paul et al., arXiv 2107.07075) of one model; uses no seed."""
     assert candidates.norms is not None
     return take_highest(candidates, candidates.norms, quotas)
 
 
 @register_strategy("el2n", needs=["el2n"])
-def el2n(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def el2n(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Largest error vector first: EL2N (Paul et al., arXiv 2107.07075) of one model; uses no seed.
 
     Raises:

@@ -11,12 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 from accelerate.utils import tqdm
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from .base import Candidates, Vectors
+from .base import Candidates, Floats, Ints, Vectors
 from .quotas import allocate_quotas
 
 # Rows of a part: 2,048 rows, half of them kept, are clustered in a second or two on one core.
@@ -28,22 +27,12 @@ _MOST_PARTS = 64
 ROWS_PER_CLUSTER = 3
 
 # (vectors [n, width], how many, seed) -> so many distinct places in [0, n).
-Pick = Callable[[npt.NDArray[np.float32], int, int], npt.NDArray[np.int64]]
+Pick = Callable[[Floats, int, int], Ints]
 
 
-def pick_within_groups(
-    candidates: Candidates, vectors: Vectors, quotas: npt.NDArray[np.int64], seed: int, pick: Pick
-) -> npt.NDArray[np.int64]:
-    """The rows that `pick` takes of every group, ascending.
-
-    Args:
-        candidates: The rows.
-        vectors: [M, width], what rows are compared by.
-        quotas: [G].
-        seed: Seed of the division and of `pick`.
-        pick: The rule.
-    """
-    chosen: list[npt.NDArray[np.int64]] = []
+def pick_within_groups(candidates: Candidates, vectors: Vectors, quotas: Ints, seed: int, pick: Pick) -> Ints:
+    """The rows that `pick` takes of every group [G], ascending; rows are compared by `vectors` [M, width]."""
+    chosen: list[Ints] = []
     with tqdm(total=len(candidates), desc="choosing", unit="row", delay=2.0, disable=not candidates.progress) as bar:
         for group in np.flatnonzero(quotas):
             members = np.flatnonzero(candidates.groups == group)
@@ -56,9 +45,7 @@ def pick_within_groups(
     return np.sort(candidates.rows[np.concatenate(chosen)]) if chosen else candidates.rows[:0]
 
 
-def divided(
-    vectors: Vectors, members: npt.NDArray[np.int64], quota: int, seed: int
-) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+def divided(vectors: Vectors, members: Ints, quota: int, seed: int) -> Iterator[tuple[Ints, int]]:
     """Parts of the members of at most `PART_ROWS` rows, near each other, each with its share of the quota."""
     if len(members) <= PART_ROWS:
         yield members, quota
@@ -66,16 +53,13 @@ def divided(
     count = min(_MOST_PARTS, -(-2 * len(members) // PART_ROWS))
     codes, _ = cluster(vectors, members, count, seed)
     parts = [members[codes == code] for code in range(count)]
-    largest = max(map(len, parts))
-    if largest == len(members):  # all alike: any cut is as good
+    if max(map(len, parts)) == len(members):  # all alike: any cut is as good
         parts = np.array_split(members, count)
     for part, share in zip(parts, allocate_quotas([len(part) for part in parts], quota, "proportional"), strict=True):
         yield from divided(vectors, part, int(share), seed)
 
 
-def cluster(
-    vectors: Vectors, members: npt.NDArray[np.int64], count: int, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def cluster(vectors: Vectors, members: Ints, count: int, seed: int) -> tuple[Ints, Floats]:
     """The cluster in [0, count) of each member, and the centres [count, width], by mini-batch k-means.
 
     A block of rows is in memory at a time.
@@ -94,7 +78,7 @@ def cluster(
     return codes, means.cluster_centers_
 
 
-def nearest_to_centres(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def nearest_to_centres(x: Floats, count: int, seed: int) -> Ints:
     """k-means with `count` centres, and the row nearest to each: [count] places, distinct."""
     means = _k_means(x, count, seed)
     distance = ((x - means.cluster_centers_[means.labels_]) ** 2).sum(1)
@@ -108,7 +92,7 @@ def nearest_to_centres(x: npt.NDArray[np.float32], count: int, seed: int) -> npt
     return chosen
 
 
-def by_density(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def by_density(x: Floats, count: int, seed: int) -> Ints:
     """As `nearest_to_centres` while there are `ROWS_PER_CLUSTER` rows for each; else a share of each cluster by lot.
 
     With more centres than that, many clusters are of one odd row, and rows of which there are many come too short: a
@@ -125,7 +109,7 @@ def by_density(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray
     return order[rank < quotas[codes[order]]]
 
 
-def _k_means(x: npt.NDArray[np.float32], count: int, seed: int) -> KMeans:
+def _k_means(x: Floats, count: int, seed: int) -> KMeans:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than centres
         return KMeans(count, n_init=1, max_iter=25, random_state=seed).fit(x)

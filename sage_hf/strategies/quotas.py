@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ..config import BALANCES, check_budget
 from ..errors import BudgetError
+from .base import Ints
 
 
 def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | None) -> int:
@@ -24,11 +26,8 @@ def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | No
     if fraction is not None:
         return max(1, math.floor(fraction * num_rows + 0.5))
     if num_examples is None:
-        raise BudgetError(
-            "Neither fraction nor num_examples was given",
-            where="fraction, num_examples",
-            fix="Give exactly one of them, for example fraction=0.1.",
-        )
+        fix = "Give exactly one of them, for example fraction=0.1."
+        raise BudgetError("Neither fraction nor num_examples was given", where="fraction, num_examples", fix=fix)
     if num_examples > num_rows:
         raise BudgetError(
             f"{num_examples} rows were asked for, and the dataset has {num_rows}",
@@ -38,9 +37,7 @@ def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | No
     return num_examples
 
 
-def allocate_quotas(
-    sizes: Sequence[int] | npt.NDArray[np.int64], budget: int, balance: str, least: int = 0
-) -> npt.NDArray[np.int64]:
+def allocate_quotas(sizes: Sequence[int] | Ints, budget: int, balance: str, least: int = 0) -> Ints:
     """Shares a budget out over groups by the largest-remainder (Hamilton) method, in integers throughout.
 
     Args:
@@ -65,11 +62,8 @@ def allocate_quotas(
             fix=f"Ask for at most {available.sum()}.",
         )
     if balance == "proportional":
-        return _at_least(
-            least_quotas(available, budget, least),
-            budget,
-            lambda some, left: _largest_remainder(available[some], left),
-        )
+        lowest = least_quotas(available, budget, least)
+        return _at_least(lowest, budget, lambda some, left: _largest_remainder(available[some], left))
     if balance != "equal":
         raise BudgetError(
             f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:2])}."
@@ -77,23 +71,20 @@ def allocate_quotas(
     return _fill_evenly(available, budget)
 
 
-def least_quotas(sizes: npt.NDArray[np.int64], budget: int, least: int) -> npt.NDArray[np.int64]:
+def least_quotas(sizes: Ints, budget: int, least: int) -> Ints:
     """[G] what groups get before the rest is shared out: `least`, all that they have, or what the budget reaches."""
     wanted = np.minimum(sizes, least)
     return wanted if wanted.sum() <= budget else _fill_evenly(wanted, budget)
 
 
 def _at_least(
-    lowest: npt.NDArray[np.int64],
+    lowest: Ints,
     budget: int,
-    quotas_for: Callable[[npt.NDArray[np.bool_], int], npt.NDArray[np.int64]],
-) -> npt.NDArray[np.int64]:
-    """Quotas of at least `lowest`: groups that would get less get that, and the others share what is left.
+    quotas_for: Callable[[npt.NDArray[np.bool_], int], Ints],
+) -> Ints:
+    """Quotas of at least `lowest` [G]: groups that would get less get that, and the others share what is left.
 
-    Args:
-        lowest: [G], in all at most the budget.
-        budget: Rows to keep.
-        quotas_for: (which groups [G], rows) -> their quotas.
+    `quotas_for` is (which groups [G], rows) -> their quotas.
     """
     is_open = np.ones(len(lowest), dtype=bool)
     while True:
@@ -106,26 +97,16 @@ def _at_least(
         is_open &= ~short
 
 
-def allocate_shares(
-    sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int, least: int = 0
-) -> npt.NDArray[np.int64]:
-    """Shares a budget out by wanted shares; what a small group cannot fill goes to the others by their shares.
+def allocate_shares(sizes: Ints, shares: npt.NDArray[np.floating], budget: int, least: int = 0) -> Ints:
+    """`allocate_quotas` by wanted shares, [G] positive weights, in the place of sizes.
 
-    Args:
-        sizes: [G], the rows that each group has to offer.
-        shares: [G] positive weights.
-        budget: Rows to keep in all, at most the sum of `sizes`.
-        least: As for `allocate_quotas`.
-
-    Returns:
-        [G] int64, at most `sizes`, summing to exactly `budget`.
+    What a small group cannot fill goes to the others by their shares.
     """
-    return _at_least(
-        least_quotas(sizes, budget, least), budget, lambda some, left: _by_shares(sizes[some], shares[some], left)
-    )
+    lowest = least_quotas(sizes, budget, least)
+    return _at_least(lowest, budget, lambda some, left: _by_shares(sizes[some], shares[some], left))
 
 
-def _by_shares(sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], budget: int) -> npt.NDArray[np.int64]:
+def _by_shares(sizes: Ints, shares: npt.NDArray[np.floating], budget: int) -> Ints:
     quotas = np.zeros_like(sizes)
     while (left := budget - int(quotas.sum())) > 0:
         is_open = quotas < sizes
@@ -137,27 +118,21 @@ def _by_shares(sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.floating], b
     return quotas
 
 
-def _fill_evenly(available: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+def _fill_evenly(available: Ints, budget: int) -> Ints:
     """As many from each group, or all that it has; what does not divide goes to the lower groups."""
-    low, high = 0, int(available.max(initial=0))
-    while low < high:  # the highest level that the budget reaches
-        level = (low + high + 1) // 2
-        if np.minimum(available, level).sum() <= budget:
-            low = level
-        else:
-            high = level - 1
-    quotas = np.minimum(available, low)
-    quotas[np.flatnonzero(available > low)[: budget - int(quotas.sum())]] += 1
+    levels = range(1, int(available.max(initial=0)) + 1)
+    level = bisect_right(levels, budget, key=lambda level: int(np.minimum(available, level).sum()))  # that it reaches
+    quotas = np.minimum(available, level)
+    quotas[np.flatnonzero(available > level)[: budget - int(quotas.sum())]] += 1
     return quotas
 
 
-def _largest_remainder(weights: npt.NDArray[np.int64], budget: int) -> npt.NDArray[np.int64]:
+def _largest_remainder(weights: Ints, budget: int) -> Ints:
     total = int(weights.sum())
     if total == 0:
         return np.zeros_like(weights)
-    exact = [budget * int(weight) for weight in weights]
-    quotas = np.array([share // total for share in exact], dtype=np.int64)
-    remainders = [share % total for share in exact]
-    order = sorted(range(len(exact)), key=lambda group: (-remainders[group], group))
+    exact = [divmod(budget * int(weight), total) for weight in weights]
+    quotas = np.array([whole for whole, _ in exact], dtype=np.int64)
+    order = sorted(range(len(exact)), key=lambda group: -exact[group][1])
     quotas[order[: budget - int(quotas.sum())]] += 1
     return quotas

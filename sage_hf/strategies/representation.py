@@ -11,24 +11,22 @@ import heapq
 import warnings
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.linear_model import orthogonal_mp_gram
 
-from .base import Candidates, Derived, register_strategy
-from .coverage import Centred, gradient_directions, unit_rows
+from .base import Candidates, Derived, Floats, Ints, register_strategy
+from .coverage import centred_embeddings, gradient_directions, unit_rows
 from .partition import pick_within_groups
 
 
 @register_strategy("k_center", needs=["embeddings"])
-def k_center(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def k_center(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Greedy k-center on embeddings: the row farthest from all chosen, again and again (Sener and Savarese,
     arXiv 1708.00489); from the row nearest to the mean on.
     """
-    assert candidates.embeddings is not None
-    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, _farthest)
+    return pick_within_groups(candidates, centred_embeddings(candidates), quotas, seed, _farthest)
 
 
-def _farthest(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def _farthest(x: Floats, count: int, seed: int) -> Ints:
     chosen = [int(((x - x.mean(0)) ** 2).sum(1).argmin())]
     distance = np.full(len(x), np.inf, dtype=np.float32)
     while len(chosen) < count:
@@ -39,13 +37,12 @@ def _farthest(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[
 
 
 @register_strategy("herding", needs=["embeddings"])
-def herding(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def herding(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Herding on embeddings: the row that keeps the mean of the chosen nearest to the group's (Welling 2009)."""
-    assert candidates.embeddings is not None
-    return pick_within_groups(candidates, Centred(candidates.embeddings), quotas, seed, _herd)
+    return pick_within_groups(candidates, centred_embeddings(candidates), quotas, seed, _herd)
 
 
-def _herd(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def _herd(x: Floats, count: int, seed: int) -> Ints:
     mean = x.mean(0, dtype=np.float64)
     taken = np.zeros(len(x), dtype=bool)
     total = np.zeros_like(mean)
@@ -61,7 +58,7 @@ def _herd(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.i
 
 
 @register_strategy("grad_match", needs=["sketched", "norms"])
-def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def grad_match(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """GradMatch: orthogonal matching pursuit of the group's gradient in the sketch (Killamsetty et al., arXiv
     2103.00123). Where the residual is gone before the quota is full, it begins again with the rows that are left.
     """
@@ -73,7 +70,7 @@ def grad_match(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int)
     return pick_within_groups(candidates, gradients, quotas, seed, _match)
 
 
-def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def _match(x: Floats, count: int, seed: int) -> Ints:
     x = x.astype(np.float64)
     gram, whole = x @ x.T, x @ x.sum(0)
     left = np.arange(len(x))
@@ -92,12 +89,12 @@ def _match(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.
 
 
 @register_strategy("craig", needs=["sketched"])
-def craig(candidates: Candidates, quotas: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def craig(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """CRAIG: facility location on sketched gradients, greedily (Mirzasoleiman et al., arXiv 1906.01827)."""
     return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, _locate)
 
 
-def _locate(x: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.int64]:
+def _locate(x: Floats, count: int, seed: int) -> Ints:
     """Maximises the sum over rows of the similarity to the nearest chosen row; lazily, with the same result."""
     similarity = 1.0 + unit_rows(x) @ unit_rows(x).T  # in [0, 2]
     served = np.zeros(len(x), dtype=np.float32)

@@ -32,12 +32,9 @@ def drawing(seed: int) -> Iterator[None]:
 @contextmanager
 def default_seed(seed: int) -> Iterator[None]:
     """torch's CPU generator as if seeded with `seed`, and as before on exit: random samplers read the seed from it."""
-    state = torch.random.get_rng_state()
-    try:
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        torch.random.set_rng_state(state)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ Axes: B rows of the batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import send_to_device
@@ -50,15 +51,9 @@ class Axes:
 
 
 def find_axes(model: nn.Module, modules: Iterable[nn.Module], batch: Batch, device: torch.device) -> Axes:
-    """Two forward passes without gradients, of the first three rows, and of the second and the first.
+    """Two forward passes of layers, without gradients: of the first three rows, and of the second and the first.
 
-    Of a batch of two, of both, and of the second.
-
-    Args:
-        model: As it is scored.
-        modules: The layers.
-        batch: At least two rows.
-        device: Where the model is.
+    Of a batch of two (the least): of both, and of the second.
 
     Raises:
         NotSeparable: The model does not take several rows.
@@ -75,8 +70,8 @@ def find_axes(model: nn.Module, modules: Iterable[nn.Module], batch: Batch, devi
             changing.add(module)
             continue
         calls = list(zip(more[module], fewer[module], strict=True))
-        if not calls:
-            continue  # it takes no part, or only in other batches
+        if not calls:  # it takes no part, or only in other batches
+            continue
         inputs[module] = _same([_row_axes(one[0], other[0], most) for one, other in calls])
         outputs[module] = _same([_row_axes(one[1], other[1], most) for one, other in calls])
         firsts = {shape[:1] for one, other in calls for shape in (*one[1], *other[1]) if shape is not None}
@@ -90,17 +85,11 @@ def find_axes(model: nn.Module, modules: Iterable[nn.Module], batch: Batch, devi
     return Axes(inputs, outputs, frozenset(shared), frozenset(changing), frozenset(reordered))
 
 
-@dataclass(frozen=True)
-class _Digest:
-    """What is kept of a layer's output to know its rows again.
+class _Digest(NamedTuple):
+    """What is kept of a layer's output to know its rows again."""
 
-    Attributes:
-        means: Along the first and the second axis, [length, 2]: the mean of each entry, and of its absolute values.
-        is_half: Whether the output is of half precision.
-    """
-
-    means: list[Tensor]
-    is_half: bool
+    means: list[Tensor]  # along the first two axes, [length, 2]: the mean of each entry, and of its absolute values
+    is_half: bool  # whether the output is of half precision
 
 
 def _digest(output: Any) -> _Digest | None:
@@ -136,20 +125,16 @@ def _grows(more: tuple[int, ...], fewer: tuple[int, ...], axis: int, most: int) 
     """Whether an axis has as many more entries as there are more rows, and no other axis differs."""
     if len(more) != len(fewer) or axis >= len(more):
         return False
-    others = [length for place, length in enumerate(more) if place != axis]
-    return (
-        more[axis] > fewer[axis]
-        and more[axis] * (most - 1) == fewer[axis] * most
-        and others == [length for place, length in enumerate(fewer) if place != axis]
-    )
+    others = [(*shape[:axis], *shape[axis + 1 :]) for shape in (more, fewer)]
+    grown = more[axis] > fewer[axis] and more[axis] * (most - 1) == fewer[axis] * most
+    return grown and others[0] == others[1]
 
 
 def _same(calls: list[list[int | None]]) -> list[int | None]:
     """The axes of all calls of a layer; None where one call has another."""
-    first = calls[0]
     return [
-        axis if all(len(call) > place and call[place] == axis for call in calls) else None
-        for place, axis in enumerate(first)
+        axis if all(call[place : place + 1] == [axis] for call in calls) else None
+        for place, axis in enumerate(calls[0])
     ]
 
 
@@ -161,17 +146,16 @@ def _calls(
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         calls[module].append((_shapes((args, kwargs)), _shapes(output), _digest(output)))
 
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
-    try:
-        with torch.no_grad():
-            model(**accepted(model, send_to_device(dict(batch), device)))
-    except MODEL_ERRORS as error:
-        if batch_rows(batch) == 1 or is_ours(error):
-            raise
-        raise NotSeparable(f"{type(model).__name__} says of several rows: {error}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(note, with_kwargs=True))
+        try:
+            with torch.no_grad():
+                model(**accepted(model, send_to_device(dict(batch), device)))
+        except MODEL_ERRORS as error:
+            if batch_rows(batch) == 1 or is_ours(error):
+                raise
+            raise NotSeparable(f"{type(model).__name__} says of several rows: {error}") from error
     return calls
 
 

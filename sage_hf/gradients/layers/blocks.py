@@ -81,13 +81,9 @@ class Block:
             out.baddbmm_(left, right)
 
     def add_slice(self, row: Tensor, first: int, left: Tensor, right: Tensor) -> None:
-        """Adds left^T right to some rows of the parameter's matrix, in one gradient row [D].
+        """Adds left^T right to the parameter's matrix from row `first` on, in one gradient row [D].
 
-        Args:
-            row: The gradient row.
-            first: The first of the matrix rows.
-            left: [n, number of these rows].
-            right: [n, C].
+        `left` is [n, number of these rows], `right` [n, C].
         """
         right = right @ self.matrix("right", right) if self.is_projected("right") else right
         out, stop = row[self.columns].unflatten(0, self.widths), first + left.shape[1]
@@ -129,11 +125,6 @@ class Block:
         return values @ self.matrix("left", values) if self.is_projected("left") else values
 
 
-def term_shape(term: Term) -> tuple[int, int]:
-    """(R, C) of a term's gradient."""
-    return (term.size, 1) if isinstance(term, Vector) else term.shape
-
-
 def wide(tensor: Tensor) -> Tensor:
     """Half precision raised to float32: products of bf16 factors lose three digits."""
     return tensor.float() if tensor.element_size() < 4 else tensor
@@ -161,12 +152,9 @@ class Share:
             self.kept = term.from_input(wide(x))
 
     def add(self, rows: Tensor, grad: Tensor, fresh: bool) -> None:
-        """Adds the share to the block's columns of `rows` [B, D].
+        """Adds the share to the block's columns of `rows` [B, D], `fresh` ones if it is their first in this batch.
 
-        Args:
-            rows: The gradient rows.
-            grad: The gradient at the layer's output.
-            fresh: Whether this is the first share of the block in this batch.
+        `grad` is the gradient at the layer's output.
         """
         block, term, kept, grad = self.block, self.term, self.kept, wide(grad)
         if isinstance(term, Outer):

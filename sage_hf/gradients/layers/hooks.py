@@ -11,7 +11,7 @@ Axes: B rows of the batch, D row width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -59,15 +59,10 @@ class LayerHooks:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks are there inside, and gone afterwards."""
-        handles = [
-            module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True)
-            for module in self._layout.modules
-        ]
-        try:
+        with ExitStack() as hooks:
+            for module in self._layout.parts:
+                hooks.enter_context(module.register_forward_hook(self._on_forward, with_kwargs=True, prepend=True))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _on_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if self._rerunning:
@@ -79,9 +74,9 @@ class LayerHooks:
         axis = self._row_axis(module)
         if any(isinstance(each, Tensor) and each.shape[:1] and each.shape[0] in self._packed for each in args):
             raise NotSeparable(f"{self._layout.names[module]} sees the tokens of all rows in one run, without padding")
-        if module in self._layout.terms:
+        if self._layout.terms(module):
             output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
-        if module in self._layout.reruns:
+        if self._layout.reruns(module):
             output = self._follow_rerun(module, (args, kwargs), output)
         return output
 
@@ -99,16 +94,16 @@ class LayerHooks:
         if module in self._axes.reordered:
             raise NotSeparable(f"{name} does not see the rows in the order of the batch, or sees other rows with them")
         axis = next(iter(self._axes.outputs[module]), None)
-        if axis is None or (module in self._layout.terms and self._axes.inputs[module][0] != axis):
+        if axis is None or (self._layout.terms(module) and self._axes.inputs[module][0] != axis):
             raise NotSeparable(f"what {name} takes and returns has no axis of rows")
         return axis
 
     def _is_lookup(self, module: nn.Module) -> bool:
-        return any(isinstance(term, Lookup) for _, term in self._layout.terms.get(module, ()))
+        return any(isinstance(term, Lookup) for _, term in self._layout.terms(module))
 
     # --------------------------------------------------------------------- by rule
     def _follow_terms(self, module: nn.Module, x: Tensor, output: Tensor, axis: int) -> Tensor:
-        size, name, terms = self._size, self._layout.names[module], self._layout.terms[module]
+        size, name, terms = self._size, self._layout.names[module], self._layout.terms(module)
         self.in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
         if output.shape[0] == 1 and size > 1 and self._is_lookup(module):
             # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
@@ -121,8 +116,10 @@ class LayerHooks:
         version = x._version
 
         def on_gradient(grad: Tensor) -> None:
-            if x._version != version and any(_share_memory(share.kept, x) for share in shares):
-                raise _changed(name)
+            if x._version != version:
+                kept = [share.kept.untyped_storage().data_ptr() for share in shares if share.kept is not None]
+                if x.untyped_storage().data_ptr() in kept:
+                    raise _changed(name)
             for share in shares:
                 share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
                 self.written.add(share.block.name)
@@ -131,7 +128,7 @@ class LayerHooks:
 
     # ------------------------------------------------------------- by running again
     def _follow_rerun(self, module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], output: Any) -> Any:
-        name, held = self._layout.names[module], self._layout.reruns[module]
+        name, held = self._layout.names[module], self._layout.reruns(module)
         axes = (self._axes.inputs[module], self._axes.outputs[module]) if self._axes is not None else None
         call = keep_call(module, held, inputs, axes, self._size)
         versions = call.versions()
@@ -166,17 +163,15 @@ class LayerHooks:
     def _hook(self, output: Tensor, on_gradient: Callable[[Tensor], None], is_own_base: bool) -> Tensor:
         """A layer's output that tells of its gradient, whatever the model then does to it in place.
 
-        Args:
-            output: The output.
-            on_gradient: Gets its gradient.
-            is_own_base: Whether what the output is a view of, if anything, was made by the layer and by nobody else.
+        `is_own_base`: what the output is a view of, if anything, was made by the layer and by nobody else.
         """
         if not output.requires_grad:
             output = _GraphStart.apply(output, self._anchor)
         elif output._is_view():
             # A change in place of a view goes past the hooks on it; those of its base are met.
             base, shape = output._base, output.shape
-            if base is not None and is_own_base and _is_reshaped(output, base):
+            in_order = base is not None and base.is_contiguous() and output.is_contiguous()
+            if base is not None and is_own_base and in_order and base.numel() == output.numel():
                 base.register_hook(lambda grad: on_gradient(grad.reshape(shape)))
                 return output
             output = output.clone()
@@ -202,12 +197,3 @@ def _changed(name: str) -> GradientError:
         where=name,
         fix="Leave this module out of target_modules, or make the operation after it out of place.",
     )
-
-
-def _is_reshaped(output: Tensor, base: Tensor) -> bool:
-    """Whether a view holds the numbers of its base in the same order."""
-    return base.numel() == output.numel() and base.is_contiguous() and output.is_contiguous()
-
-
-def _share_memory(kept: Tensor | None, x: Tensor) -> bool:
-    return kept is not None and kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import nn
 
-from .blocks import Block, term_shape
+from .blocks import Block
 from .projection import block_widths
-from .rules import Rerun, Term, matrix_shape, rule_for
+from .rules import Rerun, Term, Vector, matrix_shape, rule_for
 from .targets import is_keyword, owners, resolve_targets, trainable_weights
 
 Projection = int | Literal["auto"] | None
@@ -25,14 +25,21 @@ Projection = int | Literal["auto"] | None
 _LEFT_OUT_AT_MOST = 0.5
 
 
+class Part(NamedTuple):
+    """A parameter of a layer: its place, and how its gradient follows from the layer's calls."""
+
+    block: Block
+    parameter: nn.Parameter
+    term: Term
+
+
 @dataclass
 class Layout:
     """The targeted parameters of a model.
 
     Attributes:
         held: Each parameter and its place in the row, in the order of `model.named_parameters()`.
-        terms: Places and terms of the parameters of each layer with a rule.
-        reruns: Places of the parameters of each layer that is run again.
+        parts: What each layer that is hooked has of them.
         names: The layers' names.
         asked_by_name: Whether the targets were named, not told by a word such as "auto".
         alone: Names of parameters that plain autograd takes.
@@ -43,8 +50,7 @@ class Layout:
     held: list[tuple[Block, nn.Parameter]]
     asked_by_name: bool
     trainable: int
-    terms: dict[nn.Module, list[tuple[Block, Term]]] = field(default_factory=dict)
-    reruns: dict[nn.Module, list[tuple[Block, nn.Parameter]]] = field(default_factory=dict)
+    parts: dict[nn.Module, list[Part]] = field(default_factory=dict)
     names: dict[nn.Module, str] = field(default_factory=dict)
     alone: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
@@ -54,10 +60,13 @@ class Layout:
         """The places."""
         return [block for block, _ in self.held]
 
-    @property
-    def modules(self) -> list[nn.Module]:
-        """The layers that are hooked."""
-        return list(dict.fromkeys([*self.terms, *self.reruns]))
+    def terms(self, module: nn.Module) -> list[tuple[Block, Term]]:
+        """Places and terms of a layer's parameters that its rule is for."""
+        return [(part.block, part.term) for part in self.parts[module] if not isinstance(part.term, Rerun)]
+
+    def reruns(self, module: nn.Module) -> list[tuple[Block, nn.Parameter]]:
+        """A layer's parameters for which it is run again, and their places."""
+        return [(part.block, part.parameter) for part in self.parts[module] if isinstance(part.term, Rerun)]
 
     @property
     def taken_alone(self) -> list[tuple[Block, nn.Parameter]]:
@@ -80,18 +89,15 @@ class Layout:
             return "left out"
         if block.name in self.alone:
             return "autograd, rows alone"
-        terms = [term for held in self.terms.values() for other, term in held if other is block]
+        terms = [term for module in self.parts for other, term in self.terms(module) if other is block]
         return type(terms[0]).__name__.lower() if terms else "layer run again"
 
     def give_up_on(self, names: Sequence[str]) -> str:
         """Takes parameters out that hooks on layers do not see; says what becomes of them."""
         gone = set(names)
-        for module, terms in list(self.terms.items()):
-            self.terms[module] = [(block, term) for block, term in terms if block.name not in gone]
-        for module, held in list(self.reruns.items()):
-            self.reruns[module] = [(block, parameter) for block, parameter in held if block.name not in gone]
-        self.terms = {module: terms for module, terms in self.terms.items() if terms}
-        self.reruns = {module: held for module, held in self.reruns.items() if held}
+        for parts in self.parts.values():
+            parts[:] = [part for part in parts if part.block.name not in gone]
+        self.parts = {module: parts for module, parts in self.parts.items() if parts}
         hidden = gone | self.left_out
         share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
@@ -115,8 +121,9 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
     targets = resolve_targets(model, target_modules)
     trainable = sum(parameter.numel() for parameter in trainable_weights(model).values())
     layout = Layout([], not is_keyword(target_modules), trainable)
-    places: list[tuple[str, nn.Parameter, list[tuple[nn.Module, Term]]]] = []
-    for name, parameter in targets.items():
+    held: list[list[tuple[nn.Module, Term]]] = []
+    shapes = []
+    for parameter in targets.values():
         holders: list[tuple[nn.Module, Term]] = []
         held_by = owners(model, parameter)
         for module_name, module, own in held_by:
@@ -130,25 +137,20 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
             if own in terms:
                 layout.names[module] = module_name
                 holders.append((module, terms[own]))
-        places.append((name, parameter, holders))
-    shapes = [
-        term_shape(holders[0][1]) if holders else matrix_shape(model, parameter) for _, parameter, holders in places
-    ]
-    start = 0
-    for (name, parameter, holders), shape, width in zip(places, shapes, block_widths(shapes, projection), strict=True):
+        held.append(holders)
+        term = holders[0][1] if holders else Rerun(matrix_shape(model, parameter))
+        shapes.append((term.size, 1) if isinstance(term, Vector) else term.shape)
+    start, widths = 0, block_widths(shapes, projection)
+    for (name, parameter), holders, shape, width in zip(targets.items(), held, shapes, widths, strict=True):
         block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
         start = block.columns.stop
         layout.held.append((block, parameter))
         for module, term in holders:
-            if isinstance(term, Rerun):
-                layout.reruns.setdefault(module, []).append((block, parameter))
-            else:
-                layout.terms.setdefault(module, []).append((block, term))
+            layout.parts.setdefault(module, []).append(Part(block, parameter, term))
     return layout
 
 
 def unseen(layout: Layout) -> list[str]:
     """Names of parameters that no layer holds."""
-    seen = {block.name for terms in layout.terms.values() for block, _ in terms}
-    seen |= {block.name for held in layout.reruns.values() for block, _ in held}
+    seen = {part.block.name for parts in layout.parts.values() for part in parts}
     return [block.name for block in layout.blocks if block.name not in seen | layout.alone | layout.left_out]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Literal
 
@@ -37,15 +38,13 @@ def block_widths(shapes: Sequence[Shape], projection: int | Literal["auto"] | No
         return [(min(r, side * side), 1) if c == 1 else (min(r, side), min(c, side)) for r, c in shapes]
     if sum(r * c for r, c in shapes) <= ROW_WIDTH:
         return list(shapes)
-    # The largest share whose blocks fit; every share of 1 fits or nothing does (more than 16,384 parameters).
-    low, high = 1, ROW_WIDTH
-    while low < high:
-        share = (low + high + 1) // 2
-        if sum(math.prod(_fit(shape, share)) for shape in shapes) <= ROW_WIDTH:
-            low = share
-        else:
-            high = share - 1
-    return [_fit(shape, low) for shape in shapes]
+
+    def width(share: int) -> int:
+        return sum(math.prod(_fit(shape, share)) for shape in shapes)
+
+    # The largest share whose blocks fit; 1 where nothing does (more than 16,384 parameters).
+    share = max(1, bisect_right(range(1, ROW_WIDTH + 1), ROW_WIDTH, key=width))
+    return [_fit(shape, share) for shape in shapes]
 
 
 def _fit(shape: Shape, share: int) -> Shape:

@@ -46,37 +46,24 @@ class CannotRerun(NotSeparable):
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer, kept until the gradient at its output is there.
-
-    Attributes:
-        module: The layer.
-        blocks: The layer's own targeted parameters, each with the place of its gradient.
-        inputs: (args, kwargs), detached.
-        in_axes: The axis of the rows in each leaf of the inputs; None of what is the same for all rows.
-        out_axes: The axis of the rows in each leaf of the outputs.
-        size: B.
-        autocast: How the layer computed.
-    """
+    """One call of a layer, kept until the gradient at its output is there."""
 
     module: nn.Module
-    blocks: Sequence[tuple[Block, nn.Parameter]]
-    inputs: Inputs
-    in_axes: Sequence[int | None]
-    out_axes: Sequence[int | None]
-    size: int
-    autocast: torch.autocast
+    blocks: Sequence[tuple[Block, nn.Parameter]]  # the layer's own targeted parameters, and their places
+    inputs: Inputs  # detached
+    in_axes: Sequence[int | None]  # of the rows in each leaf of the inputs; None of what is the same for all rows
+    out_axes: Sequence[int | None]  # of the rows in each leaf of the outputs
+    size: int  # B
+    autocast: torch.autocast  # as the layer computed
 
     def versions(self) -> list[int]:
         """Tells whether an input was changed in place since."""
         return [leaf._version for leaf in tree_leaves(self.inputs) if isinstance(leaf, Tensor)]
 
     def add(self, rows: Tensor, leaf: int, grad: Tensor) -> None:
-        """Adds the call's share to the blocks' columns of `rows` [B, D].
+        """Adds the call's share to the blocks' columns of `rows` [B, D], which hold numbers already.
 
-        Args:
-            rows: The gradient rows; the blocks' columns hold numbers already.
-            leaf: Which leaf of the output the gradient is at.
-            grad: The gradient there.
+        `grad` is the gradient at that leaf of the output.
         """
         axis = self.out_axes[leaf] if leaf < len(self.out_axes) else None
         if axis is None and self.size > 1:
@@ -88,9 +75,8 @@ class LayerCall:
             if is_ours(error):
                 raise
             names = [block.name for block, _ in self.blocks]
-            raise CannotRerun(
-                f"a {type(self.module).__name__} does not run again: {first_line(error)}", names
-            ) from error
+            what = f"a {type(self.module).__name__} does not run again: {first_line(error)}"
+            raise CannotRerun(what, names) from error
 
     def _add_row(self, row: Tensor, index: int, leaf: int, grad: Tensor) -> None:
         place = {id(parameter): block for block, parameter in self.blocks}
@@ -126,8 +112,12 @@ class LayerCall:
             for each in cut
         ]
         args, kwargs = tree_unflatten(fresh, shape)
+        forward = self.module.forward
+        if is_experts(self.module) and "forward" not in vars(self.module):
+            # The one that goes from expert to expert, which can be recorded.
+            forward = functools.partial(inspect.unwrap(type(self.module).forward), self.module)
         with torch.enable_grad(), requiring_grad(whole, True), self.autocast, recorder:
-            output = tree_leaves(_forward(self.module)(*args, **kwargs))[leaf]
+            output = tree_leaves(forward(*args, **kwargs))[leaf]
         return output, [each for each in fresh if isinstance(each, Tensor) and each.requires_grad]
 
     def _part(self, tensor: Tensor, index: int, axis: int | None) -> Tensor:
@@ -161,30 +151,15 @@ def keep_call(
     return LayerCall(module, blocks, detached, in_axes, out_axes, size, autocast)
 
 
-def _forward(module: nn.Module) -> Callable[..., Any]:
-    """The layer's forward; of fused experts the one that goes from expert to expert, which can be recorded."""
-    if is_experts(module) and "forward" not in vars(module):
-        return functools.partial(inspect.unwrap(type(module).forward), module)
-    return module.forward
-
-
 @dataclass(frozen=True)
 class _Use:
-    """A product of tokens with one expert's slice of a parameter.
+    """A product of tokens with one expert's slice of a parameter."""
 
-    Attributes:
-        parameter: [E, O, I], or [E, I, O] where `is_left`.
-        expert: Whose slice.
-        x: Tokens [n, I].
-        grad: The gradient at the product, [n, O].
-        is_left: Whether the slice's rows belong to the tokens.
-    """
-
-    parameter: nn.Parameter
+    parameter: nn.Parameter  # [E, O, I], or [E, I, O] where `is_left`
     expert: int
-    x: Tensor
-    grad: Tensor
-    is_left: bool
+    x: Tensor  # tokens [n, I]
+    grad: Tensor  # at the product, [n, O]
+    is_left: bool  # whether the slice's rows belong to the tokens
 
     def add(self, row: Tensor, block: Block) -> None:
         x, grad = wide(self.x).flatten(0, -2), wide(self.grad).flatten(0, -2)

@@ -100,19 +100,13 @@ def linear(module: nn.Module) -> dict[str, Term]:
     Sizes come from the module: a quantised weight has others.
     """
     inputs, outputs = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-    return {
-        "weight": Outer((outputs, inputs), False, _tokens(inputs), _tokens(outputs)),
-        "bias": Vector(outputs),
-    }
+    return {"weight": Outer((outputs, inputs), False, _tokens(inputs), _tokens(outputs)), "bias": Vector(outputs)}
 
 
 def transposed_linear(module: nn.Module) -> dict[str, Term]:
     """Transformers' Conv1D (GPT-2), y = x W + c: dL/dW = sum_t a_t b_t^T."""
     inputs, outputs = (int(size) for size in module.weight.shape)  # type: ignore[union-attr]
-    return {
-        "weight": Outer((inputs, outputs), True, _tokens(inputs), _tokens(outputs)),
-        "bias": Vector(outputs),
-    }
+    return {"weight": Outer((inputs, outputs), True, _tokens(inputs), _tokens(outputs)), "bias": Vector(outputs)}
 
 
 def convolution(module: nn.Module) -> dict[str, Term]:
@@ -130,10 +124,7 @@ def convolution(module: nn.Module) -> dict[str, Term]:
         b = b.reshape(batch, -1, groups, outputs // groups, b[0, 0].numel())
         return b.permute(0, 2, 1, 4, 3).reshape(batch, groups, -1, outputs // groups)
 
-    return {
-        "weight": Outer((outputs, patch), False, patches, channels),
-        "bias": Vector(outputs, axis=1),
-    }
+    return {"weight": Outer((outputs, patch), False, patches, channels), "bias": Vector(outputs, axis=1)}
 
 
 def _unfold(module: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
@@ -162,10 +153,7 @@ def layer_norm(module: nn.Module) -> dict[str, Term]:
     assert isinstance(module, nn.LayerNorm)
     shape, eps = module.normalized_shape, module.eps
     size = int(torch.Size(shape).numel())
-    return {
-        "weight": Vector(size, lambda x: F.layer_norm(x, shape, eps=eps)),
-        "bias": Vector(size),
-    }
+    return {"weight": Vector(size, lambda x: F.layer_norm(x, shape, eps=eps)), "bias": Vector(size)}
 
 
 def rms_norm(module: nn.Module) -> dict[str, Term]:

@@ -47,18 +47,15 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     chosen &= trainable
     if not chosen and target_modules == "auto":  # such as a model of bare parameters
         chosen = trainable
-    targets = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if id(parameter) in chosen and parameter.is_floating_point()
-    }
+    targets = _floating(model, chosen)
     if not targets:
+        fix = "Name modules of the model, or unfreeze their weights."
+        if target_modules != "all":
+            fix = 'Name modules of the model, unfreeze their weights, or use "all".'
         raise TargetError(
             f"target_modules={target_modules!r} targets no trainable weight; the modules are {_describe(model)}",
             where="target_modules",
-            fix="Name modules of the model, or unfreeze their weights."
-            if target_modules == "all"
-            else 'Name modules of the model, unfreeze their weights, or use "all".',
+            fix=fix,
         )
     return targets
 
@@ -70,12 +67,11 @@ def is_keyword(target_modules: str | Sequence[str]) -> bool:
 
 def trainable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a training would change, by name: of a frozen model all, of adapters these."""
-    chosen = _trainable(model)
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and id(parameter) in chosen
-    }
+    return _floating(model, _trainable(model))
+
+
+def _floating(model: nn.Module, ids: set[int]) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if id(p) in ids and p.is_floating_point()}
 
 
 def _trainable(model: nn.Module) -> set[int]:
@@ -182,27 +178,22 @@ def output_layer(model: nn.Module) -> nn.Module | None:
 
 
 def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
-    patterns = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-    is_regex = isinstance(target_modules, str)
-
-    def matches(pattern: str, name: str) -> bool:
-        if is_regex:
-            return re.fullmatch(pattern, name) is not None
-        return name == pattern or name.endswith(f".{pattern}")
-
-    if is_regex:
+    if isinstance(target_modules, str):
+        patterns = {target_modules: target_modules}
+    else:
+        patterns = {ending: rf"(.*\.)?{re.escape(ending)}" for ending in target_modules}
+    chosen: set[int] = set()
+    for pattern, expression in patterns.items():
         try:
-            re.compile(patterns[0])
+            matches = re.compile(expression).fullmatch
         except re.error as error:
             raise TargetError(
-                f"{patterns[0]!r} is no regular expression ({error})",
+                f"{pattern!r} is no regular expression ({error})",
                 where="target_modules",
                 fix="Correct the expression, or pass names as a list.",
             ) from error
-    chosen: set[int] = set()
-    for pattern in patterns:
-        modules = [module for name, module in model.named_modules() if name and matches(pattern, name)]
-        ids = _of_modules(modules) | {id(p) for name, p in model.named_parameters() if matches(pattern, name)}
+        modules = [module for name, module in model.named_modules() if name and matches(name)]
+        ids = _of_modules(modules) | {id(p) for name, p in model.named_parameters() if matches(name)}
         if not ids:
             raise TargetError(
                 f"{pattern!r} matches no layer with weights; the modules are {_describe(model)}",

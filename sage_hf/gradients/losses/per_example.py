@@ -65,8 +65,8 @@ def per_example_loss(
     rows = batch_rows(batch)
     device = device or next(value.device for value in batch.values() if isinstance(value, Tensor))
     if loss_function is not None:
-        return _given_loss(model, batch, rows, loss_function, device)
-    if _is_token_labels(batch, rows) and _is_plain_causal(model, batch, device):
+        return _given_loss(model, batch, loss_function, device)
+    if _is_plain_causal(model, batch, device):
         return _causal_lm_loss(model, batch, reduction, device)
     batch = send_to_device(dict(batch), device, non_blocking=True)
     if rows == 1 and reduction == "mean":
@@ -163,9 +163,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _given_loss(
-    model: nn.Module, batch: Batch, rows: int, loss_function: LossFunction, device: torch.device
-) -> Tensor:
+def _given_loss(model: nn.Module, batch: Batch, loss_function: LossFunction, device: torch.device) -> Tensor:
+    rows = batch_rows(batch)
     batch = send_to_device(dict(batch), device, non_blocking=True)
     losses = loss_function(model(**accepted(model, batch, labels=False)), batch)
     if losses.shape != (rows,) and not (rows == 1 and losses.ndim == 0):
@@ -188,12 +187,15 @@ def _is_plain_causal(model: nn.Module, batch: Batch, device: torch.device) -> bo
     `loss_function` does not tell: many decoders carry the same one and compute their loss otherwise (without a shift,
     with another part). So two rows are computed both ways.
     """
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+    labels, ids = batch.get("labels"), batch.get("input_ids")
+    if not (isinstance(labels, Tensor) and isinstance(ids, Tensor) and labels.shape == ids.shape and labels.ndim == 2):
         return False
     if getattr(model, "loss_function", None) is not ForCausalLMLoss:
         return False
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return False
     if model not in _PLAIN_CAUSAL:
-        labelled = (batch["labels"][:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
+        labelled = (labels[:, 1:] != IGNORE_INDEX).any(1).nonzero().flatten().tolist()
         if not labelled:
             return False  # rows without a label tell nothing; the next batch may
         _PLAIN_CAUSAL[model] = _losses_agree(model, rows_of(batch, labelled[:2]), device)
@@ -201,11 +203,10 @@ def _is_plain_causal(model: nn.Module, batch: Batch, device: torch.device) -> bo
 
 
 def _losses_agree(model: nn.Module, batch: Batch, device: torch.device) -> bool:
-    rows = batch_rows(batch)
     with torch.no_grad():
         fast = _causal_lm_loss(model, batch, "mean", device)
         own = []
-        for index in range(rows):
+        for index in range(batch_rows(batch)):
             row = send_to_device(rows_of(batch, slice(index, index + 1)), device)
             loss = output_field(model(**accepted(model, row)), "loss")
             if loss is None or loss.numel() != 1:
@@ -217,11 +218,6 @@ def _losses_agree(model: nn.Module, batch: Batch, device: torch.device) -> bool:
     is_half = any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters())
     tolerance = HALF_LOSS_TOLERANCE if is_half else LOSS_TOLERANCE
     return bool(((fast - wanted).abs() <= tolerance * wanted.abs()).all())
-
-
-def _is_token_labels(batch: Batch, rows: int) -> bool:
-    labels, ids = batch.get("labels"), batch.get("input_ids")
-    return isinstance(labels, Tensor) and isinstance(ids, Tensor) and labels.shape == ids.shape and labels.ndim == 2
 
 
 def _causal_lm_loss(model: nn.Module, batch: Batch, reduction: str, device: torch.device) -> Tensor:
@@ -293,9 +289,17 @@ def output_field(outputs: Any, name: str) -> Any:
             return _loss_among(tensors, [each for each in tensors if each.ndim == 0])
         return next((each for each in tensors if each.ndim), None)
     part = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
-    if name == "loss":
-        _check_loss(part, outputs)
-    return part
+    if name != "loss" or isinstance(part, Tensor):
+        return part
+    names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(outputs, "__dict__", ()))
+    others = [str(each) for each in names if "loss" in str(each) and each != "loss"]
+    if part is None and not others:
+        return None
+    raise LabelError(
+        f"The model returns {others} and no 'loss'" if part is None else f"Its loss is a {type(part).__name__}",
+        where="model.forward",
+        fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
+    )
 
 
 def _loss_among(tensors: list[Tensor], candidates: list[Tensor]) -> Tensor | None:
@@ -310,18 +314,6 @@ def _loss_among(tensors: list[Tensor], candidates: list[Tensor]) -> Tensor | Non
             fix="Return the loss first, or under the name 'loss', or pass loss_function=(outputs, batch) -> [B].",
         )
     return losses[0]
-
-
-def _check_loss(loss: Any, outputs: Any) -> None:
-    names = list(outputs) if isinstance(outputs, Mapping) else list(getattr(outputs, "__dict__", ()))
-    others = [str(name) for name in names if "loss" in str(name) and name != "loss"]
-    if isinstance(loss, Tensor) or (loss is None and not others):
-        return
-    raise LabelError(
-        f"The model returns {others} and no 'loss'" if loss is None else f"Its loss is a {type(loss).__name__}",
-        where="model.forward",
-        fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
-    )
 
 
 def _logits(outputs: Any) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 # Belongs to no row: what padding and new tensors hold.
 NO_ROW = -1
@@ -127,7 +128,7 @@ class RowIds:
             return torch.amax(first, axis, keepdim=out.ndim == first.ndim)
         if name in _MOVING:
             method = getattr(first, _MOVING[name])
-            return method(*_on_cpu(args[1:]), **dict(zip(kwargs, _on_cpu(tuple(kwargs.values())), strict=True)))
+            return method(*_on_cpu(args[1:]), **_on_cpu(kwargs))
         return None
 
     def _join(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
@@ -144,7 +145,7 @@ class RowIds:
             return
         own = self.of(tensor)
         own = _nobody(tensor) if own is None else own.clone()
-        own[_on_cpu((index,))[0]] = ids
+        own[_on_cpu(index)] = ids
         self._note(tensor, own)
 
 
@@ -152,13 +153,6 @@ def _nobody(tensor: Tensor) -> Tensor:
     return torch.full(tensor.shape, NO_ROW)
 
 
-def _on_cpu(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _on_cpu(values: Any) -> Any:
     """Arguments of an operation with index tensors where the row numbers are."""
-    return tuple(
-        value.detach().cpu()
-        if isinstance(value, Tensor)
-        else type(value)(_on_cpu(tuple(value)))
-        if isinstance(value, (tuple, list)) and any(isinstance(part, Tensor) for part in value)
-        else value
-        for value in values
-    )
+    return tree_map_only(Tensor, lambda value: value.detach().cpu(), values)

@@ -25,26 +25,10 @@ from .row_ids import NO_ROW, RowIds
 _LOSSES = {
     func: inspect.signature(func)
     for func in (
-        F.cross_entropy,
-        F.nll_loss,
-        F.mse_loss,
-        F.l1_loss,
-        F.smooth_l1_loss,
-        F.huber_loss,
-        F.binary_cross_entropy,
-        F.binary_cross_entropy_with_logits,
-        F.kl_div,
-        F.gaussian_nll_loss,
-        F.poisson_nll_loss,
-        F.soft_margin_loss,
-        F.hinge_embedding_loss,
-        F.margin_ranking_loss,
-        F.cosine_embedding_loss,
-        F.multi_margin_loss,
-        F.multilabel_margin_loss,
-        F.multilabel_soft_margin_loss,
-        F.triplet_margin_loss,
-        F.ctc_loss,
+        *(F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div, F.ctc_loss),
+        *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.gaussian_nll_loss, F.poisson_nll_loss),
+        *(F.soft_margin_loss, F.hinge_embedding_loss, F.margin_ranking_loss, F.cosine_embedding_loss),
+        *(F.multi_margin_loss, F.multilabel_margin_loss, F.multilabel_soft_margin_loss, F.triplet_margin_loss),
     )
 }
 
@@ -89,9 +73,8 @@ class RowwiseLosses(TorchFunctionMode):
 
     def _watch(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Follows the losses through the arithmetic that joins them."""
-        if not any(id(each) in self._losses for each in args) and not (
-            args and isinstance(args[0], (list, tuple)) and any(id(each) in self._losses for each in args[0])
-        ):
+        joined = args[0] if args and isinstance(args[0], (list, tuple)) else ()
+        if not any(id(each) in self._losses for each in (*args, *joined)):
             return
         others = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         others = [each for each in others if id(each) not in self._losses]
@@ -110,11 +93,9 @@ class RowwiseLosses(TorchFunctionMode):
         reduction = arguments["reduction"]
         if reduction == "none":
             return None  # the model reduces it by a rule of its own
-        values = func(
-            **{**arguments, "reduction": "none", **dict.fromkeys(("size_average", "reduce") & arguments.keys())}
-        )
-        if func is F.ctc_loss:
-            # One value a sequence.
+        old_words = dict.fromkeys(("size_average", "reduce") & arguments.keys())
+        values = func(**{**arguments, "reduction": "none", **old_words})
+        if func is F.ctc_loss:  # one value a sequence
             ids = torch.arange(self.rows) if values.shape == (self.rows,) else None
             weights = arguments["target_lengths"]
             weights = torch.as_tensor(weights, device=values.device).clamp(min=1).to(values.dtype)

@@ -23,10 +23,7 @@ def padding_shown(model: nn.Module) -> Iterator[None]:
 
     Of every batch, what the mask hides becomes the config's padding token; where the config has none that the model
     knows, one that ends no row of the batch, so that each row's last token is found where it is alone. The config
-    comes back as it was.
-
-    Args:
-        model: Any; of all but sequence classifiers nothing changes.
+    comes back as it was. Of other models nothing changes.
     """
     config: Any = getattr(model, "config", None)
     if config is None or not any("ForSequenceClassification" in kind.__name__ for kind in type(model).__mro__):
@@ -47,11 +44,10 @@ def padding_shown(model: nn.Module) -> Iterator[None]:
                 part.pad_token_id = token
         return args, {**kwargs, "input_ids": ids.masked_fill(mask == 0, token)}
 
-    handle = model.register_forward_pre_hook(on_forward, with_kwargs=True, prepend=True)
     try:
-        yield
+        with model.register_forward_pre_hook(on_forward, with_kwargs=True, prepend=True):
+            yield
     finally:
-        handle.remove()
         for part, token in before:
             part.pad_token_id = token
 

@@ -64,11 +64,19 @@ def requiring_grad(parameters: Iterable[nn.Parameter], requires_grad: bool) -> I
             parameter.requires_grad_(not requires_grad)
 
 
+def leave_routing_out(model: nn.Module) -> bool:
+    """Switches the loss for the routing of experts off in a model's configs; whether one was on.
+
+    It is of a batch, and no row has one of its own. Inside `as_scored`, which puts configs back.
+    """
+    configs = [config for config in configs_of(model.modules()) if getattr(config, "output_router_logits", False)]
+    for config in configs:
+        config.output_router_logits = False
+    return bool(configs)
+
+
 @contextmanager
 def unchanged_config(model: nn.Module) -> Iterator[None]:
-    """Puts the configs of a model back, those inside them, too.
-
-    Forward passes note the problem type there, Trainer switches the cache off.
-    """
+    """Puts the configs of a model back: forward passes note the problem type there, Trainer switches the cache off."""
     with unchanged([], configs_of(model.modules())):
         yield

@@ -27,13 +27,7 @@ from ...errors import GradientError
 _OF_TORCH = frozenset(vars(nn.Module()))
 _CONTAINERS = (dict, list, set, deque)
 # Tables of hooks that a forward pass may add to: transformers does at a model's first, and notes it in an attribute.
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
+_HOOKS = [name for name in vars(nn.Module()) if name.startswith("_forward")]
 # Whole numbers above this many bytes are the packed weights of a quantised model, or a large mask: a copy could take
 # the memory of the model once more.
 _PACKED_BYTES = 2**20
@@ -157,16 +151,12 @@ def _write(tensor: Tensor, copy: _Copy) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     """Makes a container hold what its copy holds, and leaves it alone where it does."""
-    if isinstance(container, dict):
-        now, then = (*container.keys(), *container.values()), (*content.keys(), *content.values())
-    elif isinstance(container, set):
-        now, then = (), () if container == content else (None,)
+    if isinstance(container, set):
+        is_same = container == content
     else:
-        now, then = tuple(container), tuple(content)
-    if len(now) == len(then) and all(map(is_, now, then)):
-        return
-    container.clear()
-    if isinstance(container, (dict, set)):
-        container.update(content)
-    else:
-        container.extend(content)
+        now, then = ([*each, *each.values()] if isinstance(each, dict) else [*each] for each in (container, content))
+        is_same = len(now) == len(then) and all(map(is_, now, then))
+    if not is_same:
+        container.clear()
+        refill = container.extend if isinstance(container, (list, deque)) else container.update
+        refill(content)
