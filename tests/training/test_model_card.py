@@ -103,7 +103,7 @@ def test_without_matplotlib_there_is_a_card_without_a_picture(trainer, monkeypat
 def test_names_cannot_break_the_table(trainer):
     selection = Selection(**{**vars(trainer.selection), "source": None})
     names = ["a|b", "*c*\n# d", "<script>"]
-    groups = [{**group, "name": name} for group, name in zip(selection.stats.groups, names, strict=True)]
+    groups = [replace(group, name=name) for group, name in zip(selection.stats.groups, names, strict=True)]
     selection.stats = replace(selection.stats, groups=groups)
     text = str(render({}, "", facts(selection, "rows", describe_training(trainer, {}, None), [])))
     table = [line for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 5][1:]
@@ -116,7 +116,7 @@ def test_names_cannot_break_the_table(trainer):
 def test_the_smaller_groups_of_many_are_counted(trainer):
     one = trainer.selection.stats.groups[0]
     selection = Selection(**{**vars(trainer.selection), "source": None})
-    selection.stats = replace(selection.stats, groups=[{**one, "rows": 100 - number} for number in range(33)])
+    selection.stats = replace(selection.stats, groups=[replace(one, rows=100 - number) for number in range(33)])
     text = str(render({}, "", facts(selection, "rows", describe_training(trainer, {}, None), [])))
     assert "and 13 smaller groups." in text
 
