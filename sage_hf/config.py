@@ -12,8 +12,6 @@ from enum import Enum
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
-
 from .errors import BudgetError, ConfigError
 
 BALANCES = ("proportional", "equal", "none")
@@ -29,6 +27,10 @@ GRADIENT_SETTINGS = (
     *("target_modules", "projection", "loss_reduction", "batch_size", "shard_size", "text_columns", "max_length"),
     *("seed", "cache_gradients"),
 )
+
+# Settings that are whole numbers, and the least that each can be.
+_LEAST = dict.fromkeys(("sketch_size", "batch_size", "shard_size", "max_length", "num_clusters"), 1)
+_LEAST |= {"num_examples": 1, "projection": 1, "seed": 0, "num_workers": 0, "recheck_every": 0, "min_per_group": 0}
 
 # Row width that projection="auto" aims at. AUC of finding wrong labels on noisy text at sketch size 256:
 # 512 wide 0.84, 2,048 wide 0.92, 6,720 wide 0.93, exact (109k wide) 0.93.
@@ -107,8 +109,7 @@ class SageConfig:
     num_examples: int | None = _knob(None, "Number of rows to keep, instead of a fraction.")
     strategy: str = _knob("auto", "Rule that chooses rows; agreement is the paper's, random the baseline.")
     gate: float | Literal["auto"] | None = _knob(
-        "auto",
-        "Rows out before the choice: auto (likely wrong ones, for auto and coverage), a share of each group, none.",
+        "auto", "Rows out before the choice: auto (likely wrong, for auto and coverage), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
         None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."
@@ -124,8 +125,7 @@ class SageConfig:
         "streaming", "streaming (two passes, nothing stored) or exact (the paper's, a file between)."
     )
     group_by: str | None = _knob(
-        "auto",
-        "Column with a consensus and quota per value; auto: the class label; cluster: found in the sketch; none.",
+        "auto", "Column with a consensus and quota per value; auto: class label; cluster: found in the sketch; none."
     )
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
@@ -144,24 +144,12 @@ class SageConfig:
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
-        for name in (
-            "sketch_size",
-            "batch_size",
-            "shard_size",
-            "max_length",
-            "num_examples",
-            "seed",
-            "projection",
-            "num_workers",
-            "num_clusters",
-            "recheck_every",
-            "min_per_group",
-        ):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
                 continue
-            least = 0 if name in ("seed", "num_workers", "recheck_every", "min_per_group") else 1
-            if not _is_whole(value) or not least <= value < 2**63:
+            # Python's whole numbers, and NumPy's.
+            if not hasattr(value, "__index__") or isinstance(value, bool) or not least <= value < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
                 raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")
             object.__setattr__(self, name, int(value))  # a NumPy number is no JSON
@@ -169,17 +157,18 @@ class SageConfig:
             if not isinstance(self.fraction, Real) or isinstance(self.fraction, bool):
                 raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
             object.__setattr__(self, "fraction", float(self.fraction))
-        for name, allowed in (("balance", BALANCES), ("consensus", CONSENSUSES), ("loss_reduction", LOSS_REDUCTIONS)):
+        words = {"balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
+        for name, allowed in (words | {"cache_gradients": (None, *CACHE_DTYPES)}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
-        for name, low, high in (("gate", 0.0, 1.0), ("spectrum_power", -1e-9, 4.0)):
+        for name, low, high, what in (
+            ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
+            ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
+        ):
             value = getattr(self, name)
             if value is None or (name, value) == ("gate", "auto"):
                 continue
-            if not isinstance(value, (int, float, np.floating)) or isinstance(value, bool) or not low < value < high:
-                what = (
-                    "a share above 0 and below 1, auto or None" if name == "gate" else "a number from 0 to 4, or None"
-                )
+            if not isinstance(value, Real) or isinstance(value, bool) or not low < float(value) < high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
             object.__setattr__(self, name, float(value))
         if self.balance == "none" and self.min_per_group:
@@ -192,17 +181,9 @@ class SageConfig:
             raise ConfigError(
                 "target_modules is empty", where="target_modules", fix='Use "auto" or name at least one module.'
             )
-        if self.cache_gradients not in (None, *CACHE_DTYPES):
-            raise ConfigError(
-                f"cache_gradients is {self.cache_gradients!r}",
-                where="cache_gradients",
-                fix=f"Use one of {list(CACHE_DTYPES)}, or None.",
-            )
         if self.text_columns is not None and len(self.text_columns) not in (1, 2):
             raise ConfigError(
-                f"text_columns names {len(self.text_columns)} columns",
-                where="text_columns",
-                fix="Name one column, or two for a pair of texts.",
+                f"text_columns names {len(self.text_columns)} columns", where="text_columns", fix="Name one or two."
             )
         check_budget(self.fraction, self.num_examples)
 
@@ -222,11 +203,7 @@ def check_strategy(name: str, known: Iterable[str]) -> None:
 
 
 def from_text(name: str, value: Any) -> Any:
-    """The value of a field of `SageConfig` that a shell or a YAML file may have given as text.
-
-    Args:
-        name: The field.
-        value: Text, or the value itself, which is returned as it is.
+    """The value of a field of `SageConfig`, given as text by a shell or a YAML file, or as it is.
 
     Raises:
         ConfigError: The text says nothing that the field can be.
@@ -235,32 +212,23 @@ def from_text(name: str, value: Any) -> Any:
         value = value.value
     if not isinstance(value, str):
         return value
+    if value == "none" and name in ("projection", "group_by", "cache_gradients", "gate", "spectrum_power"):
+        return None
     if name == "projection" and value != "auto":
-        if value != "none" and not value.isdecimal():
+        if not value.isdecimal():
             raise ConfigError(f"projection is {value!r}", where="projection", fix="Use auto, none, or a whole number.")
-        return None if value == "none" else int(value)
+        return int(value)
     if name == "target_modules":
         # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
         return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
-    if name in ("group_by", "cache_gradients"):
-        return None if value == "none" else value
     if name in ("gate", "spectrum_power") and value != "auto":
-        return None if value == "none" else _number(name, value)
+        try:
+            return float(value)
+        except ValueError:
+            raise ConfigError(f"{name} is {value!r}", where=name, fix="Give a number, or none.") from None
     if name == "text_columns":
         return value.split(",") if value else None
     return value
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{name} is {text!r}", where=name, fix="Give a number, or none.") from None
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, Python's or NumPy's."""
-    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def check_budget(fraction: float | None, num_examples: int | None) -> None:
@@ -271,9 +239,7 @@ def check_budget(fraction: float | None, num_examples: int | None) -> None:
     """
     if fraction is not None and num_examples is not None:
         raise BudgetError(
-            "Both fraction and num_examples were given",
-            where="fraction, num_examples",
-            fix="Give exactly one of them.",
+            "Both fraction and num_examples were given", where="fraction, num_examples", fix="Give exactly one."
         )
     if fraction is not None and not 0.0 < fraction <= 1.0:  # refuses NaN, too
         raise BudgetError(

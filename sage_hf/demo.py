@@ -35,13 +35,7 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Digits:
-    """Training rows, some with a wrong label, and test rows, all with the right one.
-
-    Attributes:
-        train: Columns pixel_values [1, 8, 8] and label.
-        test: The same.
-        is_wrong: [len(train)], whether a training label was made wrong.
-    """
+    """Training rows and test rows, with columns pixel_values [1, 8, 8] and label; which training labels are wrong."""
 
     train: Dataset
     test: Dataset
@@ -87,18 +81,9 @@ def load_noisy_digits(seed: int = 0, wrong_share: float = WRONG_SHARE) -> Digits
 def build_vit(seed: int = 0) -> ViTForImageClassification:
     """A vision transformer of 3 layers, 64 wide, over the 16 patches of an 8 x 8 image; 0.1 million weights."""
     set_seed(seed)
-    return ViTForImageClassification(
-        ViTConfig(
-            image_size=8,
-            patch_size=2,
-            num_channels=1,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_labels=10,
-        )
-    )
+    patches = {"image_size": 8, "patch_size": 2, "num_channels": 1}
+    layers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+    return ViTForImageClassification(ViTConfig(**patches, **layers, num_labels=10))
 
 
 def run_demo(
@@ -156,11 +141,9 @@ def run_demo(
 
 def draw(selection: Selection, is_wrong: npt.NDArray[np.bool_], groups: list[Trained], path: Path) -> None:
     """Saves the picture: agreement of rows with right and wrong labels, and each group's accuracy."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     bins = np.linspace(-1, 1, 41)
     for wanted, label, color, hatch in ((False, "right label", "#bdbdbd", ""), (True, "wrong label", "#252525", "//")):

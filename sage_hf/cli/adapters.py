@@ -22,14 +22,10 @@ _HEADS = ("score", "classifier", "classifier.out_proj")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter before its base is loaded.
+    """An adapter before its base is loaded: as the user named it, and as its config tells, where it does.
 
     Attributes:
-        path: The folder or Hub id that the user named.
-        base: Folder or Hub id of the base model.
-        base_revision: The commit of the base, where the adapter names one.
-        task: The task that it was trained for; None where it does not say.
-        commit: The adapter's own commit, of a repository on the Hub.
+        commit: The adapter's own, of a repository on the Hub.
     """
 
     path: str
@@ -43,8 +39,7 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
     """The adapter that a folder or a repository holds; None where it holds none.
 
     Raises:
-        ConfigError: PEFT is not there, or the adapter has no weights, names no base, or is for a task without a head
-            here.
+        ConfigError: PEFT is not there, or the adapter has no weights, names no base, or has a head of another task.
     """
     file = find_adapter_config_file(path, revision=revision)
     if file is None:
@@ -60,24 +55,18 @@ def find_adapter(path: str, revision: str | None) -> Adapter | None:
     base = config.base_model_name_or_path
     if not base:
         raise ConfigError(
-            "The adapter does not name its base model",
-            where=where,
-            fix="Fill in base_model_name_or_path, a folder or a Hub id.",
+            "The adapter does not name its base model", where=where, fix="Fill in base_model_name_or_path."
         )
     if not Path(base).exists() and Path(path, base).is_dir():
         base = str(Path(path, base))
     task = getattr(config.task_type, "value", config.task_type)
     if task is not None and task not in _TASKS:
         raise ConfigError(
-            f"The adapter is for {task}",
-            where=where,
-            fix=f"The shell takes {' and '.join(_TASKS)}; use SageSelector from Python for other heads.",
+            f"The adapter is for {task}, not {' or '.join(_TASKS)}", where=where, fix="Use SageSelector from Python."
         )
     if Path(path).is_dir() and not list(Path(path).glob("adapter_model.*")):
         raise ConfigError(
-            "The folder names an adapter and holds no weights of it",
-            where=path,
-            fix="Save it again with save_pretrained: adapter_model.safetensors is missing.",
+            "adapter_model.safetensors is missing", where=path, fix="Save the adapter again with save_pretrained."
         )
     commit = None if Path(path).exists() else Path(file).parent.name
     return Adapter(path, base, getattr(config, "revision", None), _TASKS.get(task), commit)

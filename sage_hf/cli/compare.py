@@ -75,9 +75,7 @@ class CompareOptions:
     learning_rate: float = option(5e-5, "At the start; it falls linearly to 0.", _TRAINING)
     train_batch_size: int = option(32, "Rows a step and process.", _TRAINING)
     output: Path = option(
-        Path("out/compare"),
-        "Folder for the trainings, the picture and the card; a killed run goes on from it.",
-        flags="--output -o",
+        Path("out/compare"), "Folder for trainings, picture and card; killed runs go on from it.", flags="--output -o"
     )
     overwrite: bool = option(False, "Delete trainings with other settings that are there.")
 

@@ -29,9 +29,7 @@ def demo(options: DemoOptions) -> None:
     from ..demo import run_demo
 
     console = Console()
-    selection, groups = run_demo(
-        options.output, seed=options.seed, trainings=options.trainings, say=lambda line: console.print(line)
-    )
+    selection, groups = run_demo(options.output, seed=options.seed, trainings=options.trainings, say=console.print)
     console.print(summary(selection))
     table = Table(title="Test accuracy after the same number of steps", title_justify="left")
     table.add_column("trained on")

@@ -40,9 +40,8 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
     diagnosis = diagnose(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     if loaded.new_weights:
         names = ", ".join(loaded.new_weights[:4])
-        what = (
-            f"The checkpoint lacks {len(loaded.new_weights)} weights: they are random, and their gradients say nothing"
-        )
+        count = len(loaded.new_weights)
+        what = f"The checkpoint lacks {count} weights: they are random, and their gradients say nothing"
         fix = "Add --warmup-steps or --warmup-fraction to select; or name a checkpoint that was trained on the task."
         diagnosis = diagnosis.with_problems([Problem("warning", what, names, fix)])
     console = main_console(stderr=False)

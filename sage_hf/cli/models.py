@@ -78,20 +78,11 @@ def load_model(
     revision: str | None = None,
     seed: int = 0,
 ) -> Loaded:
-    """A model with the head that the task needs, and its processor.
+    """The model of a checkpoint or a PEFT adapter, with the head that the task needs, and its processor.
 
-    Weights that the checkpoint lacks, such as those of a new head, are drawn from the seed: the same in every process
-    and every run. The random states are as before.
-
-    Args:
-        path: Folder or Hub id of a checkpoint, or of a PEFT adapter, whose base model is loaded with it.
-        dataset: Its columns tell the task where the checkpoint does not, and the classes of a new head. None where the
-            checkpoint knows both.
-        task: One of `TASKS`; None takes the checkpoint's own head, or a classification head for a dataset with labels.
-        device: As torch names it.
-        dtype: As torch names it, or "auto" for the checkpoint's.
-        revision: A branch, tag or commit of a checkpoint on the Hub; of an adapter, its own, not its base's.
-        seed: Of weights that the checkpoint lacks.
+    Arguments are those of the shell. Without a task it is that of the checkpoint's own head, else classification for a
+    dataset with labels, which tell the classes of the new head. Weights that the checkpoint lacks are drawn from the
+    seed: the same in every process and every run. The random states are as before.
 
     Raises:
         ConfigError: The model cannot be loaded, or no task is known.
@@ -122,9 +113,7 @@ def load_model(
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ConfigError(
-            f"The model cannot be loaded: {first_line(error)}",
-            where=path,
-            fix="Check the folder or Hub id; --task and --dtype may help.",
+            f"The model cannot be loaded: {first_line(error)}", where=path, fix="Check the path, --task and --dtype."
         ) from error
     processor = None
     if adapter is not None:
@@ -136,9 +125,7 @@ def load_model(
             model = model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"The model cannot be moved to {device!r}: {first_line(error)}",
-                where="--device",
-                fix="Use a device that torch sees here, such as cpu.",
+                f"The model cannot be moved to {device!r}: {first_line(error)}", where="--device", fix="Use cpu, say."
             ) from error
     commit = adapter.commit if adapter is not None else None if is_local else pinned
     return Loaded(model, processor, task, sorted(set(info["missing_keys"]) - set(saved)), commit)
@@ -178,11 +165,8 @@ def _agreed_task(task: str | None, adapter: Adapter | None) -> str | None:
 
 def _own_task(config: Any) -> str | None:
     """The task of a checkpoint's own head."""
-    for architecture in getattr(config, "architectures", None) or []:
-        for ending, task in _HEADS.items():
-            if architecture.endswith(ending):
-                return task
-    return None
+    names = getattr(config, "architectures", None) or []
+    return next((task for name in names for ending, task in _HEADS.items() if name.endswith(ending)), None)
 
 
 def _find_task(config: Any, dataset: Dataset | IterableDataset | None) -> str:
@@ -201,11 +185,7 @@ def _find_task(config: Any, dataset: Dataset | IterableDataset | None) -> str:
 def _new_head(config: Any, dataset: Dataset | IterableDataset | None, task: str, saved: int | None) -> dict[str, Any]:
     """Changes to the config for a classification head that the checkpoint lacks; none where it has one.
 
-    Args:
-        config: The checkpoint's.
-        dataset: Names the classes.
-        task: One of `TASKS`.
-        saved: How many classes the head has that an adapter brings along; None where it brings none.
+    An adapter may bring a head along, of `saved` classes.
     """
     if task == "causal-lm" or (_own_task(config) == task and saved in (None, config.num_labels)):
         return {}
@@ -234,9 +214,7 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
     """
     if dataset is None:
         raise DatasetError(
-            "The checkpoint has no classification head, and the classes of a new one come from a dataset",
-            where="DATASET",
-            fix="Name the dataset too.",
+            "A new classification head takes its classes from a dataset", where="DATASET", fix="Name the dataset too."
         )
     column = label_column(dataset)
     if column is None:
@@ -248,24 +226,21 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
     feature = (dataset.features or {}).get(column)
     if isinstance(feature, ClassLabel):
         return list(feature.names)
+    where = f"column {column!r}"
     if isinstance(dataset, IterableDataset):
         raise DatasetError(
-            f"The classes of a new head are not known: the stream's column {column!r} does not name them",
-            where="dataset",
+            "The classes of a new head are not known: the stream does not name them",
+            where=where,
             fix="Name a checkpoint with a head, or cast the column to ClassLabel, or read without --streaming.",
         )
     labels = list(dataset.with_format(None)[column])
     if nulls := [row for row, label in enumerate(labels) if label is None]:
         raise DatasetError(
-            f"{len(nulls)} rows have no label, first in rows {nulls[:5]}",
-            where=f"column {column!r}",
-            fix="Fill or filter these rows.",
+            f"{len(nulls)} rows have no label, first in rows {nulls[:5]}", where=where, fix="Fill or filter them."
         )
     if not all(isinstance(label, str) or (isinstance(label, int) and label >= 0) for label in labels):
         raise DatasetError(
-            f"The column {column!r} holds no classes: text or whole numbers from 0",
-            where="dataset",
-            fix="Filter or encode it, or load a model that has a head already.",
+            "Labels must be text or whole numbers from 0", where=where, fix="Encode them, or take a model with a head."
         )
     classes = set(labels)
     if classes and all(isinstance(label, int) for label in classes):
@@ -274,14 +249,7 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
 
 
 def _load_processor(path: str, revision: str, task: str, own_files: bool = False) -> Any:
-    """The tokenizer or image processor of a checkpoint; None where it has none.
-
-    Args:
-        path: Folder or Hub id.
-        revision: The commit, of a checkpoint on the Hub.
-        task: One of `TASKS`.
-        own_files: Whether to take none that transformers makes of the config alone.
-    """
+    """The tokenizer or image processor of a checkpoint; None where it has none, or no files of its own where asked."""
     is_image = task == "image-classification"
     try:
         if own_files and not has_file(path, IMAGE_PROCESSOR_NAME if is_image else TOKENIZER_CONFIG_FILE, revision):

@@ -46,13 +46,9 @@ _RENAMED = {
 
 
 def option(default: Any, help: str, panel: str | None = None, **settings: Any) -> Any:
-    """A field of a class of options, with its help and the heading that it stands under.
+    """A field of a class of options; its default is `...` where it has none, the rest as of `typer.Option`.
 
-    Args:
-        default: As of the field; `...` where it has none.
-        help: As of `typer.Option`.
-        panel: As `rich_help_panel` of `typer.Option`.
-        settings: What else it takes; `flags`, parted by spaces, where they are not the field's name.
+    Flags other than the field's name are given as `flags`, parted by spaces.
     """
     metadata = {"help": help, "rich_help_panel": panel, **settings}
     return field(default=MISSING if default is ... else default, metadata=metadata)
@@ -84,13 +80,7 @@ class Sources:
         return load_rows(self.dataset, split or self.split, self.dataset_config, streaming, self.dataset_revision)
 
     def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
-        """The model, and what encodes the rows.
-
-        Args:
-            rows: The dataset or stream; None where there is none.
-            seed: Of weights that the checkpoint lacks.
-            quiet: Whether nothing is said of it.
-        """
+        """The model, and what encodes the rows; says what was loaded, unless it is to be quiet."""
         device = self.device or str(launched().device)
         loaded = load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
         if not quiet:
@@ -102,11 +92,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Inputs(Sources):
-    """The same, and those of a warm-up.
-
-    Raises:
-        ConfigError: Both steps and a share were given for the warm-up.
-    """
+    """The same, and those of a warm-up."""
 
     warmup_steps: int | None = option(None, "Train this many steps on random rows first.", _WARM_UP)
     warmup_fraction: float | None = option(None, "Train on this share of the rows first.", _WARM_UP)
@@ -152,10 +138,8 @@ class Inputs(Sources):
 def with_options(command: Callable[..., bool | None], only: Container[str] | None = None) -> Callable[..., None]:
     """Gives the shell an option for every field of a command's parameters, which are classes of options.
 
-    Args:
-        command: The function behind the command. The processes of a launch all call it, and end together; with exit
-            code 1 where it returns False.
-        only: Names of the settings that it takes; all of `SageConfig` by default.
+    The processes of a launch all call it, and end together, with exit code 1 where it returns False. `only` names the
+    settings of `SageConfig` that it takes; all by default.
     """
     kinds = {name: each.annotation for name, each in inspect.signature(command, eval_str=True).parameters.items()}
     options = {name: [_parameter(kind, each) for each in fields(kind)] for name, kind in kinds.items()}
@@ -188,12 +172,9 @@ def _parameter(kind: type, field: Field[Any]) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     flags = settings.pop("flags", f"{flag}/--no-{flag[2:]}" if default is True else flag).split()
     made = typer.Argument(**settings) if settings.pop("is_argument", False) else typer.Option(*flags, **settings)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if default is MISSING else default,
-        annotation=Annotated[hint, made],
-    )
+    if default is MISSING:
+        default = inspect.Parameter.empty
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, made])
 
 
 class Shell(TyperGroup):
@@ -226,14 +207,9 @@ def renamed(words: list[str]) -> list[str]:
             made.append(word)
             continue
         made.append("=".join([new, *value]))
+        message = f"{name} is {new} now, and will be gone in the next version."
         # Of the user's own line, so that Python shows it.
-        warnings.warn_explicit(
-            f"{name} is {new} now, and will be gone in the next version.",
-            DeprecationWarning,
-            filename="sage-hf",
-            lineno=1,
-            module="__main__",
-        )
+        warnings.warn_explicit(message, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
     return made
 
 

@@ -13,11 +13,7 @@ from .options import Inputs
 def select_command(inputs: Inputs, config: SageConfig, output: str, **options: Any) -> list[str]:
     """`sage-hf select` with what differs from its defaults; files and folders by their last name, not their place.
 
-    Args:
-        inputs: The model and the dataset, as given in the shell; the device is left out.
-        config: The settings.
-        output: Name of the folder for the result.
-        options: Options of the command besides; None and False are left out.
+    The device is left out, and of the options besides those that are None or False.
     """
     changed = {name: value for name, value in options.items() if value}
     for part in (replace(inputs, device=None), config):

@@ -24,14 +24,7 @@ from ..errors import DatasetError, SageError
 from ..hub.checks import first_line
 
 # Endings of a file and the builder of `datasets` that reads it.
-_FORMATS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
+_FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 # Endings after these, of which datasets unpacks the file.
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 # What datasets says of a file that holds no rows, such as a csv of a header alone.
@@ -46,13 +39,6 @@ def load_rows(
     revision: str | None = None,
 ) -> Dataset | IterableDataset:
     """A dataset from a json, csv or parquet file, packed or not, a folder of `save_to_disk` or of data, or the Hub.
-
-    Args:
-        path: The file, folder or Hub id.
-        split: Of a dataset that has several.
-        config_name: The dataset's configuration on the Hub.
-        streaming: Whether rows are read as they are needed, and never downloaded or converted as a whole.
-        revision: A branch, tag or commit of a dataset on the Hub.
 
     Raises:
         DatasetError: It is not there, is empty, cannot be read, or has no such split or revision.
@@ -81,11 +67,6 @@ def load_rows(
 
 def load_other_splits(path: str, split: str, config_name: str | None = None) -> dict[str, Dataset]:
     """The splits of a dataset besides one; none of a file.
-
-    Args:
-        path: As of `load_rows`.
-        split: The one to leave out.
-        config_name: The dataset's configuration on the Hub.
 
     Raises:
         DatasetError: It is not there or cannot be read.
@@ -117,11 +98,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _find_local(path: str) -> Path | None:
-    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub.
-
-    Raises:
-        DatasetError: It can be neither, or datasets could not read it by its name.
-    """
+    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub."""
     local = Path(path).expanduser()
     if local.exists():
         if "::" in str(local.absolute()):
@@ -175,11 +152,7 @@ def _builder(file: Path) -> str | None:
 
 
 def _checked_builder(file: Path) -> str:
-    """The same of a file that is there.
-
-    Raises:
-        DatasetError: The file is empty, of a kind that is not read, or cannot be unpacked under its name.
-    """
+    """The same of a file that is there, checked."""
     if file.stat().st_size == 0:
         raise DatasetError("The file is empty", where=str(file), fix="Check how it was written.")
     builder = _builder(file)
@@ -198,12 +171,7 @@ def _checked_builder(file: Path) -> str:
 
 
 def _folder_files(folder: Path, config_name: str | None) -> DataFilesDict | None:
-    """The data files of a folder by split, found as datasets finds them; None where datasets can do so itself.
-
-    Raises:
-        DatasetError: Its README names no such configuration.
-        FileNotFoundError: It holds no data files.
-    """
+    """The data files of a folder by split, found as datasets finds them; None where datasets can do so itself."""
     base = str(folder.resolve())
     if not glob.has_magic(base):
         return None

@@ -73,9 +73,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         )
     if options.streaming and (options.target or options.checkpoints):
         raise ConfigError(
-            "A stream has neither target nor several checkpoints yet",
-            where="--streaming",
-            fix="Read without --streaming.",
+            "A stream has neither target nor checkpoints yet", where="--streaming", fix="Read without --streaming."
         )
     targets, shares = _load_targets(options.target, options.target_shares, inputs.split)
     progress, report = main_console(), main_console(stderr=False)
@@ -130,12 +128,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
 
 
 def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[Target | None, dict[str, float] | None]:
-    """`target` and `target_shares` of a selection, from what the shell gives: names with commas, numbers with commas.
-
-    Raises:
-        ConfigError: The shares are no numbers, or not one for each target.
-        DatasetError: A target cannot be loaded.
-    """
+    """`target` and `target_shares` of a selection, from names with commas and numbers with commas."""
     paths = _paths(target)
     try:
         numbers = [float(number) for number in shares.split(",")] if shares else []
@@ -143,9 +136,7 @@ def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[T
         numbers = [0.0]
     if shares and (len(numbers) != len(paths) or min(numbers) <= 0):
         raise ConfigError(
-            f"The shares are {shares} for {len(paths)} targets",
-            where="--target-shares",
-            fix="Give each target one positive number, with commas.",
+            f"{len(paths)} targets have the shares {shares}", where="--target-shares", fix="Give one each, above 0."
         )
     targets = {Path(path).stem: load_rows(path, split) for path in paths}
     if len(targets) < len(paths):

@@ -152,9 +152,7 @@ def compare(
         )
     if metric is not None and not callable(getattr(metric, "compute", None)):
         raise ConfigError(
-            f"{type(metric).__name__} has no compute",
-            where="metric",
-            fix="Give an object with compute(predictions=..., references=...), such as evaluate.load gives.",
+            f"{type(metric).__name__} has no compute", where="metric", fix="Give a metric as evaluate.load does."
         )
     arguments = complete(training_args, config.batch_size, next(model.parameters()).device.type == "cpu")
     check_dataset(train_dataset)
@@ -279,7 +277,10 @@ def _settings(model: nn.Module, first: nn.Module, experiment: Experiment) -> dic
         "train_rows": dataset_digest(experiment.train_dataset),
         "test_rows": dataset_digest(experiment.eval_dataset),
         "config": {name: value for name, value in experiment.config.to_dict().items() if name not in free},
-        "training": {name: _plain(value) for name, value in experiment.training_args.items()},
+        "training": {
+            name: value if value is None or isinstance(value, (int, float, str)) else str(value)
+            for name, value in experiment.training_args.items()
+        },
         "metric": getattr(experiment.metric, "name", None) or f"{metric.__module__}.{metric.__qualname__}",
         "processing_class": _print_of(experiment.processing_class),
         "data_collator": _print_of(experiment.data_collator),
@@ -296,11 +297,6 @@ def _print_of(thing: Any) -> str | None:
         return Hasher.hash(settled(thing))
     except Exception:  # whatever a pickle of something unknown raises
         return f"{type(thing).__module__}.{type(thing).__qualname__}"
-
-
-def _plain(value: Any) -> Any:
-    """A value of TrainingArguments as JSON can hold it."""
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def _card_settings(model: nn.Module, experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,8 +330,8 @@ def _find_rows(
     signals = selector.gather(dataset, needs)
     processes, rows = Processes(selector.model), {}
     for strategy, fraction, seed in keys:
+        own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
         try:
-            own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
             rows[strategy, fraction, seed], _ = shared_choice(own, signals, processes)
         except ConfigError as error:
             raise ConfigError(

@@ -92,9 +92,7 @@ class Experiment:
             model = self.model_init(seed)
         if not isinstance(model, nn.Module):
             raise ConfigError(
-                f"model_init returned {type(model).__name__}",
-                where="model_init",
-                fix="Return a torch.nn.Module, a new one at every call.",
+                f"model_init returned {type(model).__name__}", where="model_init", fix="Return a new torch.nn.Module."
             )
         return model
 
@@ -116,14 +114,10 @@ class Experiment:
                 judged(inner, batch, by_loss=self.metric is None)
 
     def run(self, rows: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """Trains a fresh model on some rows and lets it predict the test rows; every process must call it.
+        """Trains a fresh model on some rows [K] and lets it predict the test rows; every process must call it.
 
-        Args:
-            rows: [K] row numbers.
-            seed: Seed of the weights and the order of the rows.
-
-        Returns:
-            What `judge` takes: predictions and references of all test rows, or each one's loss and None.
+        The seed is of the weights and of the order of the rows. Returns what `judge` takes: predictions and references
+        of all test rows, or each one's loss and None.
         """
         model = self.fresh(seed)
         with (
@@ -189,14 +183,9 @@ class JudgedTrainer(Trainer):
 
 
 def judged(model: nn.Module, batch: Batch, by_loss: bool) -> tuple[Tensor, Tensor | None]:
-    """What a model makes of a batch: predictions and references, or each row's loss [B] and None.
+    """What a model makes of a batch on its device: predictions and references, or each row's loss [B] and None.
 
     Classes are the largest logit's, at every position where there are several; numbers are as the model gives them.
-
-    Args:
-        model: In the mode to be judged in.
-        batch: On the model's device, with labels.
-        by_loss: Which of the two.
 
     Raises:
         LabelError: There are no labels.
@@ -238,12 +227,9 @@ def training_arguments(folder: str, training_args: Mapping[str, Any], seed: int 
 
 
 def complete(training_args: Mapping[str, Any] | None, eval_batch_size: int, on_cpu: bool) -> dict[str, Any]:
-    """Keywords of TrainingArguments with the defaults, checked before anything is computed.
+    """The user's keywords of TrainingArguments with defaults for the rest, checked before anything is computed.
 
-    Args:
-        training_args: The user's.
-        eval_batch_size: Rows a batch of test rows, where the user says nothing.
-        on_cpu: Whether the model that scores is on the CPU, where trainings stay, then, too.
+    Where the model that scores is on the CPU, trainings stay there, too.
 
     Raises:
         ConfigError: A keyword is not the user's to give, unknown, or impossible.
@@ -252,9 +238,7 @@ def complete(training_args: Mapping[str, Any] | None, eval_batch_size: int, on_c
     taken = [name for name in known if name in (*_FIXED, "seed", "output_dir")]
     if taken:
         raise ConfigError(
-            f"A comparison sets {', '.join(taken)} itself",
-            where="training_args",
-            fix="Leave it out; seeds, strategies and output_dir are arguments of compare.",
+            f"A comparison sets {', '.join(taken)} itself", where="training_args", fix="See compare's own arguments."
         )
     if "num_train_epochs" in known:
         raise ConfigError(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from datasets.fingerprint import Hasher
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from transformers.utils.generic import flatten_dict
 
 from ..errors import OutputError
 from ..utils.files import whole_file
@@ -131,31 +132,20 @@ class RunFolder:
                 if number + 1 == len(lines):
                     break  # torn: the run was killed while it wrote
                 raise OutputError(
-                    f"Line {number + 1} is no training: {error}",
-                    where=str(path),
-                    fix="Delete the line, or the file, or choose another folder.",
+                    f"Line {number + 1} is no training: {error}", where=str(path), fix="Delete the line or the file."
                 ) from error
         return read
 
     def _differences(self) -> str:
         """Which settings differ, as far as the folder tells."""
         try:
-            there = _flat(json.loads((self.folder / SETTINGS_NAME).read_text(encoding="utf-8")))
+            there = flatten_dict(json.loads((self.folder / SETTINGS_NAME).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return ""
-        here = {**_flat(self.settings), "fingerprint": there.get("fingerprint")}
+        here = {**flatten_dict(self.settings), "fingerprint": there.get("fingerprint")}
         lines = [
             f"{name} is {here.get(name)!r} and was {there.get(name)!r}"
             for name in dict.fromkeys((*here, *there))
             if here.get(name) != there.get(name)
         ]
         return f": {'; '.join(lines[:4])}{' and more' if len(lines) > 4 else ''}" if lines else ""
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with those within settings by name.name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = _flat(value) if isinstance(value, Mapping) else {}
-        flat |= {f"{name}.{each}": setting for each, setting in inner.items()} or {name: value}
-    return flat

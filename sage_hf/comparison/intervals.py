@@ -43,11 +43,7 @@ def digits(value: float, sign: str = "-") -> str:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values and its 95 % interval by Student's t, which takes them for draws from a normal distribution.
-
-    Args:
-        values: One a training, each from a seed of its own.
-    """
+    """The mean of values, one a training, and its 95 % interval by Student's t, as of a normal distribution."""
     count = len(values)
     mean = math.fsum(values) / count if count else math.nan
     if count < 2:
@@ -57,12 +53,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """The t that Student's distribution stays within, on both sides of 0, with a probability.
-
-    Args:
-        degrees: Degrees of freedom, at least 1.
-        confidence: The probability, in (0, 1).
-    """
+    """The t that Student's distribution of 1 or more degrees stays within, on both sides of 0, with a probability."""
     low, high = 0.0, math.pi / 2
     for _ in range(_HALVINGS):  # ends at neighbouring floats, well before
         middle = (low + high) / 2

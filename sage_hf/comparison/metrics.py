@@ -29,11 +29,7 @@ class Accuracy:
     name = "accuracy"
 
     def compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-        """{"accuracy": share} of the references, but for those that are -100.
-
-        Args:
-            predictions: Classes, of any shape.
-            references: The right ones, of the same shape.
+        """{"accuracy": share} of the right classes, of any shape, but for those that are -100.
 
         Raises:
             ConfigError: The shapes differ, or nothing is to be predicted.
@@ -66,8 +62,6 @@ def numbers_of(result: Any) -> dict[str, float]:
     numbers = {str(name): float(value) for name, value in items if isinstance(value, (int, float, np.number))}
     if not numbers:
         raise ConfigError(
-            f"The metric computed {result!r}, in which there is no number",
-            where="metric",
-            fix="Return {name: number} from compute.",
+            f"The metric computed {result!r}, and no number", where="metric", fix="Return {name: number} from compute."
         )
     return numbers

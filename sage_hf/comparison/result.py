@@ -120,11 +120,8 @@ class Comparison:
         """Every group with its interval, and what it gains over random rows with the same seeds; `rich` prints it."""
         sign = "more is better" if self.greater_is_better else "less is better"
         interval = "± is the 95 % interval" if len(self.seeds) > 1 else "one seed, so no interval"
-        table = Table(
-            title=f"{self.metric} after the same number of steps ({sign}; {interval})",
-            title_justify="left",
-            pad_edge=False,
-        )
+        title = f"{self.metric} after the same number of steps ({sign}; {interval})"
+        table = Table(title=title, title_justify="left", pad_edge=False)
         for name in ("share", "rows", "strategy", self.metric, f"minus {RANDOM}", "of all"):
             table.add_column(name, justify="left" if name == "strategy" else "right")
         rows = self._rows()
@@ -143,11 +140,7 @@ class Comparison:
         return draw_comparison(self)
 
     def card(self, picture: str | None = None) -> str:
-        """A section of markdown: settings, table, recommendation and picture.
-
-        Args:
-            picture: Where the picture is, seen from the card; none by default.
-        """
+        """A section of markdown: settings, table, recommendation, and a picture where its path is given."""
         values = {
             "metric": self.metric,
             "greater_is_better": self.greater_is_better,
@@ -214,10 +207,7 @@ class Comparison:
             ) from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes it as JSON, whole or not at all.
-
-        Args:
-            path: A file that ends in .json, or a folder, into which `comparison.json` goes.
+        """Writes it as JSON, whole or not at all: to a file that ends in .json, or as `comparison.json` to a folder.
 
         Raises:
             OutputError: It cannot be written.
@@ -229,10 +219,7 @@ class Comparison:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Comparison:
-        """Reads what `save` or `compare` wrote.
-
-        Args:
-            path: The file, or its folder.
+        """Reads what `save` or `compare` wrote, from the file or its folder.
 
         Raises:
             OutputError: There is none, or it cannot be read.

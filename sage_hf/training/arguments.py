@@ -44,7 +44,7 @@ class SageArguments:
             whose card then names it; None pushes the model alone, because rows may be private where a model is not.
 
     Raises:
-        ConfigError: A knob has a value that cannot work.
+        ConfigError: A knob has a value that cannot work, or the warm-up is not shorter than the training.
         BudgetError: The budget is out of range, or given twice.
 
     Example:
@@ -98,26 +98,17 @@ class SageArguments:
             )
 
     def check_sage(self) -> None:
-        """Checks the knobs, which may have been set since the arguments were made.
-
-        Raises:
-            ConfigError: One has a value that cannot work.
-            BudgetError: The budget is out of range, or given twice.
-        """
+        """Checks the knobs, which may have been set since the arguments were made; raises as the class does."""
         self.sage_config()  # checks the values
         check_strategy(self.sage_strategy, STRATEGIES)
         refresh, warmup = self.sage_refresh_epochs, self.sage_warmup_epochs
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 0:
             raise ConfigError(
-                f"sage_refresh_epochs is {refresh!r}",
-                where="sage_refresh_epochs",
-                fix="Give a whole number of passes over the subset, or 0 to choose once.",
+                f"sage_refresh_epochs is {refresh!r}", where="sage_refresh_epochs", fix="Give whole passes, 0 or more."
             )
         if isinstance(warmup, bool) or not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
             raise ConfigError(
-                f"sage_warmup_epochs is {warmup!r}",
-                where="sage_warmup_epochs",
-                fix="Give a number of epochs, 0 or more; a fraction is allowed.",
+                f"sage_warmup_epochs is {warmup!r}", where="sage_warmup_epochs", fix="Give 0 epochs or more, 0.5 say."
             )
 
     @property
@@ -137,10 +128,6 @@ class SageArguments:
 @dataclass
 class SageTrainingArguments(SageArguments, TrainingArguments):
     """`transformers.TrainingArguments` with the knobs of a selection; see `SageArguments` for these.
-
-    Raises:
-        ConfigError: A knob has a value that cannot work, or the warm-up is not shorter than the training.
-        BudgetError: The budget is out of range, or given twice.
 
     Example:
         >>> args = SageTrainingArguments("out", num_train_epochs=5, sage_fraction=0.1, sage_refresh_epochs=2)

@@ -7,14 +7,12 @@ it had (huggingface/transformers issues 43701 and 48805). A resumed training mus
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from datasets import Dataset
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..config import SageConfig
 from ..errors import ConfigError, OutputError
@@ -30,12 +28,7 @@ _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 
 def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selection | None:
-    """The subset in a checkpoint; None where there is none.
-
-    Args:
-        checkpoint: The folder.
-        dataset: What it must have been chosen from.
-        needed: Whether training cannot go on without it.
+    """The subset in a checkpoint, which must have been chosen from a dataset; None where there is none.
 
     Raises:
         OutputError: It is needed and missing, or cannot be read.
@@ -54,13 +47,7 @@ def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selectio
 
 
 def check_selection(selection: Selection, config: SageConfig, chosen_at: int, checkpoint: Path) -> None:
-    """Whether a subset is the one that these settings would have chosen.
-
-    Args:
-        selection: As read from the checkpoint.
-        config: The settings now.
-        chosen_at: Optimizer steps after which the settings now choose it.
-        checkpoint: The folder, for the message.
+    """Whether a subset is the one that the settings now would have chosen after so many optimizer steps.
 
     Raises:
         ConfigError: It was chosen with other settings.
@@ -80,14 +67,13 @@ def check_selection(selection: Selection, config: SageConfig, chosen_at: int, ch
 def load_renamed(model: nn.Module, folder: Path) -> bool:
     """Loads the weights in a folder by `from_pretrained` where Trainer could not have matched their names.
 
-    Args:
-        model: Whose weights are replaced in place.
-        folder: A checkpoint with safetensors; anything else is left alone.
-
-    Returns:
-        Whether there was something to do.
+    Anything but safetensors is left alone. Returns whether there was something to do.
     """
-    if not isinstance(model, PreTrainedModel) or not _saved_names(folder) - set(model.state_dict()):
+    saved: set[str] = set()
+    for path in folder.glob("model*.safetensors"):  # one, or several shards
+        with safe_open(path, framework="pt") as file:
+            saved.update(file.keys())
+    if not isinstance(model, PreTrainedModel) or not saved - set(model.state_dict()):
         return False
     # The widest type holds all others exactly.
     widest = max((parameter.dtype for parameter in model.parameters()), key=lambda dtype: dtype.itemsize)
@@ -95,12 +81,3 @@ def load_renamed(model: nn.Module, folder: Path) -> bool:
         loaded = type(model).from_pretrained(folder, config=model.config, dtype=widest)
     model.load_state_dict(loaded.state_dict())
     return True
-
-
-def _saved_names(folder: Path) -> set[str]:
-    if (folder / SAFE_WEIGHTS_NAME).is_file():
-        with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt") as file:
-            return set(file.keys())
-    if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        return set(json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))["weight_map"])
-    return set()

@@ -51,13 +51,7 @@ class Training:
 
 
 def describe_training(trainer: Any, arguments: dict[str, Any], dataset_repo: str | None) -> Training:
-    """What a trainer knows of its training.
-
-    Args:
-        trainer: After a selection.
-        arguments: Keywords of its `create_model_card`.
-        dataset_repo: Where the kept rows were pushed to.
-    """
+    """What a trainer knows of its training, and the keywords of its `create_model_card` say."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     # Trainer's word for it, and trl's.
     names, tasks = arguments.get("dataset") or arguments.get("dataset_name"), arguments.get("tasks")
@@ -74,14 +68,7 @@ def describe_training(trainer: Any, arguments: dict[str, Any], dataset_repo: str
 
 
 def add_selection(folder: Path, selection: Selection, dataset: Dataset, training: Training) -> None:
-    """Adds to the README.md in a folder how the rows were chosen, and puts pictures beside it.
-
-    Args:
-        folder: Holds a model card.
-        selection: The last one of the training.
-        dataset: What was selected from.
-        training: The rest.
-    """
+    """Adds to the model card in a folder how the rows of a dataset were chosen, and puts pictures beside it."""
     path = folder / "README.md"
     card = ModelCard.load(path)
     pictures = save_pictures(selection.seen(), folder / PICTURES_FOLDER)
@@ -97,14 +84,7 @@ def trainer_text(card: ModelCard) -> str:
 
 
 def metadata(card: ModelCard, dataset: Dataset, dataset_name: str, training: Training) -> dict[str, Any]:
-    """The Trainer's card's metadata with results, where it has none, and the datasets' names.
-
-    Args:
-        card: The Trainer's.
-        dataset: What was selected from.
-        dataset_name: What to call it.
-        training: The rest.
-    """
+    """The Trainer's card's metadata with results, where it has none, and the datasets' names."""
     data = card.data.to_dict()
     held_results = any(index.get("results") for index in data.get("model-index") or [])
     results = [] if held_results else eval_results(training, dataset_name)
@@ -119,13 +99,7 @@ def metadata(card: ModelCard, dataset: Dataset, dataset_name: str, training: Tra
 
 
 def render(card_data: dict[str, Any], trainer_card: str, values: dict[str, Any]) -> ModelCard:
-    """The whole card.
-
-    Args:
-        card_data: The metadata of the Trainer's card; tags are added.
-        trainer_card: The Trainer's card without metadata.
-        values: As `facts` gives them.
-    """
+    """The whole card, of the Trainer's metadata (tags are added) and text, and the values of `facts`."""
     tags = list(dict.fromkeys([*(card_data.get("tags") or []), *TAGS]))
     section = fill("model_card.md", {**values, "paper": PAPER, "section": fill("selection.md", values)})
     data = ModelCardData(**{**card_data, "tags": tags})
@@ -151,9 +125,7 @@ def facts(selection: Selection, dataset_name: str, training: Training, pictures:
 def eval_results(training: Training, dataset_name: str) -> list[EvalResult]:
     """The last evaluation's numbers, as the Hub's leaderboards read them; none without an evaluation or a known task.
 
-    Args:
-        training: What was evaluated.
-        dataset_name: What to call the dataset where the evaluation's has no name.
+    The dataset's name stands where the evaluation's has none.
     """
     evaluations = [entry for entry in training.log_history if any(name.startswith("eval_") for name in entry)]
     metrics = {

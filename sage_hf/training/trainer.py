@@ -77,10 +77,8 @@ class SageMixin(PublishesSelection):
         self._pacer = Pacer()
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, SageArguments):
-            logger.warning(
-                "Selection is off: the training arguments are %s, without sage_ settings. Use SageTrainingArguments.",
-                type(self.args).__name__,
-            )
+            kind = type(self.args).__name__
+            logger.warning("Selection is off: %s has no sage_ settings. Use SageTrainingArguments.", kind)
         if self._is_on:
             self._check_settings()
 
@@ -127,19 +125,12 @@ class SageMixin(PublishesSelection):
         return len(timeline.segments), updates, examples, timeline.samples, step_rows, batches, timeline.max_steps
 
     def _init_training_state(
-        self,
-        max_steps: int,
-        num_update_steps_per_epoch: int,
-        num_train_epochs: int,
-        resume_from_checkpoint: str | None,
-        trial: Any,
+        self, max_steps: int, updates: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
         timeline = self._timeline
         if timeline is not None:
-            num_train_epochs = timeline.epochs
-        start = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
-        )
+            epochs = timeline.epochs
+        start = super()._init_training_state(max_steps, updates, epochs, resume_from_checkpoint, trial)
         self.selections, self._selected_for = [], None
         self._drop_loader()
         if timeline is None or resume_from_checkpoint is None:
@@ -150,15 +141,7 @@ class SageMixin(PublishesSelection):
         skipped = 0 if self.args.ignore_data_skip else steps * self.args.gradient_accumulation_steps
         return number, skipped
 
-    def _run_epoch(
-        self,
-        model: Any,
-        epoch: int,
-        train_dataloader: DataLoader,
-        steps_in_epoch: int,
-        num_update_steps_per_epoch: int,
-        **others: Any,
-    ) -> None:
+    def _run_epoch(self, *, epoch: int, train_dataloader: DataLoader, **others: Any) -> None:
         loader = train_dataloader
         if self._timeline is not None:
             segment = self._pacer.segment = self._timeline.segments[epoch]
@@ -168,19 +151,12 @@ class SageMixin(PublishesSelection):
                 if self._loader is None:
                     self._loader = self._subset_loader()
                 loader = self._loader
-            steps_in_epoch, num_update_steps_per_epoch = segment.size.batches, segment.size.updates
+            others |= {"steps_in_epoch": segment.size.batches, "num_update_steps_per_epoch": segment.size.updates}
             # Here, because accelerate does not pass it on where the first batches are skipped.
             if hasattr(loader, "set_epoch"):
                 loader.set_epoch(epoch)
             self.callback_handler.train_dataloader = loader
-        super()._run_epoch(
-            model=model,
-            epoch=epoch,
-            train_dataloader=loader,
-            steps_in_epoch=steps_in_epoch,
-            num_update_steps_per_epoch=num_update_steps_per_epoch,
-            **others,
-        )
+        super()._run_epoch(epoch=epoch, train_dataloader=loader, **others)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         selection = self.selection
@@ -337,20 +313,17 @@ class SageMixin(PublishesSelection):
 
     # -------------------------------------------------------- checks and resume
     def _check_settings(self) -> None:
-        args = self.args
-        if self.train_dataset is not None:  # a Trainer may only evaluate
+        args, rows = self.args, self.train_dataset
+        if rows is not None:  # a Trainer may only evaluate
             if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():
-                origin = describe_origin(self.train_dataset)
-                check_push(args.sage_hub_dataset_id, origin, token=args.hub_token)
-            parallel = getattr(self, "get_sp_size", lambda: 1)()
-            check_trainable(self.train_dataset, self.args, parallel)
+                check_push(args.sage_hub_dataset_id, describe_origin(rows), token=args.hub_token)
+            check_trainable(rows, args, getattr(self, "get_sp_size", lambda: 1)())
         owner = next(kind for kind in type(self).__mro__ if "compute_loss" in vars(kind))
         known = owner.__module__.partition(".")[0] in ("transformers", "trl")
         is_models = known and getattr(self.args, "loss_type", "nll") == "nll"
         if not is_models and type(self).get_sage_loss_function is SageMixin.get_sage_loss_function:
             logger.warning(
-                "%s computes a loss of its own, and rows are scored by the model's. Override get_sage_loss_function "
-                "to score them by that loss.",
+                "%s has its own loss, and rows are scored by the model's. Override get_sage_loss_function.",
                 owner.__name__,
             )
 

@@ -115,8 +115,9 @@ def warm_up(
     everyone = Processes(nn.Identity())
     is_shared = not is_sharded(model)
     file = None
+    schedule: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size}
     if cache_dir is not None and is_shared:
-        asked = {"steps": steps, "fraction": fraction, "learning_rate": learning_rate, "batch_size": batch_size}
+        asked = {"steps": steps, "fraction": fraction, **schedule}
         asked |= {name: getattr(config, name) for name in _SETTINGS}
         file = cache_dir / f"{_key(model, dataset, asked, [processing_class, data_collator])}.safetensors"
     # The main process's file counts: the others may have no such folder.
@@ -128,15 +129,7 @@ def warm_up(
         with everyone.agreed() if is_shared else nullcontext():
             try:
                 with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
-                    loss = take_steps(
-                        model,
-                        rows,
-                        TrainingBatches(source),
-                        steps=steps,
-                        learning_rate=learning_rate,
-                        batch_size=batch_size,
-                        seed=config.seed,
-                    )
+                    loss = take_steps(model, rows, TrainingBatches(source), seed=config.seed, **schedule)
             finally:
                 for module, mode in training.items():
                     module.training = mode
@@ -192,9 +185,7 @@ def _read(model: nn.Module, file: Path) -> float | None:
             return float(held.metadata()["loss"])
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise OutputError(
-            f"The warm-up that is kept cannot be read: {error}",
-            where=str(file),
-            fix="Delete this file; the steps are taken again.",
+            f"The warm-up that is kept cannot be read: {error}", where=str(file), fix="Delete this file, and repeat."
         ) from error
 
 

@@ -38,19 +38,10 @@ def take_steps(
     batch_size: int,
     seed: int,
 ) -> float:
-    """Trains a model in place.
+    """Trains a model in place, where it is, and returns the mean loss; it is in train mode afterwards.
 
-    Args:
-        model: Where it trains; in train mode afterwards.
-        rows: In a new order every epoch.
-        collate: Rows to a batch.
-        steps: Optimizer steps.
-        learning_rate: At the start.
-        batch_size: Rows a step; the last of an epoch may have fewer.
-        seed: Seed of the order; what the model draws is the caller's to seed.
-
-    Returns:
-        The mean loss.
+    The rows come in a new order every epoch, whose last batch may be smaller. The seed is of this order alone: what
+    the model draws is the caller's to seed.
 
     Raises:
         ConfigError: No weight is trainable.

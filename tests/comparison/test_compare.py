@@ -88,14 +88,14 @@ def test_every_group_trains_on_the_rows_that_a_selection_keeps(digits, trained):
 
 
 def test_rows_are_scored_once_and_the_model_stays_as_it_was(digits, monkeypatch):
-    fits, real = [], SageSelector.fit
-    monkeypatch.setattr(SageSelector, "fit", lambda self, rows: (fits.append(1), real(self, rows))[1])
+    passes, real = [], SageSelector.gather
+    monkeypatch.setattr(SageSelector, "gather", lambda self, *given: (passes.append(1), real(self, *given))[1])
     model, state = vit(10), torch.get_rng_state()
     model.train()
     before = model_fingerprint(model)
     settings = {"model_init": build, "config": CONFIG, "training_args": TRAINING, "progress": False}
     compare(model, *digits, fractions=[0.05, 0.1], seeds=1, **settings)
-    assert len(fits) == 1
+    assert len(passes) == 1
     assert model.training
     assert model_fingerprint(model) == before
     assert torch.equal(torch.get_rng_state(), state)
