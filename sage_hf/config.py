@@ -75,7 +75,7 @@ class SageConfig:
             classification dataset; "cluster" finds groups in the sketch itself, of rows whose gradients point alike,
             for data without classes; None puts all rows in one group. Without groups, agreement collapses onto one
             class (11 % accuracy at 2 % of digits).
-        num_clusters: How many groups "cluster" finds.
+        num_clusters: Number of groups that "cluster" finds.
         balance: How the budget is shared between groups: "proportional", "equal" or "none" (the highest scores
             overall).
         min_per_group: Rows that each group keeps at least, or all that it has, taken out of the others' shares; 0

@@ -48,8 +48,8 @@ class Trained:
 
     Attributes:
         name: What was trained on.
-        rows: How many rows.
-        wrong_labels: How many of them have a wrong label.
+        rows: Number of rows.
+        wrong_labels: Number of rows that have a wrong label.
         accuracies: Test accuracy in [0, 1] of each training, from different initial weights.
     """
 

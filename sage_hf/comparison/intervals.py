@@ -20,7 +20,7 @@ class Estimate:
     Attributes:
         mean: Mean of their values; NaN without any.
         half: Half the width of the 95 % interval around it; None of a single value, which tells nothing of others.
-        count: How many values.
+        count: Number of values.
     """
 
     mean: float

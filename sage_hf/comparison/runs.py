@@ -21,7 +21,7 @@ class Run:
         strategy: What chose the rows; "all" for all of them.
         fraction: The share of the rows that it kept, in (0, 1].
         seed: Seed of the choice, of the fresh weights and of the order of the rows.
-        rows: How many were kept.
+        rows: Number of rows that were kept.
         metrics: What the trained model reached on the test rows.
     """
 
@@ -44,7 +44,7 @@ class RunGroup:
     Attributes:
         strategy: What chose the rows.
         fraction: The share.
-        rows: How many were kept; the most of any seed.
+        rows: Number of rows that were kept; the most of any seed.
         value: The metric over the seeds.
         difference: The metric minus that of random rows at the same share, seed by seed; None where there is none.
         greater_is_better: Whether more of the metric is better.

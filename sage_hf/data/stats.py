@@ -28,8 +28,8 @@ class GroupStats(_OldKeys):
         rows: Number of rows.
         kept: Number of rows that are kept.
         set_aside: Number of rows without a score.
-        mean_score: Of the scored rows; None where there are none.
-        mean_score_kept: Of the kept rows; None where there are none.
+        mean_score: Mean score of the scored rows; None where there are none.
+        mean_score_kept: Mean score of the kept rows; None where there are none.
     """
 
     name: str
@@ -76,10 +76,10 @@ class FitStats(_OldKeys):
         one_at_a_time: Whether rows were taken one at a time.
         processes: Number of processes.
         model: Class, Hub id and commit.
-        model_fingerprint: Of the weights.
+        model_fingerprint: Fingerprint of the weights.
         source: Name, split, Hub id and commit of the dataset.
-        source_digest: Of the dataset's rows; None of a stream.
-        versions: Of the libraries.
+        source_digest: Digest of the dataset's rows; None of a stream.
+        versions: Versions of the libraries.
         check_seconds: Time of the check of the gradients.
         fit_seconds: Time of the first pass, in seconds.
         score_seconds: Time of the passes after it.

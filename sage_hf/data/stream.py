@@ -63,9 +63,9 @@ class StreamSource:
         shard_size: Consecutive rows a logical shard; so many are in memory at once.
         group_column: The column to group by; None for one group.
         class_names: The names of its whole numbers, where the stream's features know them.
-        seed: Of what transforms of the stream draw: the same in every pass and process.
+        seed: Seed of what transforms of the stream draw: the same in every pass and process.
         example: The first row.
-        features: Of its columns, told from the first row where nothing else knows them.
+        features: Features of its columns, told from the first row where nothing else knows them.
         columns: Those that the encoder reads; None for all. Media of others are not decoded.
     """
 

@@ -35,7 +35,7 @@ class GroupConsensus:
     """The group of every row, and the direction that each group agrees on.
 
     Attributes:
-        groups: Of the rows; of a stream, without rows.
+        groups: Groups of the rows; of a stream, without rows.
         directions: [G, l] unit consensus directions.
         place: z [B, l] -> [B] groups, where these are no column's.
         sketched: z of all rows, where a pass has kept them.
@@ -130,7 +130,7 @@ def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: T
     Args:
         passes: Runs the pass.
         source: The dataset.
-        groups: Of its rows.
+        groups: Groups of its rows.
         matrix: S [l, D].
     """
 

@@ -91,7 +91,7 @@ def read_features(extractor: EmbeddingExtractor, source: RowSource, settings: Pa
     Args:
         extractor: Takes them.
         source: The dataset.
-        settings: Of the pass.
+        settings: Settings of the pass.
     """
     passes = Passes(extractor, replace(settings, folder=None))  # a forward pass alone is not worth a file
     file = VectorFile(len(source.dataset), extractor.width - 1)

@@ -74,7 +74,7 @@ class Recheck:
         every: One row of so many; 0 for none.
 
     Attributes:
-        rows: How many were compared.
+        rows: Number of rows that were compared.
         seconds: How long that took.
     """
 

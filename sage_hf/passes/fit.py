@@ -30,7 +30,7 @@ class RunKey:
 
     Attributes:
         model: Fingerprint of the weights.
-        digest: Of a dataset's rows; None of a stream.
+        digest: Digest of a dataset's rows; None of a stream.
         rest: Hash of everything else.
     """
 
@@ -74,14 +74,14 @@ class Fit:
     """The result of the first pass, from which any row can be scored.
 
     Attributes:
-        sketch: Of all gradients.
+        sketch: Sketch of all gradients.
         matrix: S [l, D], as rows are projected: its largest singular value is 1.
         spectrum: [l] float32, singular values of the sketch, the largest 1.
         consensus: Groups, and the direction that each agrees on.
         is_streaming: Whether the consensus was summed in the first pass.
         status: [N] uint8, whether each row is scored or why it is set aside; empty of a stream.
         rows: N.
-        digests: Of the shards of a stream.
+        digests: Digests of the shards of a stream.
         run_key: What all of this depends on.
         seconds: Time of the pass.
     """
@@ -114,7 +114,7 @@ def sketch_matrix(sketch: FrequentDirections, spectrum_power: float | None) -> t
     Only directions of z count after the first pass: a sketch of length 1 keeps huge gradients from overflowing.
 
     Args:
-        sketch: Of all gradients.
+        sketch: Sketch of all gradients.
         spectrum_power: What its singular values are raised to; None for 1.
     """
     largest = sketch.singular_values[0]

@@ -36,7 +36,7 @@ class GradientCache:
     """The gradient rows of one dataset under one model and one set of settings.
 
     Args:
-        folder: Of this key; made when the first shard is written.
+        folder: Folder of this key; made when the first shard is written.
         dtype: "float32" keeps float32 rows to the bit; "float16" takes half the disk: 11 bits a number, and a factor a
             row, so that no row overflows or vanishes.
     """

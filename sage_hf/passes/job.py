@@ -48,7 +48,7 @@ class PassSettings:
     """What all passes of a run have in common.
 
     Attributes:
-        seed: Of what the model or a transform of the dataset draws.
+        seed: Seed of what the model or a transform of the dataset draws.
         progress: Whether passes show a progress bar.
         workers: Number of processes that make batches ahead.
         folder: For what is finished, of this run alone; None keeps nothing.
@@ -70,7 +70,7 @@ class Pass:
     """What is done with the rows of a pass.
 
     Attributes:
-        title: Of the progress bar, and of the folder for what is finished.
+        title: Title of the progress bar, and of the folder for what is finished.
         add: (partial result, row numbers [B], groups [B], vectors [B, W]) -> a number a row [B], or None. Vectors of
             rows that are set aside are zeros. Rows are counted from the window's first.
         new_partial: Makes what a shard gathers into.

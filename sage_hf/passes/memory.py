@@ -117,8 +117,8 @@ def check_memory(config: SageConfig, width: int, device: torch.device, shards: i
         config: The settings.
         width: D, the width of a gradient row.
         device: Where the sketches are.
-        shards: How many there are: log2 of them are alive at once.
-        consensus: How many D-wide directions are summed in float64; 0 with the exact consensus.
+        shards: Number of shards: log2 of them are alive at once.
+        consensus: Number of D-wide directions that are summed in float64; 0 with the exact consensus.
 
     Raises:
         ConfigError: The sketches do not fit into the free memory.

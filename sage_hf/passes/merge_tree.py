@@ -21,7 +21,7 @@ class Partial:
     """What a pass has gathered from some shards.
 
     Attributes:
-        sketch: Of their gradients; None in a pass that only sums directions.
+        sketch: Sketch of their gradients; None in a pass that only sums directions.
         consensus: Sums of their directions; None where these are not summed.
     """
 

@@ -64,7 +64,7 @@ class Processes:
 
     Attributes:
         rank: This one's number, from 0.
-        count: How many there are.
+        count: Number of processes.
         together: Whether every forward pass needs all of them, though each has rows of its own.
     """
 
@@ -168,7 +168,7 @@ class Processes:
         """The whole tree's result, in every process.
 
         Args:
-            tree: Of this process's shards, which follow those of the process before.
+            tree: Tree of this process's shards, which follow those of the process before.
             new_partial: Makes an empty partial result, to receive into.
         """
         self.join(tree, new_partial)

@@ -32,7 +32,7 @@ class FinishedNodes:
     """The finished nodes of one pass.
 
     Args:
-        folder: Of this pass alone; what determines its result must be in the name.
+        folder: Folder of this pass alone; what determines its result must be in the name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,8 +69,8 @@ class FinishedNodes:
 
         Args:
             node: First shard, number of shards and result.
-            columns: Of its last rows; those before come from the files of the nodes in it.
-            digests: Of its last shards; the same.
+            columns: Columns of its last rows; those before come from the files of the nodes in it.
+            digests: Digests of its last shards; the same.
 
         Raises:
             OutputError: The disk is full, or the file cannot be written; the nodes in it are still there.

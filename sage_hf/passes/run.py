@@ -41,7 +41,7 @@ class Passes:
 
     Args:
         extractor: Takes a vector, a number and a status of every row.
-        settings: Of all passes.
+        settings: Settings of all passes.
         cache: Where vectors are kept; None keeps none.
 
     Attributes:

@@ -62,7 +62,7 @@ def target_directions(
     """Consensus directions of a target's rows, [groups, l]; a group without rows of its own gets that of all rows.
 
     Args:
-        passes: Of the training data: gives the extractor and the settings.
+        passes: Passes of the training data: gives the extractor and the settings.
         source: The target's rows.
         groups: Number of groups.
         matrix: S [l, D].
@@ -122,7 +122,7 @@ def consensus_of_target(
     Args:
         target: One, or several by name.
         open_rows: Makes batches of a target's rows.
-        passes: Of the training data.
+        passes: Passes of the training data.
         source: The training data.
         fit: What the first pass found in the training data.
 

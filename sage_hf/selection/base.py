@@ -148,8 +148,8 @@ class SelectionBase(ABC):
             revision: The branch to push to; a new one is made from main.
             create_pr: Whether to open a pull request instead.
             overwrite: Whether a configuration that holds other data than rows of the same source may be replaced.
-            token: Of the Hub; the one of your login by default.
-            license: Of what is pushed; the source's by default.
+            token: Token of the Hub; the one of your login by default.
+            license: Licence of what is pushed; the source's by default.
 
         Returns:
             The last commit, with its address and that of the pull request; None in other processes than the main one.

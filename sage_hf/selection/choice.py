@@ -30,7 +30,7 @@ def choose_rows(
     Args:
         config: The strategy, the gate, the balance and the seed.
         signals: What is known of the rows.
-        budget: How many to keep; where fewer have a score, all of these are kept, and it is said.
+        budget: Number of rows to keep; where fewer have a score, all of these are kept, and it is said.
 
     Raises:
         ConfigError: The strategy or the gate needs what the signals lack.
@@ -63,7 +63,7 @@ def quotas_for(
     Args:
         config: The balance, and what each group gets at least.
         sizes: [G], the rows of each group that have a score; one group where the balance is "none".
-        budget: How many to keep.
+        budget: Number of rows to keep.
         shares: [G] wanted shares of the budget; None leaves it to the balance.
     """
     scored = int(sizes.sum())
@@ -94,7 +94,7 @@ def lost_groups(table: Sequence[GroupStats], config: SageConfig, say: bool = Tru
 
     Args:
         table: All groups.
-        config: Of the choice.
+        config: Settings of the choice.
         say: Whether to log a warning of them: one process does.
     """
     if say and (text := about_lost(table, config)):

@@ -67,7 +67,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
 
     Args:
         config: The gate: "auto" takes those that are is_doubted, a share that share of each group, the most doubted.
-        signals: Of all rows; their classes and embeddings, where there are any.
+        signals: Signals of all rows; their classes and embeddings, where there are any.
         candidates: The rows to judge.
     """
     rows = candidates.rows
@@ -95,7 +95,7 @@ def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdic
     Args:
         candidates: The rows.
         quotas: [G].
-        verdict: Of the candidates.
+        verdict: Verdict on the candidates.
     """
     judged = np.bincount(candidates.groups[verdict.doubts > 0], minlength=len(quotas))
     is_few = (quotas > 0) & (quotas < PLENTY)
@@ -126,7 +126,7 @@ def cross_fold(
     Args:
         embeddings: [M, H].
         labels: [M] classes, any integers.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         [M] doubts p_other / (p_other + p_own) in [0, 1], with the likeliest other class; 0 in a class of fewer than
@@ -194,7 +194,7 @@ def mixture_doubts(losses: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np
 
     Args:
         losses: [M].
-        seed: Of the mixture's beginning.
+        seed: Seed of the mixture's beginning.
 
     Returns:
         [M] in [0, 1]; all 0 where one kind of rows explains the losses as well (by the Bayesian information

@@ -75,7 +75,7 @@ class Selection(SelectionBase):
         """The selection of a choice.
 
         Args:
-            config: Of the choice.
+            config: Settings of the choice.
             signals: What is known of the rows, with the statistics of the passes.
             dataset: The source.
             choice: What `choose_rows` returned.
@@ -238,7 +238,7 @@ class Selection(SelectionBase):
             source: The dataset that was selected from; needed for `dataset`.
             config_name: The configuration of the repository.
             revision: A branch, tag or commit.
-            token: Of the Hub; the one of your login by default.
+            token: Token of the Hub; the one of your login by default.
 
         Raises:
             HubError: The repository is not there, may not be read, or holds no such scores.
@@ -301,7 +301,7 @@ def group_table(
     """One entry a group.
 
     Args:
-        groups: Of the rows.
+        groups: Groups of the rows.
         status: [N].
         scores: [N].
         indices: [K], the kept rows.

@@ -36,9 +36,9 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
     Args:
         passes: Runs the passes.
         source: The dataset.
-        groups: Of its rows.
+        groups: Groups of its rows.
         config: The settings.
-        key: Of the run.
+        key: Key of the run.
 
     Raises:
         GradientError: No row has a usable gradient.
@@ -69,7 +69,7 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
         passes: Runs the pass.
         source: The stream.
         config: The settings.
-        key: Of the run.
+        key: Key of the run.
 
     Raises:
         GradientError: No row has a usable gradient.

@@ -39,7 +39,7 @@ class LabelIssues:
 
     Attributes:
         dataset: The N rows.
-        column: Of the labels.
+        column: Column of the labels.
         label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not
             seen the row; above 2/3 another class is twice as likely.
         suggested_label: [N] the likeliest other class, as the column holds it.

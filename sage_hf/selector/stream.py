@@ -39,7 +39,7 @@ class StreamTally:
         losses: Sum of the scored rows' losses.
         set_aside: Row number to reason, of the first 1,000 rows that have no score.
         statuses: Number of rows of each status.
-        digests: Of the shards.
+        digests: Digests of the shards.
     """
 
     names: list[str] = field(default_factory=list)

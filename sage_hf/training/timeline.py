@@ -22,7 +22,7 @@ class PassSize:
     """One whole pass over some rows.
 
     Attributes:
-        rows: How many rows.
+        rows: Number of rows.
         batches: Batches in this process.
         updates: Optimizer steps.
     """

@@ -25,7 +25,7 @@ class Labels:
     Attributes:
         task: What the model makes of a row.
         names: The model's number of each class name.
-        classes: How many classes the model has, if it has classes.
+        classes: Number of classes of the model, if it has any.
         problem_type: As in the model's config.
         class_ids: By column, the model's number of each of the dataset's, where the two number the same classes
             differently.
