@@ -136,7 +136,9 @@ def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[T
         numbers = [0.0]
     if shares and (len(numbers) != len(paths) or min(numbers) <= 0):
         raise ConfigError(
-            f"{len(paths)} targets have the shares {shares}", where="--target-shares", fix="Give one each, above 0."
+            f"{len(paths)} targets have the shares {shares}",
+            where="--target-shares",
+            fix="Give a number above 0 for each, with commas.",
         )
     targets = {Path(path).stem: load_rows(path, split) for path in paths}
     if len(targets) < len(paths):
