@@ -88,7 +88,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     if unfinished.exists():
         progress.print(f"Going on from {plain(str(unfinished))}, where it fits.")
     settings: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
-    settings |= {"cache_dir": options.cache_dir, "checkpoint_dir": unfinished}
+    settings |= {"cache_dir": options.cache_dir, "resume_dir": unfinished}
     selection: Selection | StreamSelection
     with printing(progress):
         if isinstance(rows, Dataset):

@@ -196,7 +196,7 @@ def compare(
         data_collator=data_collator,
         config=config,
         progress=progress,
-        checkpoint_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
+        resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
     )
     rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
     # None would leave it to the terminal; accelerate shows it on the main process alone.

@@ -149,7 +149,7 @@ class StreamSource:
             raise DatasetError(
                 f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
                 where="dataset",
-                fix="Mend what it says, or start again: with checkpoint_dir, finished shards are not scored again.",
+                fix="Mend what it says, or start again: with resume_dir, finished shards are not scored again.",
             ) from error
         return rows
 

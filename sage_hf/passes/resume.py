@@ -138,5 +138,5 @@ def check_format(root: Path) -> None:
             raise OutputError(
                 f"The finished shards have format {version}, and this sage_hf reads {FORMAT_VERSION}",
                 where=str(path),
-                fix="Name another checkpoint_dir, or delete this folder: the selection starts anew.",
+                fix="Name another resume_dir, or delete this folder: the selection starts anew.",
             )

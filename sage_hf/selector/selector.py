@@ -46,6 +46,7 @@ from ..selection.stream_choice import choice_for
 from ..selection.stream_selection import StreamSelection
 from ..strategies import SIGNALS, STRATEGIES
 from ..strategies.quotas import resolve_budget
+from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_targets
 from .fit import fit_dataset, fit_stream
@@ -74,7 +75,7 @@ class SageSelector(ScoredInMap):
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
         progress: Whether to show progress bars, on the main process.
-        checkpoint_dir: Folder for what is finished of `fit` and `select`: after a kill, the same call with the same
+        resume_dir: Folder for what is finished of `fit` and `select`: after a kill, the same call with the same
             folder goes on from there, with any number of processes, and ends with the same result. All processes must
             see it. Nothing in it is ever deleted by itself. None keeps nothing.
         cache_dir: Where `config.cache_gradients` keeps rows; the folder of `datasets`' own caches by default. Nothing
@@ -90,6 +91,7 @@ class SageSelector(ScoredInMap):
         >>> selection.dataset                        # the kept rows, with a column sage_score
     """
 
+    @renamed_arguments(checkpoint_dir="resume_dir")
     def __init__(
         self,
         model: nn.Module,
@@ -100,7 +102,7 @@ class SageSelector(ScoredInMap):
         config: SageConfig | None = None,
         progress: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
         check_strategy(self.config.strategy, STRATEGIES)
@@ -118,7 +120,7 @@ class SageSelector(ScoredInMap):
         )
         self.fitted: Fit | None = None
         self._progress = progress
-        self._checkpoint_dir = Path(checkpoint_dir) if checkpoint_dir is not None else None
+        self._resume_dir = Path(resume_dir) if resume_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = self._new_passes()
         self._encoder: Batcher | None = None
@@ -203,10 +205,10 @@ class SageSelector(ScoredInMap):
 
     def _folder(self, key: RunKey, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
-        if self._checkpoint_dir is None:
+        if self._resume_dir is None:
             return None
-        check_format(self._checkpoint_dir)
-        return self._checkpoint_dir / key.folder(format=FORMAT_VERSION, sketch_size=self.config.sketch_size, **more)
+        check_format(self._resume_dir)
+        return self._resume_dir / key.folder(format=FORMAT_VERSION, sketch_size=self.config.sketch_size, **more)
 
     # ------------------------------------------------------------------- choose
     @overload

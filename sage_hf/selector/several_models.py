@@ -46,7 +46,7 @@ def select_over_checkpoints(
         target: As for `SageSelector.select`; a single one where there are several models.
         target_shares: The same.
         config: The settings.
-        options: What else `SageSelector` takes: `processing_class`, `data_collator`, `checkpoint_dir`, ...
+        options: What else `SageSelector` takes: `processing_class`, `data_collator`, `resume_dir`, ...
 
     Returns:
         The selection; `stats.checkpoints` tells how many models there were.

@@ -34,7 +34,7 @@ def renamed_arguments(**changes: Change) -> Callable[[Callable[P, R]], Callable[
                     raise ConfigError(
                         f"Both {new} and {old} were given", where=new, fix=f"Leave out {old}, its old name."
                     )
-                warnings.warn(f"{function.__name__}({old}=) is now {new}=", DeprecationWarning, stacklevel=2)
+                warnings.warn(f"{function.__qualname__}({old}=) is now {new}=", DeprecationWarning, stacklevel=2)
                 kwargs[new] = convert(kwargs.pop(old))
             return function(*args, **kwargs)
 

@@ -146,7 +146,7 @@ def select(folder, kill_at=None, monkeypatch=None, **changes):
         "shard_size": 8,
         **changes,
     }
-    selector = SageSelector(vit(), config=SageConfig(**settings), checkpoint_dir=folder)
+    selector = SageSelector(vit(), config=SageConfig(**settings), resume_dir=folder)
     run, shards = Passes.run_shard, []
 
     def counted(self, *given):

@@ -17,7 +17,7 @@ def select(folder, rows=None, **settings):
     selector = SageSelector(
         settings.pop("model", None) or vit(),
         config=SageConfig(**{**SMALL, **settings}),
-        checkpoint_dir=folder,
+        resume_dir=folder,
         progress=False,
     )
     selection = selector.select((rows or image_rows(70)).to_iterable_dataset())
@@ -102,9 +102,9 @@ def test_files_of_an_older_format_are_refused_with_what_to_do(tmp_path):
     path = next(tmp_path.rglob("0-8.safetensors"))
     save_file({"sketch.rows": torch.zeros(2)}, path)
     for rows in (image_rows(70), image_rows(70).to_iterable_dataset()):
-        selector = SageSelector(vit(), config=SageConfig(**SMALL), checkpoint_dir=tmp_path, progress=False)
+        selector = SageSelector(vit(), config=SageConfig(**SMALL), resume_dir=tmp_path, progress=False)
         with pytest.raises(
             SageError, match=f"format 2 or older, and this sage_hf reads {resume.FORMAT_VERSION}"
         ) as caught:
             selector.select(rows)
-        assert "checkpoint_dir" in caught.value.fix
+        assert "resume_dir" in caught.value.fix

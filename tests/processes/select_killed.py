@@ -53,7 +53,7 @@ def main() -> None:
         shard_size=8,
         consensus=os.environ.get("CONSENSUS", "streaming"),
     )
-    selector = SageSelector(vit(), config=config, checkpoint_dir=checkpoint, progress=False)
+    selector = SageSelector(vit(), config=config, resume_dir=checkpoint, progress=False)
     rows = image_rows(70)
     selection = selector.select(rows.to_iterable_dataset(num_shards=3) if "STREAM" in os.environ else rows)
     if rank == 0:

@@ -30,7 +30,7 @@ def with_empty(is_causal=True):
 def select(model, rows, **settings):
     collator = pad_tokens if "label" not in rows.column_names else None
     config = SageConfig(**{**SETTINGS, **settings})
-    places = {name: settings.pop(name) for name in ("cache_dir", "checkpoint_dir") if name in settings}
+    places = {name: settings.pop(name) for name in ("cache_dir", "resume_dir") if name in settings}
     return SageSelector(model, data_collator=collator, config=config, progress=False, **places).select(rows)
 
 
@@ -69,7 +69,7 @@ def test_a_stream_of_them_is_as_a_dataset_of_them():
         assert found.indices.tolist() == wanted.indices.tolist() or settings
 
 
-@pytest.mark.parametrize("place", ["cache_dir", "checkpoint_dir"])
+@pytest.mark.parametrize("place", ["cache_dir", "resume_dir"])
 def test_what_was_kept_of_them_is_read_again(tmp_path, place):
     rows, _ = with_empty(is_causal=False)
     kept = {"cache_gradients": "float32"} if place == "cache_dir" else {}
