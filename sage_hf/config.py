@@ -23,7 +23,7 @@ CLUSTERS = "cluster"
 TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
 
 # Settings that a gradient row or its place in a pass depends on.
-GRADIENT_SETTINGS = (
+_GRADIENT_SETTINGS = (
     *("target_modules", "projection", "loss_reduction", "batch_size", "shard_size", "text_columns", "max_length"),
     *("seed", "cache_gradients"),
 )
@@ -186,6 +186,11 @@ class SageConfig:
                 f"text_columns names {len(self.text_columns)} columns", where="text_columns", fix="Name one or two."
             )
         check_budget(self.fraction, self.num_examples)
+
+    @property
+    def gradient_settings(self) -> dict[str, Any]:
+        """The settings that a gradient row and its place in a pass depend on."""
+        return {name: getattr(self, name) for name in _GRADIENT_SETTINGS}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""

@@ -49,6 +49,10 @@ def test_statistics_by_key(selections):
             assert selection.stats["energy"] == selection.stats.energy
         with pytest.warns(DeprecationWarning, match=r"\.kept"):
             assert selection.group_table[0]["kept"] == selection.group_table[0].kept
+        assert "energy" in selection.stats and "gate" not in selection.stats and "nothing" not in selection.stats
+        assert selection.stats.get("gate") is None and selection.stats.get("rows") == 30
+        with pytest.raises(KeyError, match="nothing"):
+            _ = selection.stats["nothing"]
 
 
 def test_arrays_of_a_stream(selections):

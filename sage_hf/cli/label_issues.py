@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..config import SageConfig
-from ..selector.label_issues import find_label_issues
+from ..selector.label_issues import check_file, find_label_issues
 from .options import Inputs, main_console, option
 
 
@@ -28,6 +28,8 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
 
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
+    if options.output is not None:
+        check_file(options.output)
     rows = inputs.load_rows()
     assert isinstance(rows, Dataset)
     loaded = inputs.load_model(rows, config.seed)

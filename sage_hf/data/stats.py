@@ -15,8 +15,18 @@ class _OldKeys:
     """Fields by their names, as when statistics were dicts, for one version."""
 
     def __getitem__(self, name: str) -> Any:
+        if not hasattr(self, str(name)):
+            raise KeyError(name)
         warnings.warn(f'["{name}"] of statistics is now .{name}', DeprecationWarning, stacklevel=2)
         return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return getattr(self, name, None) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field; `default` where it is None."""
+        value = getattr(self, name, None)
+        return default if value is None else value
 
 
 @dataclass
@@ -85,6 +95,7 @@ class FitStats(_OldKeys):
         score_seconds: Time of the passes after it.
         classes: The classes of labels that are text.
         targets: Names of the target datasets; None without a target.
+        target_shares: Share of the budget that each of several targets gets.
         checkpoints: Number of models whose scores were averaged; None for one.
     """
 
@@ -111,6 +122,7 @@ class FitStats(_OldKeys):
     score_seconds: float = 0.0
     classes: Classes | None = None
     targets: list[str] | None = None
+    target_shares: list[float] | None = None
     checkpoints: int | None = None
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from datasets.config import HF_DATASETS_CACHE
 
-from ..config import CACHE_DTYPES, CLUSTERS, SageConfig
+from ..config import CACHE_DTYPES, SageConfig
 from ..gradients import GradientCollector
 from ..passes.gradient_cache import cache_bytes
-from ..passes.memory import Memory, free_bytes, sums_fit
+from ..passes.memory import Memory, free_bytes, is_streaming
 from ..selection.choice import needed
 from .findings import Problem, Space
 from .text import size
@@ -35,7 +35,7 @@ def find_spaces(
         embedding: H, numbers of an embedding; 0 where none is kept, or its width is not known.
     """
     shards = 1 if rows is None else -(-rows // config.shard_size)
-    streaming = config.consensus != "exact" and config.group_by != CLUSTERS and sums_fit(groups, collector.width)
+    streaming = is_streaming(config, groups, collector.width)
     memory = Memory.of(config, collector.width, shards, groups if streaming else 0)
     free = free_bytes(collector.device)
     what = "Sketches, consensus and the rows of a batch"

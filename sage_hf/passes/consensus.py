@@ -17,12 +17,14 @@ from ..config import CLUSTERS, SageConfig
 from ..data.batches import RowSource
 from ..data.groups import Groups
 from ..data.status import SCORED
+from ..errors import OutputError
 from ..scoring.agreement import Consensus, agreement, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
 from .job import Pass, Piece
 from .merge_tree import Partial
+from .resume import FinishedNodes
 from .run import Passes
 from .vector_file import SketchedRows
 
@@ -117,10 +119,17 @@ def keep_only(title: str) -> Pass:
 def _open(passes: Passes, rows: int, sketch_size: int, title: str) -> SketchedRows:
     if passes.settings.folder is None:
         return SketchedRows(rows, sketch_size)
-    path = passes.settings.folder / f"{title.replace(' ', '-')}.npy"
-    if passes.processes.rank == 0:
-        SketchedRows(rows, sketch_size, path)
-    passes.processes.wait()
+    name = title.replace(" ", "-")
+    path = passes.settings.folder / f"{name}.npy"
+    with passes.processes.agreed():
+        if passes.processes.rank == 0:
+            if not path.exists() and FinishedNodes(path.with_name(name)).find():
+                raise OutputError(
+                    "The sketched gradients of finished shards are gone",
+                    where=str(path),
+                    fix=f"Delete the folder {path.with_name(name)}, too: its shards are run again.",
+                )
+            SketchedRows(rows, sketch_size, path)
     return SketchedRows(rows, sketch_size, path)
 
 
@@ -164,13 +173,14 @@ def clustered_consensus(
     """
     kept, _, piece = keep_sketched(passes, source, matrix, keep_only("finding clusters"))
     codes, centres = np.zeros(len(piece.status), dtype=np.int64), np.zeros((0, len(matrix)), dtype=np.float32)
-    if passes.processes.rank == 0:
-        scored = np.flatnonzero(piece.status == SCORED)
-        directions = GradientDirections(PartOf(kept, scored), spectrum, config.spectrum_power)
-        count = min(config.num_clusters, len(scored))
-        clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
-        used, codes[scored] = np.unique(clusters, return_inverse=True)
-        centres = centres[used]
+    with passes.processes.agreed():
+        if passes.processes.rank == 0:
+            scored = np.flatnonzero(piece.status == SCORED)
+            directions = GradientDirections(PartOf(kept, scored), spectrum, config.spectrum_power)
+            count = min(config.num_clusters, len(scored))
+            clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
+            used, codes[scored] = np.unique(clusters, return_inverse=True)
+            centres = centres[used]
     codes, centres = passes.processes.array_from_main(codes), passes.processes.array_from_main(centres)
     groups = Groups(CLUSTERS, codes.astype(np.int32), [f"cluster {number}" for number in range(len(centres))], {})
     sums = Consensus(groups.count, len(matrix))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,10 @@ import torch
 import transformers
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..config import GRADIENT_SETTINGS, SageConfig
 from ..data.encoding import Row
 from ..data.groups import Groups
-from ..gradients import GradientCollector
 from ..scoring.sketch import FrequentDirections
 from ..strategies.coverage import spectrum_weights
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
@@ -40,28 +38,23 @@ class RunKey:
 
     @classmethod
     def of(
-        cls,
-        collector: GradientCollector,
-        config: SageConfig,
-        rows: Dataset | Row | None,
-        outside: Sequence[Any],
+        cls, model: nn.Module, rows: Dataset | Row | None, settings: Mapping[str, Any], outside: Sequence[Any]
     ) -> RunKey:
         """The key of a run.
 
         Args:
-            collector: Its model's weights count, and its kind of device, because kinds round differently.
-            config: The settings; budget, strategy and balance are free.
+            model: Its weights count, and its kind of device, because kinds round differently.
             rows: A dataset, by its fingerprint and some of its rows; or the first row of a stream, whose others are
                 compared when they are read.
+            settings: Those that change what is made.
             outside: What else the user gave: processor, collator, loss function.
         """
-        versions = (torch.__version__, transformers.__version__, collector.device.type)
-        settings = {name: getattr(config, name) for name in GRADIENT_SETTINGS}
+        versions = (torch.__version__, transformers.__version__, next(model.parameters()).device.type)
         identity = rows._fingerprint if isinstance(rows, Dataset) else rows
         return cls(
-            model_fingerprint(collector.model),
+            model_fingerprint(model),
             dataset_digest(rows) if isinstance(rows, Dataset) else None,
-            Hasher.hash((versions, settings, identity, [settled(thing) for thing in outside])),
+            Hasher.hash((versions, dict(settings), identity, [settled(thing) for thing in outside])),
         )
 
     def folder(self, **more: Any) -> str:
@@ -109,13 +102,9 @@ class Fit:
 
 
 def sketch_matrix(sketch: FrequentDirections, spectrum_power: float | None) -> tuple[Tensor, npt.NDArray[np.float32]]:
-    """`Fit.matrix` and `Fit.spectrum` of a sketch.
+    """`Fit.matrix` and `Fit.spectrum` of a sketch, its singular values raised to a power (None for 1).
 
     Only directions of z count after the first pass: a sketch of length 1 keeps huge gradients from overflowing.
-
-    Args:
-        sketch: Sketch of all gradients.
-        spectrum_power: What its singular values are raised to; None for 1.
     """
     largest = sketch.singular_values[0]
     matrix = sketch.sketch / largest.to(sketch.dtype)

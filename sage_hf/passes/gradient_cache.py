@@ -124,7 +124,7 @@ class GradientCache:
             with safe_open(self._columns(number), framework="np") as file:
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             gradients = np.load(self._rows(number), mmap_mode="r")
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, EOFError, SafetensorError) as error:
             raise OutputError(
                 f"Cached gradients cannot be read: {error}",
                 where=str(self._rows(number)),

@@ -96,11 +96,9 @@ def plan_consensus(config: SageConfig, width: int, device: torch.device, shards:
     """
     streaming = is_streaming(config, groups, width)
     if not streaming and is_streaming(config, 0, width):
+        size = groups * width * 8 >> 20
         logger.warning(
-            "%d groups of %d-wide directions pass %d MB: the exact consensus is used, with a third pass.",
-            groups,
-            width,
-            _CONSENSUS_BYTES >> 20,
+            "Directions of %d groups take %d MB: the exact consensus is used, in a third pass.", groups, size
         )
     check_memory(config, width, device, shards, groups if streaming else 0)
 

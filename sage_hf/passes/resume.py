@@ -60,9 +60,9 @@ class FinishedNodes:
         """Columns of a node's rows, from number `first` of them on; errors as of `read`."""
         return {name: values.numpy() for name, values in self._tensors(start, size, _COLUMN, first, stop).items()}
 
-    def digests(self, start: int, size: int) -> list[int]:
-        """Digests of a node's shards; none of a dataset. Errors as of `read`."""
-        return [int(digest) for digest in self._tensors(start, size, _DIGESTS)[""]]
+    def digests(self, start: int, size: int, first: int = 0, stop: int | None = None) -> list[int]:
+        """Digests of a node's shards, from number `first` of them on; none of a dataset. Errors as of `read`."""
+        return [int(digest) for digest in self._tensors(start, size, _DIGESTS, first, stop)[""]]
 
     def write(self, node: tuple[int, int, Partial], columns: Columns, digests: Sequence[int] = ()) -> None:
         """Keeps a node, and lets go of the nodes in it.
@@ -138,5 +138,5 @@ def check_format(root: Path) -> None:
             raise OutputError(
                 f"The finished shards have format {version}, and this sage_hf reads {FORMAT_VERSION}",
                 where=str(path),
-                fix="Name another resume_dir, or delete this folder: the selection starts anew.",
+                fix=f"Name another resume_dir, or delete the folder {path.parents[1]}: its selection starts anew.",
             )

@@ -293,7 +293,7 @@ class _Run:
         window, rows = piece.window, piece.window.rows_of(unit)
         first = (unit.start - start) * window.shard_size
         columns = self.finished.columns(start, size, first, first + unit.size * window.shard_size)
-        digests = self.finished.digests(start, size)[unit.start - start :][: unit.size]
+        digests = self.finished.digests(start, size, unit.start - start, unit.start - start + unit.size)
         if len(rows) != len(columns["status"]) or digests != window.digests:
             raise self._other_stream(window.first)
         for name, column in piece.columns.items():
@@ -309,6 +309,6 @@ class _Run:
         for start, size, partial in self.tree.nodes:
             if (start, size) not in there:
                 first = max(start, window.first_shard)
-                own = Unit(first, start + size - first)
+                own = Unit(first, max(0, start + size - first))
                 digests = window.digests[first - window.first_shard :][: own.size]
                 finished.write((start, size, partial), piece.columns_of(own), digests)

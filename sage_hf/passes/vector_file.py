@@ -35,12 +35,21 @@ class VectorFile:
                 part = path.with_suffix(".part")
                 np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(rows, width))
                 part.replace(path)
-            self.array = np.load(path, mmap_mode="r+")
         except OSError as error:
             raise OutputError(
                 f"No file of {rows * width * 4 >> 20} MB can be made for vectors of all rows: {error}",
                 where=str(path),
                 fix='Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.',
+            ) from error
+        try:
+            if (found := np.load(path, mmap_mode="r").shape) != (rows, width):  # "r+" would make a short file longer
+                raise ValueError(f"it has the shape {found}, not {(rows, width)}")
+            self.array = np.load(path, mmap_mode="r+")
+        except (OSError, ValueError, EOFError) as error:
+            raise OutputError(
+                f"The vectors of finished shards cannot be read: {error}",
+                where=str(path),
+                fix=f"Delete this file and the folder {path.with_suffix('')}: its shards are run again.",
             ) from error
 
     @property

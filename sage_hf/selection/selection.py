@@ -181,7 +181,9 @@ class Selection(SelectionBase):
         check_strategy(config.strategy, STRATEGIES)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
         groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
-        indices, gate = choose_rows(config, RowSignals(groups, self.status, self.scores, self.losses), budget)
+        shares = None if self.stats.target_shares is None else np.array(self.stats.target_shares)
+        signals = RowSignals(groups, self.status, self.scores, self.losses, shares=shares)
+        indices, gate = choose_rows(config, signals, budget)
         table = group_table(groups, self.status, self.scores, indices)
         stats = replace(
             self.stats,

@@ -33,6 +33,25 @@ DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
 _SHOWN = 60
 
 
+_WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
+
+
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """Refuses a name that label issues cannot be written to; to be called before the long run, too.
+
+    Raises:
+        OutputError: The ending is another.
+    """
+    place = Path(path)
+    if place.suffix not in _WRITERS:
+        raise OutputError(
+            f"{place.name!r} is no file for label issues",
+            where="output",
+            fix=f"End it in one of {', '.join(_WRITERS)}.",
+        )
+    return place
+
+
 @dataclass(frozen=True)
 class LabelIssues:
     """How likely each label is wrong.
@@ -79,17 +98,10 @@ class LabelIssues:
         Raises:
             OutputError: The ending is another, or the file cannot be written.
         """
-        place = Path(path)
-        writers = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
-        if place.suffix not in writers:
-            raise OutputError(
-                f"{place.name!r} is no file for label issues",
-                where="output",
-                fix=f"End it in one of {', '.join(writers)}.",
-            )
+        place = check_file(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(place, "Free some space and start again.") as part:
-            getattr(self.to_dataset(), writers[place.suffix])(str(part))
+            getattr(self.to_dataset(), _WRITERS[place.suffix])(str(part))
         return place
 
     def table(self, most: int = 20) -> Table:

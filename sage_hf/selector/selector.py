@@ -164,21 +164,22 @@ class SageSelector(ScoredInMap):
 
     def _fit_dataset(self, dataset: Dataset) -> tuple[Fit, RowSource]:
         source = self._open(check_dataset(dataset))
-        groups = find_groups(self.collector.model, dataset, self.config.group_by)
-        shards, width = source.shards(), self.collector.width
-        plan_consensus(self.config, width, self.collector.device, len(shards), groups.count)
-        key = RunKey.of(self.collector, self.config, dataset, self._outside)
-        folder = self._folder(key, consensus=self.config.consensus, groups=groups.codes)
-        cache = None
-        if self.config.cache_gradients is not None:
-            cache = GradientCache(self._cache_dir / key.folder(), self.config.cache_gradients)
-        self._passes = self._new_passes(folder, cache)
-        missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
-        say_targets(self.collector, self.config)
-        if missing:
-            self._check_gradients(source)
-            if cache is not None:
-                cache.check_space(sum(map(len, missing)), width)
+        with self._passes.processes.agreed():
+            groups = find_groups(self.collector.model, dataset, self.config.group_by)
+            shards, width = source.shards(), self.collector.width
+            plan_consensus(self.config, width, self.collector.device, len(shards), groups.count)
+            key = RunKey.of(self.collector.model, dataset, self.config.gradient_settings, self._outside)
+            folder = self._folder(key, consensus=self.config.consensus, groups=groups.codes)
+            cache = None
+            if self.config.cache_gradients is not None:
+                cache = GradientCache(self._cache_dir / key.folder(), self.config.cache_gradients)
+            self._passes = self._new_passes(folder, cache)
+            missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
+            say_targets(self.collector, self.config)
+            if missing:
+                self._check_gradients(source)
+                if cache is not None:
+                    cache.check_space(sum(map(len, missing)), width)
         say_check(self.collector, self.config, not missing)
         source.batch_size = self._batch_size()
         self.fitted = fit_dataset(self._passes, source, groups, self.config, key)
@@ -193,8 +194,9 @@ class SageSelector(ScoredInMap):
         say_check(self.collector, self.config, False)
         check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
         self._encoder, source.batch_size = source.encoder, self._batch_size()
-        key = RunKey.of(self.collector, self.config, source.example, self._outside)
-        self._passes = self._new_passes(self._folder(key, group_by=self.config.group_by))
+        with self._passes.processes.agreed():
+            key = RunKey.of(self.collector.model, source.example, self.config.gradient_settings, self._outside)
+            self._passes = self._new_passes(self._folder(key, group_by=self.config.group_by))
         self.fitted = fit_stream(self._passes, source, self.config, key)
         return self.fitted, source
 
@@ -264,7 +266,8 @@ class SageSelector(ScoredInMap):
             BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
             ConfigError: The strategy needs what was not gathered.
         """
-        config, processes = config or self.config, self._passes.processes
+        is_aimed = signals.stats is not None and signals.stats.targets is not None
+        config, processes = resolve(config or self.config, has_target=is_aimed), self._passes.processes
         return Selection.of(
             config, signals, dataset, shared_choice(config, signals, processes), say=processes.rank == 0
         )
@@ -309,7 +312,8 @@ class SageSelector(ScoredInMap):
         if target is not None:
             stats.targets = list(target) if isinstance(target, Mapping) else ["target"]
         if isinstance(target, Mapping):
-            signals.shares = np.array([(target_shares or {}).get(name, 1.0) for name in target])
+            stats.target_shares = [float((target_shares or {}).get(name, 1.0)) for name in target]
+            signals.shares = np.array(stats.target_shares)
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:

@@ -30,9 +30,9 @@ from ..data.training_batches import TrainingBatches
 from ..errors import ConfigError, OutputError
 from ..gradients.model.padding import padding_shown
 from ..gradients.model.state import unchanged_config, unwrap
+from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
 from ..utils.files import whole_file
-from ..utils.fingerprint import run_fingerprint
 from ..utils.rng import isolated_rng
 from .warmup_steps import take_steps
 
@@ -164,7 +164,7 @@ def _key(model: nn.Module, dataset: Dataset, asked: dict[str, Any], outside: lis
         settings.pop(name, None)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     asked = {**asked, "version": _VERSION, "model": [type(model).__qualname__, Hasher.hash(settings), trainable]}
-    return run_fingerprint(model, next(model.parameters()).device, dataset, asked, outside)
+    return RunKey.of(model, dataset, asked, outside).folder()
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

@@ -7,15 +7,12 @@ was made, and differs for the same rows after another way to them; its digest te
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 import xxhash
 from datasets import Dataset
-from datasets.fingerprint import Hasher
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -50,23 +47,6 @@ def dataset_digest(dataset: Dataset) -> str:
     for name in sorted(stored.column_names):
         digest.update(repr(stored.column(name).to_pylist()).encode())
     return digest.hexdigest()
-
-
-def run_fingerprint(
-    model: nn.Module, device: torch.device, dataset: Dataset, settings: Mapping[str, Any], outside: list[Any]
-) -> str:
-    """16 hexadecimal digits from all that determines a file of results: the name of the folder that it goes into.
-
-    Args:
-        model: Its weights count.
-        device: Its kind counts, because kinds round differently.
-        dataset: Its fingerprint and its rows count.
-        settings: Settings of the run that change the file, and the version of its format.
-        outside: What else the user gave: processor, collator, loss function.
-    """
-    versions = (torch.__version__, transformers.__version__, device.type)
-    identity = (model_fingerprint(model), dataset._fingerprint, dataset_digest(dataset))
-    return Hasher.hash((versions, dict(settings), identity, [settled(thing) for thing in outside]))
 
 
 def settled(thing: Any) -> Any:

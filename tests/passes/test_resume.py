@@ -1,6 +1,7 @@
 """What a pass has finished, on disk: the work is divided wholly, and any kill leaves a whole state."""
 
 import contextlib
+import shutil
 
 import numpy as np
 import pytest
@@ -199,3 +200,29 @@ def test_other_settings_start_again_and_other_budgets_do_not(tmp_path, monkeypat
     assert select(tmp_path, None, monkeypatch, fraction=0.1, strategy="random")[1] == 0
     for change in ({"sketch_size": 6}, {"consensus": "exact"}, {"group_by": None}, {"seed": 1}, {"shard_size": 16}):
         assert select(tmp_path, None, monkeypatch, **change)[1] > 0
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "empty", "of another shape"])
+@pytest.mark.parametrize(
+    "changes", [{"consensus": "exact"}, {"group_by": "cluster"}, {"strategy": "coverage"}], ids=str
+)
+def test_vectors_of_finished_shards_that_are_gone_or_damaged_are_no_zeros(tmp_path, monkeypatch, harm, changes):
+    whole, _ = select(tmp_path, None, monkeypatch, **changes)
+    (path,) = tmp_path.rglob("*.npy")
+    match harm:
+        case "gone":
+            path.unlink()
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-300])
+        case "empty":
+            path.write_bytes(b"")
+        case "of another shape":
+            np.save(path, np.zeros((3, 9), np.float32))
+    with pytest.raises(SageError, match=r"gone|cannot be read") as caught:
+        select(tmp_path, None, monkeypatch, **changes)
+    assert caught.value.where == str(path)
+    path.unlink(missing_ok=True)  # as it says
+    shutil.rmtree(path.with_suffix(""))
+    again, ran = select(tmp_path, None, monkeypatch, **changes)
+    assert 0 < ran <= 18
+    assert np.array_equal(again.scores, whole.scores) and np.array_equal(again.indices, whole.indices)

@@ -119,3 +119,14 @@ def test_with_clusters_each_has_the_consensus_of_the_targets_rows_in_it():
         consensus = unit(members.sum(0, keepdim=True))
         mine = selection.groups == group
         assert np.allclose(selection.scores[mine], (z[mine] @ consensus.T)[:, 0], atol=1e-4)
+
+
+def test_the_choice_is_the_same_whether_at_once_or_of_gathered_signals_or_of_the_selection():
+    rows = image_rows(60)
+    parts = {"one": image_rows(9, seed=5), "other": image_rows(9, seed=8)}
+    for target, shares in ((parts, {"one": 3.0, "other": 0.5}), (parts, None), (image_rows(9, seed=5), None)):
+        one = selector()
+        at_once = one.select(rows, target=target, target_shares=shares)
+        signals = one.gather(rows, target=target, target_shares=shares)
+        assert np.array_equal(one.choose(rows, signals).indices, at_once.indices)
+        assert np.array_equal(at_once.choose(fraction=0.3).indices, at_once.indices)
