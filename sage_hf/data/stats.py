@@ -17,7 +17,7 @@ class _OldKeys:
     def __getitem__(self, name: str) -> Any:
         if not hasattr(self, str(name)):
             raise KeyError(name)
-        warnings.warn(f'["{name}"] of statistics is now .{name}', DeprecationWarning, stacklevel=2)
+        warnings.warn(f'Statistics have attributes now: .{name}, not ["{name}"]', DeprecationWarning, stacklevel=2)
         return getattr(self, name)
 
     def __contains__(self, name: str) -> bool:

@@ -6,6 +6,7 @@ The last two need the sketched gradients of all rows, which a pass keeps in a fi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,13 @@ class GroupConsensus:
 
     groups: Groups
     directions: Tensor
-    place: NearestDirection | NearestCentre | None = None
+    place: Place | None = None
     sketched: SketchedRows | None = None
     piece: Piece | None = None
+
+    def for_new_rows(self) -> GroupConsensus:
+        """What scores any row, without what a pass kept of those that it saw: a file of all z is let go."""
+        return replace(self, sketched=None, piece=None)
 
     def scores(self) -> npt.NDArray[np.float32]:
         """[N] agreement of all rows whose z are kept."""
@@ -86,6 +91,9 @@ class NearestCentre:
         return pairwise_distances_argmin(directions[np.arange(len(z))], self.centres).astype(np.int64)
 
 
+Place: TypeAlias = NearestDirection | NearestCentre
+
+
 def keep_sketched(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> tuple[SketchedRows, Partial, Piece]:
     """Runs a pass that writes z and |g| of every row; afterwards every process has those of all rows.
 
@@ -99,7 +107,7 @@ def keep_sketched(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) 
     Returns:
         The file, and what `Passes.run_whole` returns.
     """
-    kept = _open(passes, len(source.dataset), len(matrix), job.title)
+    kept = _open(passes, len(source.dataset), len(matrix), job.name)
 
     def write(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor | None:
         z = sketched(gradients, matrix)
@@ -116,10 +124,9 @@ def keep_only(title: str) -> Pass:
     return Pass(title, lambda partial, rows, codes, z: None)
 
 
-def _open(passes: Passes, rows: int, sketch_size: int, title: str) -> SketchedRows:
+def _open(passes: Passes, rows: int, sketch_size: int, name: str) -> SketchedRows:
     if passes.settings.folder is None:
         return SketchedRows(rows, sketch_size)
-    name = title.replace(" ", "-")
     path = passes.settings.folder / f"{name}.npy"
     with passes.processes.agreed():
         if passes.processes.rank == 0:

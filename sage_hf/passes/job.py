@@ -84,6 +84,11 @@ class Pass:
     codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
     settle: Callable[[], None] | None = None
 
+    @property
+    def name(self) -> str:
+        """The title, as a folder is called."""
+        return self.title.replace(" ", "-")
+
 
 @dataclass(frozen=True)
 class Piece:

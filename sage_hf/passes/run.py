@@ -109,7 +109,7 @@ class Passes:
         run = _Run(source, job)
         with self.processes.agreed(), isolated_rng(self.settings.seed):
             if self.settings.folder is not None:
-                run.finished = FinishedNodes(self.settings.folder / job.title.replace(" ", "-"))
+                run.finished = FinishedNodes(self.settings.folder / job.name)
                 run.nodes = run.finished.find()
             if self.processes.together:
                 run.spare = source.spare_batch()
@@ -150,11 +150,11 @@ class Passes:
             bar: Gets the progress.
         """
         self.shards_run += 1
-        partial, codes, seen = job.new_partial(), torch.from_numpy(piece.codes.astype(np.int64)), []
+        partial, codes, seen = job.new_partial(), torch.from_numpy(piece.codes), []
         # The same draws in all passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.settings.seed + number):
             for rows, extracted in self._rows(number, batches, piece.window):
-                seen.append((rows, extracted, job.add(partial, rows, codes[rows], extracted.vectors)))
+                seen.append((rows, extracted, job.add(partial, rows, codes[rows].long(), extracted.vectors)))
                 bar.update(len(rows))
         for rows, extracted, values in seen:  # once a shard, so that no batch waits for the device
             chosen = rows.numpy()

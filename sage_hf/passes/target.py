@@ -21,7 +21,7 @@ from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import ConfigError, GradientError, GroupError
 from ..scoring.agreement import Consensus, sketched, unit
-from .consensus import GroupConsensus, NearestDirection, keep_only, keep_sketched
+from .consensus import GroupConsensus, NearestDirection, Place, keep_only, keep_sketched
 from .fit import Fit
 from .job import Pass
 from .merge_tree import Partial
@@ -57,31 +57,32 @@ def check_target(target: Target, shares: Mapping[str, float] | None) -> None:
 
 
 def target_directions(
-    passes: Passes, source: RowSource, groups: int, matrix: Tensor, codes_of: Callable[[Tensor, Tensor], Tensor]
+    passes: Passes, source: RowSource, matrix: Tensor, groups: Groups, place: Place | None = None
 ) -> Tensor:
     """Consensus directions of a target's rows, [groups, l]; a group without rows of its own gets that of all rows.
 
     Args:
         passes: Passes of the training data: gives the extractor and the settings.
         source: The target's rows.
-        groups: Number of groups.
         matrix: S [l, D].
-        codes_of: (row numbers [B], z [B, l]) -> [B] their groups.
+        groups: Groups of the target's rows.
+        place: As of `GroupConsensus`; then the codes of `groups` do not count.
 
     Raises:
         GradientError: No row of the target has a usable gradient.
     """
 
     def new_partial() -> Partial:
-        return Partial(consensus=Consensus(groups, len(matrix), device=matrix.device))
+        return Partial(consensus=Consensus(groups.count, len(matrix), device=matrix.device))
 
     def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> None:
         assert partial.consensus is not None
         z = sketched(gradients, matrix)
-        partial.consensus.update(z, codes_of(rows, z))
+        partial.consensus.update(z, torch.from_numpy(place(z)) if place else codes)
 
     own = Passes(passes.extractor, replace(passes.settings, folder=None))
-    result, piece = own.run_whole(source, Pass("reading the target", add, new_partial))
+    job = Pass("reading the target", add, new_partial, lambda window: groups.codes)
+    result, piece = own.run_whole(source, job)
     if not (piece.status == SCORED).any():
         raise GradientError(
             "No row of the target has a usable gradient",
@@ -93,13 +94,14 @@ def target_directions(
     return unit(torch.where(sums.abs().sum(1, keepdim=True) > 0, sums, sums.sum(0))).float().cpu()
 
 
-def target_codes(target: Dataset, groups: Groups) -> npt.NDArray[np.int32]:
-    """[rows] the training data's groups of a target's rows; 0 where rows are not grouped.
+def target_codes(target: Dataset, consensus: GroupConsensus) -> npt.NDArray[np.int32]:
+    """[rows] the training data's groups of a target's rows; 0 where no column groups them.
 
     Raises:
         GroupError: The target lacks the column, or has a value of it that the training data has not.
     """
-    if groups.column is None:
+    groups = consensus.groups
+    if groups.column is None or consensus.place is not None:
         return np.zeros(len(target), dtype=np.int32)
     if groups.column not in target.column_names:
         raise GroupError(
@@ -130,26 +132,13 @@ def consensus_of_target(
         With several targets, these are the groups.
     """
     if not isinstance(target, Mapping):
-        groups, place = fit.consensus.groups, fit.consensus.place
-        codes = torch.zeros(len(target)) if place else torch.from_numpy(target_codes(target, groups)).long()
-        directions = target_directions(
-            passes,
-            open_rows(target),
-            groups.count,
-            fit.matrix,
-            lambda rows, z: torch.from_numpy(place(z)) if place else codes[rows],
-        )
+        groups = replace(fit.groups, codes=target_codes(target, fit.consensus))
+        directions = target_directions(passes, open_rows(target), fit.matrix, groups, fit.consensus.place)
         # z of all rows, where they are kept, are scored against the target.
         return replace(fit.consensus, directions=directions)
-    directions = torch.cat(
-        [target_directions(passes, open_rows(rows), 1, fit.matrix, _one_group) for rows in target.values()]
-    )
+    parts = [(open_rows(rows), Groups.single(len(rows))) for rows in target.values()]
+    directions = torch.cat([target_directions(passes, rows, fit.matrix, groups) for rows, groups in parts])
     place = NearestDirection(directions.numpy())
     kept, _, piece = keep_sketched(passes, source, fit.matrix, keep_only("scoring for targets"))
-    parts = (kept.read(window) for window in source.shards())
-    nearest = np.concatenate([place(part) for part in parts]).astype(np.int32)
+    nearest = np.concatenate([place(kept.read(shard)) for shard in source.shards()]).astype(np.int32)
     return GroupConsensus(Groups("target", nearest, list(target), {}), directions, place, kept, piece)
-
-
-def _one_group(rows: Tensor, z: Tensor) -> Tensor:
-    return torch.zeros(len(rows), dtype=torch.int64)

@@ -89,7 +89,7 @@ class SelectionBase(ABC):
             raise OutputError(
                 f"The folder holds a selection from a {values['kind']}",
                 where=str(folder),
-                fix="Read it with the other of Selection and StreamSelection, of sage_hf.",
+                fix=f"Read it with {'StreamSelection' if values['kind'] == 'stream' else 'Selection'}.load_from_disk.",
             )
         try:
             return {

@@ -139,8 +139,7 @@ class SageSelector(ScoredInMap):
     def fit(self, dataset: Dataset | IterableDataset) -> SageSelector:
         """Pass 1: sketches the gradients of all rows and finds the consensus directions.
 
-        With `consensus="exact"` a further pass writes the sketched gradients to a temporary file, which `select`
-        reads.
+        With `consensus="exact"` a further pass writes the sketched gradients to a temporary file.
 
         Args:
             dataset: Raw or prepared rows, N >= 1; or a stream of them, read from its beginning in every pass.
@@ -182,8 +181,9 @@ class SageSelector(ScoredInMap):
                     cache.check_space(sum(map(len, missing)), width)
         say_check(self.collector, self.config, not missing)
         source.batch_size = self._batch_size()
-        self.fitted = fit_dataset(self._passes, source, groups, self.config, key)
-        return self.fitted, source
+        fit = fit_dataset(self._passes, source, groups, self.config, key)
+        self.fitted = replace(fit, consensus=fit.consensus.for_new_rows())
+        return fit, source
 
     def _fit_stream(self, stream: IterableDataset) -> tuple[Fit, StreamSource]:
         check_stream(self.config)
@@ -268,9 +268,8 @@ class SageSelector(ScoredInMap):
         """
         is_aimed = signals.stats is not None and signals.stats.targets is not None
         config, processes = resolve(config or self.config, has_target=is_aimed), self._passes.processes
-        return Selection.of(
-            config, signals, dataset, shared_choice(config, signals, processes), say=processes.rank == 0
-        )
+        choice = shared_choice(config, signals, processes)
+        return Selection.of(config, signals, dataset, choice, say=processes.rank == 0)
 
     def gather(
         self,
@@ -302,8 +301,8 @@ class SageSelector(ScoredInMap):
         fitted = time.perf_counter()
         if target is not None:
             consensus = consensus_of_target(target, self._open, self._passes, source, fit)
-            fit = self.fitted = replace(fit, consensus=consensus)
-            self._encoder = source.encoder
+            fit = replace(fit, consensus=consensus)
+            self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
         signals = gather_signals(self._passes, source, fit, needs, embeddings)
         signals.labels = find_labels(self.collector.model, dataset)
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)

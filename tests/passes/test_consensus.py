@@ -1,3 +1,6 @@
+import gc
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +88,17 @@ def test_a_stream_has_no_clusters():
     config = SageConfig(**SMALL, group_by="cluster", strategy="agreement")
     with pytest.raises(ConfigError, match="clusters"):
         SageSelector(vit(), config=config, progress=False).select(image_rows(30).to_iterable_dataset())
+
+
+@pytest.mark.parametrize("settings", [{"consensus": "exact"}, {"group_by": "cluster"}], ids=str)
+def test_a_file_of_all_rows_goes_with_what_was_gathered_and_not_with_the_selector(tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _, selector, signals = gather({"sketched"}, **settings)
+    assert list(tmp_path.rglob("*.npy"))
+    del signals
+    gc.collect()
+    assert not list(tmp_path.rglob("*.npy"))
+    selector.fit(image_rows(30))
+    gc.collect()
+    assert not list(tmp_path.rglob("*.npy"))
+    assert image_rows(30).map(selector.score, batched=True)["sage_score"][0] is not None
