@@ -24,13 +24,30 @@ TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
 
 # Settings that a gradient row or its place in a pass depends on.
 _GRADIENT_SETTINGS = (
-    *("target_modules", "projection", "loss_reduction", "batch_size", "shard_size", "text_columns", "max_length"),
+    *(
+        "target_modules",
+        "projection",
+        "row_width",
+        "loss_reduction",
+        "batch_size",
+        "shard_size",
+        "text_columns",
+        "max_length",
+    ),
     *("seed", "cache_gradients"),
 )
 
 # Settings that are whole numbers, and the least that each can be.
 _LEAST = dict.fromkeys(("sketch_size", "batch_size", "shard_size", "max_length", "num_clusters"), 1)
-_LEAST |= {"num_examples": 1, "projection": 1, "seed": 0, "num_workers": 0, "recheck_every": 0, "min_per_group": 0}
+_LEAST |= {
+    "num_examples": 1,
+    "projection": 1,
+    "row_width": 1,
+    "seed": 0,
+    "num_workers": 0,
+    "recheck_every": 0,
+    "min_per_group": 0,
+}
 
 # Row width that projection="auto" aims at. AUC of finding wrong labels on noisy text at sketch size 256:
 # 512 wide 0.84, 2,048 wide 0.92, 6,720 wide 0.93, exact (109k wide) 0.93.
@@ -62,9 +79,10 @@ class SageConfig:
             score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. On noisy text the AUC of
             finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
-        projection: How wide a gradient row is. "auto": exact where the targeted weights number no more than 16,384,
-            else a random projection of both sides of every layer such that the row is about that wide. A whole number
-            k: every layer projected to k x k. None: exact gradients.
+        projection: How a gradient row is narrowed. "auto": exact where the targeted weights number no more than
+            `row_width`, else a random projection of both sides of every layer such that the row is about that wide. A
+            whole number k: every layer projected to k x k. None: exact gradients.
+        row_width: D, the numbers of a gradient row under `projection="auto"`.
         target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers,
             convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters).
             "all-linear" (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a
@@ -116,8 +134,9 @@ class SageConfig:
     )
     sketch_size: int = _knob(256, "Rows of the gradient sketch; memory is twice this times the row width.")
     projection: int | Literal["auto"] | None = _knob(
-        "auto", "Gradient width: auto (about 16,384), none (exact), or k for k x k numbers a layer."
+        "auto", "Gradient rows: auto (projected to --row-width), none (exact), or k for k x k numbers a layer."
     )
+    row_width: int = _knob(ROW_WIDTH, "Numbers of a gradient row under --projection auto.")
     target_modules: str | list[str] = _knob(
         "auto", "Weights to differentiate: auto, all-linear, head, all, a regular expression, or names with commas."
     )

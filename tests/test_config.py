@@ -22,6 +22,7 @@ from sage_hf.errors import BudgetError, ConfigError, SageError
         ("loss_reduction", "none"),
         ("projection", 0),
         ("projection", "wide"),
+        ("row_width", 0),
         ("seed", -1),
         ("target_modules", ""),
         ("text_columns", ["a", "b", "c"]),

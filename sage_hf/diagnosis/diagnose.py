@@ -83,14 +83,7 @@ def diagnose(
         problems: list[Problem] = []
         collector = None
         with collected(problems, "model"):
-            collector = GradientCollector(
-                model,
-                target_modules=config.target_modules,
-                projection=config.projection,
-                loss_reduction=config.loss_reduction,
-                loss_function=loss_function,
-                seed=config.seed,
-            )
+            collector = GradientCollector.of(model, config, loss_function)
         examined = _Examined(model, collector, config, problems)
         if dataset is not None:
             examined.look_into(dataset, processing_class, data_collator)

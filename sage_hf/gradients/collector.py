@@ -19,6 +19,7 @@ from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from ..config import ROW_WIDTH, SageConfig
 from ..errors import GradientError
 from .alone import gradients_into, row_alone
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
@@ -51,6 +52,7 @@ class GradientCollector:
             `torch.compile`, PEFT) are unwrapped.
         target_modules: As in `SageConfig`.
         projection: As in `SageConfig`.
+        row_width: As in `SageConfig`.
         loss_reduction: "mean" or "sum" over a row's tokens.
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         seed: Seed of the projections.
@@ -77,6 +79,7 @@ class GradientCollector:
         *,
         target_modules: str | Sequence[str] = "auto",
         projection: Projection = "auto",
+        row_width: int = ROW_WIDTH,
         loss_reduction: str = "mean",
         loss_function: LossFunction | None = None,
         seed: int = 0,
@@ -89,7 +92,7 @@ class GradientCollector:
         self.check_seconds = 0.0
         self.silent: set[str] = set()
         self.leaves_routing_out = False
-        self.layout = lay_out(self.model, target_modules, projection, seed)
+        self.layout = lay_out(self.model, target_modules, projection, row_width, seed)
         self.width = self.blocks[-1].columns.stop
         self._computes_in_half = False
         self._axes: Axes | None = None
@@ -101,6 +104,19 @@ class GradientCollector:
                 f'target_modules="auto" covers {self.layout.share:.1%} of the trainable weights: the gradients say '
                 'little of the others. target_modules="all" takes every weight, at more cost.'
             )
+
+    @classmethod
+    def of(cls, model: nn.Module, config: SageConfig, loss_function: LossFunction | None = None) -> GradientCollector:
+        """A collector with the settings of a selection."""
+        return cls(
+            model,
+            target_modules=config.target_modules,
+            projection=config.projection,
+            row_width=config.row_width,
+            loss_reduction=config.loss_reduction,
+            loss_function=loss_function,
+            seed=config.seed,
+        )
 
     @property
     def blocks(self) -> list[Block]:

@@ -110,14 +110,7 @@ class SageSelector(ScoredInMap):
         self.processing_class = processing_class
         self.data_collator = data_collator
         self._outside = [processing_class, data_collator, loss_function]
-        self.collector = GradientCollector(
-            model,
-            target_modules=self.config.target_modules,
-            projection=self.config.projection,
-            loss_reduction=self.config.loss_reduction,
-            loss_function=loss_function,
-            seed=self.config.seed,
-        )
+        self.collector = GradientCollector.of(model, self.config, loss_function)
         self.fitted: Fit | None = None
         self._progress = progress
         self._resume_dir = Path(resume_dir) if resume_dir is not None else None

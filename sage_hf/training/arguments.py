@@ -73,6 +73,7 @@ class SageArguments:
     sage_sketch_size: int = _knob("sketch_size")
     # HfArgumentParser takes the type in the middle: text.
     sage_projection: int | str | None = _knob("projection")
+    sage_row_width: int = _knob("row_width")
     sage_target_modules: list[str] | str | None = _knob("target_modules")
     sage_consensus: str = _knob("consensus")
     sage_group_by: str | None = _knob("group_by")

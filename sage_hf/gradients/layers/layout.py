@@ -112,7 +112,9 @@ class Layout:
         )
 
 
-def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: Projection, seed: int) -> Layout:
+def lay_out(
+    model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: int, seed: int
+) -> Layout:
     """Gives every targeted parameter its columns, and every layer that holds one its part.
 
     Raises:
@@ -140,7 +142,7 @@ def lay_out(model: nn.Module, target_modules: str | Sequence[str], projection: P
         held.append(holders)
         term = holders[0][1] if holders else Rerun(matrix_shape(model, parameter))
         shapes.append((term.size, 1) if isinstance(term, Vector) else term.shape)
-    start, widths = 0, block_widths(shapes, projection)
+    start, widths = 0, block_widths(shapes, projection, row_width)
     for (name, parameter), holders, shape, width in zip(targets.items(), held, shapes, widths, strict=True):
         block = Block(name, shape, width, slice(start, start + width[0] * width[1]), seed)
         start = block.columns.stop

@@ -22,28 +22,31 @@ from ...config import ROW_WIDTH
 Shape = tuple[int, int]
 
 
-def block_widths(shapes: Sequence[Shape], projection: int | Literal["auto"] | None) -> list[Shape]:
+def block_widths(
+    shapes: Sequence[Shape], projection: int | Literal["auto"] | None, row_width: int = ROW_WIDTH
+) -> list[Shape]:
     """The (rows, columns) that each parameter's gradient is projected to.
 
     Args:
         shapes: (R, C) of every targeted parameter; a vector is (R, 1).
         projection: None leaves all as they are; k projects each side to at most k (a vector to at most k * k); "auto"
-            leaves all as they are if they number at most 16,384 together, and else gives every parameter the same
-            share of entries, as large as fits into 16,384; what a small parameter leaves over, the others get.
+            leaves all as they are if they number at most `row_width` together, and else gives every parameter the
+            same share of entries, as large as fits into it; what a small parameter leaves over, the others get.
+        row_width: Entries of all blocks together under "auto"; more only where there are more parameters.
     """
     if projection is None:
         return list(shapes)
     if projection != "auto":
         side = projection
         return [(min(r, side * side), 1) if c == 1 else (min(r, side), min(c, side)) for r, c in shapes]
-    if sum(r * c for r, c in shapes) <= ROW_WIDTH:
+    if sum(r * c for r, c in shapes) <= row_width:
         return list(shapes)
 
     def width(share: int) -> int:
         return sum(math.prod(_fit(shape, share)) for shape in shapes)
 
-    # The largest share whose blocks fit; 1 where nothing does (more than 16,384 parameters).
-    share = max(1, bisect_right(range(1, ROW_WIDTH + 1), ROW_WIDTH, key=width))
+    # The largest share whose blocks fit; 1 where nothing does (more parameters than that).
+    share = max(1, bisect_right(range(1, row_width + 1), row_width, key=width))
     return [_fit(shape, share) for shape in shapes]
 
 

@@ -26,6 +26,13 @@ def test_auto_rows_are_as_wide_as_they_may_be_and_no_side_grows(shape_list):
         assert total > ROW_WIDTH / 2
 
 
+@given(shapes, st.integers(40, 5000))
+def test_a_row_is_at_most_as_wide_as_it_is_told_to_be_and_more_than_half(shape_list, row_width):
+    total = sum(math.prod(width) for width in block_widths(shape_list, "auto", row_width))
+    whole = sum(math.prod(shape) for shape in shape_list)
+    assert total == whole if whole <= row_width else row_width / 4 < total <= row_width
+
+
 def test_auto_leaves_a_short_side_as_it_is_and_gives_the_rest_to_the_long_one():
     (rows, columns), *_ = block_widths([(2, 4096), *[(512, 512)] * 15], "auto")
     assert rows == 2
