@@ -18,6 +18,7 @@ BALANCES = ("proportional", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
 LOSS_REDUCTIONS = ("mean", "sum")
 CACHE_DTYPES = ("float32", "float16")
+CACHES = (None, "auto", *CACHE_DTYPES)
 # `group_by` of groups that are no column's, but found in the sketch.
 CLUSTERS = "cluster"
 TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
@@ -104,10 +105,12 @@ class SageConfig:
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding.
         shard_size: Rows a logical shard: the unit of work and of determinism. Smaller is a slightly better sketch
             (energy 0.289 in one stream, 0.320 at 2,048, 0.330 at 512) and more merges.
-        cache_gradients: "float32" writes the gradient rows of the first pass to disk, D x 4 bytes a row, and nothing
-            after it costs a forward pass: neither the second pass nor another selection with the same model and
-            dataset, whatever its budget, strategy, groups or sketch. The result is the same. "float16" takes half the
-            disk and changes scores in the third digit. None computes the rows again.
+        cache_gradients: Where the gradient rows of the first pass are kept, so that nothing after it costs a forward
+            pass. "auto": rounded to half precision (scores change in the fourth digit), D x 2 bytes a row, in a
+            temporary file that goes with the run; of rows that would take more than a fifth of the free disk, so many
+            as fit, and the others are computed again, with the same result. "float16" and "float32" keep all rows in
+            `cache_dir`, for other selections with the same model and dataset, too, whatever their budget, strategy,
+            groups or sketch. None keeps no rows and rounds none: they are computed twice.
         num_workers: Worker processes that encode and collate batches ahead of the device, as torch's DataLoader runs
             them. The result is the same. A stream is read in the process itself.
         text_columns: Raw text columns to tokenize, one or a pair; None finds them.
@@ -153,7 +156,7 @@ class SageConfig:
     batch_size: int = _knob(32, "Rows a forward pass; does not change the scores.")
     shard_size: int = _knob(2048, "Rows a logical shard, the unit of work and determinism.")
     cache_gradients: str | None = _knob(
-        None, "Keep gradient rows on disk for the second pass and later selections: float32, float16 or none."
+        "auto", "Gradient rows on disk: auto (for this run), float16 or float32 (for later runs, too), or none."
     )
     num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; a stream takes none.")
     text_columns: list[str] | None = _knob(None, "Text column to tokenize, or two of a pair with a comma.")
@@ -177,7 +180,7 @@ class SageConfig:
                 raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
             object.__setattr__(self, "fraction", float(self.fraction))
         words = {"balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
-        for name, allowed in (words | {"cache_gradients": (None, *CACHE_DTYPES)}).items():
+        for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
         for name, low, high, what in (

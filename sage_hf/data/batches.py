@@ -160,6 +160,9 @@ class Batcher(Protocol):
         ...
 
 
+# Rows of the batch that is compared with rows alone before the first pass.
+CHECKED_ROWS = 4
+
 # Row numbers and their batch; None where the model is to see nothing of them.
 Numbered: TypeAlias = tuple[Tensor, dict[str, Any] | None]
 

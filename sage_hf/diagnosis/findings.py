@@ -125,9 +125,7 @@ class TimeFindings:
         encode_seconds: Seconds a row, to read and to encode.
         gradient_seconds: Seconds a row, in a pass.
         sketch_seconds: Seconds a row, in the first pass.
-        embedding_seconds: Seconds a row, in a forward pass; 0 where the strategy needs none.
-        gradient_passes: Number of passes for gradients.
-        embedding_passes: Number of passes for embeddings.
+        gradient_passes: Number of passes over the model: 2 where the gradient rows do not go into a file.
         seconds: Seconds for the whole dataset.
     """
 
@@ -136,9 +134,7 @@ class TimeFindings:
     encode_seconds: float
     gradient_seconds: float
     sketch_seconds: float
-    embedding_seconds: float
     gradient_passes: int
-    embedding_passes: int
     seconds: float
 
 

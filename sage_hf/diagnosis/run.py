@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from ..config import SageConfig
-from ..data.batches import RowSource
+from ..data.batches import CHECKED_ROWS, RowSource
 from ..data.status import NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import SageError
 from ..gradients import GradientCollector
 from ..gradients.batch_axis import batch_rows
-from ..passes.embeddings import EmbeddingExtractor
+from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.job import PassSettings
 from ..passes.run import Passes
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..selection.choice import needed
-from ..selector.selector import CHECKED_ROWS
 from .findings import CheckFindings, Problem, TimeFindings
+from .spaces import rows_fit
 
 # Batches by the clock, after one to warm up.
 _TIMED = 3
@@ -90,7 +90,11 @@ class Clock:
         started = time.perf_counter()
         batches, made = self._batches()
         encode = (time.perf_counter() - started) / max(1, made)
-        passes = Passes(GradientExtractor(self.collector), PassSettings(self.config.seed, progress=False))
+        reader = None
+        if needed(self.config) & {"embeddings", "el2n"}:
+            reader = EmbeddingReader(self.collector.model, self.collector.device, batches[0], self.config.seed)
+            self.width = reader.width
+        passes = Passes(GradientExtractor(self.collector, 0, reader), PassSettings(self.config.seed, progress=False))
         consensus = Consensus(1, self.collector.width, device=self.collector.device)
         statuses = []
 
@@ -105,23 +109,15 @@ class Clock:
         gradient = self._seconds(fit, batches) / counted
         problems += _unusable(torch.cat(statuses[1:]))  # the first was to warm up
         sketch = self._sketch_seconds()
-        embedding, reads = 0.0, bool(needed(self.config) & {"embeddings", "el2n"})
-        if reads:
-            features = EmbeddingExtractor(self.collector.model, self.collector.device, self.source)
-            self.width = features.width - 1
-            features.extract(middle)
-            embedding = self._seconds(features.extract, batches) / counted
-        turns = 2 if self.config.cache_gradients is None else 1
-        total = rows * (turns * (encode + gradient) + sketch + (encode + embedding if reads else 0.0))
+        turns = 1 if rows_fit(self.config, rows, self.collector.width, self.width) else 2
+        total = rows * (turns * (encode + gradient) + sketch)
         return TimeFindings(
             batches=len(batches),
             rows=counted,
             encode_seconds=encode,
             gradient_seconds=gradient,
             sketch_seconds=sketch,
-            embedding_seconds=embedding,
             gradient_passes=turns,
-            embedding_passes=int(reads),
             seconds=total,
         )
 

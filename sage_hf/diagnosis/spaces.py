@@ -11,7 +11,8 @@ from datasets.config import HF_DATASETS_CACHE
 
 from ..config import CACHE_DTYPES, SageConfig
 from ..gradients import GradientCollector
-from ..passes.gradient_cache import cache_bytes
+from ..passes.gradient_cache import DISK_SHARE, cache_bytes
+from ..passes.kept_rows import record_of
 from ..passes.memory import Memory, free_bytes, is_streaming
 from ..selection.choice import needed
 from .findings import Problem, Space
@@ -19,7 +20,7 @@ from .text import size
 
 _NARROWER = 'Use projection="auto" or a smaller side, fewer target modules, or a smaller sketch or batch.'
 _ELSEWHERE = 'Set TMPDIR to a larger disk, or use strategy="agreement", which needs no file.'
-_LESS = 'Use cache_gradients="float16", a narrower projection, another cache_dir, or none.'
+_LESS = 'Use cache_gradients="auto", a narrower projection, or another cache_dir.'
 
 
 def find_spaces(
@@ -42,22 +43,35 @@ def find_spaces(
     spaces = [Space(what, memory.needed, free, "memory", True, memory.fits(free), _NARROWER)]
     if rows is None:
         return tuple(spaces)
-    needs, numbers = needed(config), 0
-    if needs & {"sketched", "norms"} or not streaming:
-        numbers += config.sketch_size + 1
-    if needs & {"embeddings", "el2n"}:
-        numbers += embedding
-    if numbers:
-        place = Path(tempfile.gettempdir())
-        what = f"Temporary files of the strategy {config.strategy}"
-        spaces.append(_on_disk(what, rows * numbers * 4, place, True, _ELSEWHERE))
-    for dtype in CACHE_DTYPES:
-        used = config.cache_gradients == dtype
-        if used or config.cache_gradients is None:
-            taken = cache_bytes(rows, collector.width, dtype)
-            place = Path(HF_DATASETS_CACHE) / "sage_hf"
-            spaces.append(_on_disk(f"Gradient rows on disk, cache_gradients {dtype}", taken, place, used, _LESS))
+    place = Path(tempfile.gettempdir())
+    if needed(config) or not streaming:
+        what = f"Temporary file of the strategy {config.strategy}"
+        taken = rows * record_of(config.sketch_size, embedding).itemsize
+        spaces.append(_on_disk(what, taken, place, True, _ELSEWHERE))
+    if config.cache_gradients in CACHE_DTYPES:
+        what, place = f"Gradient rows, cache_gradients {config.cache_gradients}", Path(HF_DATASETS_CACHE) / "sage_hf"
+        taken = cache_bytes(rows, collector.width, config.cache_gradients, embedding)
+        spaces.append(_on_disk(what, taken, place, True, _LESS))
+    elif config.cache_gradients == "auto":
+        used = rows_fit(config, rows, collector.width, embedding)
+        taken = cache_bytes(rows, collector.width, "float16", embedding)
+        spaces.append(_on_disk("Temporary file of gradient rows", taken, place, used, _LESS))
     return tuple(spaces)
+
+
+def rows_fit(config: SageConfig, rows: int, width: int, embedding: int) -> bool:
+    """Whether all gradient rows go into a file, so that one pass over the model is enough.
+
+    Args:
+        config: The settings.
+        rows: N.
+        width: D.
+        embedding: As of `find_spaces`.
+    """
+    if config.cache_gradients != "auto":
+        return config.cache_gradients is not None
+    room = DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+    return cache_bytes(rows, width, "float16", embedding) <= room
 
 
 def space_problems(spaces: tuple[Space, ...]) -> Iterator[Problem]:

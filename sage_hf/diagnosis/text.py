@@ -90,8 +90,7 @@ def render_check(check: CheckFindings | None, time: TimeFindings | None, rows: i
     if check.reason:
         parts.append(Text(f"{check.reason[0].upper()}{check.reason[1:]}."))
     if time is not None and rows is not None:
-        passes = "two passes for gradients" if time.gradient_passes > 1 else "one pass for gradients"
-        passes += ", one for embeddings" if time.embedding_passes else ""
+        passes = "two passes over the model" if time.gradient_passes > 1 else "one pass over the model"
         batches = f"{time.batches} batch{'es' if time.batches > 1 else ''}"
         parts.append(Text(f"Time: {duration(time.seconds)} for {plural(rows, 'row')} ({passes}; timed on {batches})."))
     return parts

@@ -1,6 +1,6 @@
 """Groups of rows and the consensus of each: from the first pass's sums, by the paper's own formula, or of clusters.
 
-The last two need the sketched gradients of all rows, which a pass keeps in a file.
+The last two need the sketched gradients of all rows, which a pass keeps in a file, with their embeddings.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from ..scoring.agreement import Consensus, agreement, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
+from .extractor import Extracted
 from .job import Pass, Piece
+from .kept_rows import KeptRows
 from .merge_tree import Partial
 from .resume import FinishedNodes
 from .run import Passes
-from .vector_file import SketchedRows
 
 # Rows that are read at once.
 _BLOCK_ROWS = 2**14
@@ -41,28 +42,28 @@ class GroupConsensus:
         groups: Groups of the rows; of a stream, without rows.
         directions: [G, l] unit consensus directions.
         place: z [B, l] -> [B] groups, where these are no column's.
-        sketched: z of all rows, where a pass has kept them.
+        kept: What a pass has kept of all rows, z among it.
         piece: What that pass found of the rows.
     """
 
     groups: Groups
     directions: Tensor
     place: Place | None = None
-    sketched: SketchedRows | None = None
+    kept: KeptRows | None = None
     piece: Piece | None = None
 
     def for_new_rows(self) -> GroupConsensus:
         """What scores any row, without what a pass kept of those that it saw: a file of all z is let go."""
-        return replace(self, sketched=None, piece=None)
+        return replace(self, kept=None, piece=None)
 
     def scores(self) -> npt.NDArray[np.float32]:
         """[N] agreement of all rows whose z are kept."""
-        assert self.sketched is not None
+        assert self.kept is not None
         codes = torch.from_numpy(self.groups.codes).long()
         scores = np.full(len(codes), np.nan, dtype=np.float32)
         for rows in _blocks(len(codes)):
             part = slice(rows.start, rows.stop)
-            scores[part] = agreement(self.sketched.read(rows), self.directions, codes[part]).numpy()
+            scores[part] = agreement(self.kept.read(rows), self.directions, codes[part]).numpy()
         return scores
 
 
@@ -94,50 +95,52 @@ class NearestCentre:
 Place: TypeAlias = NearestDirection | NearestCentre
 
 
-def keep_sketched(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> tuple[SketchedRows, Partial, Piece]:
-    """Runs a pass that writes z and |g| of every row; afterwards every process has those of all rows.
+def keep_rows(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> tuple[KeptRows, Partial, Piece]:
+    """Runs a pass that writes z, |g| and the embedding of every row; afterwards every process has those of all rows.
 
     Args:
         passes: Runs it. Where finished shards are kept, the file lies beside them, one for all processes; else each
             process has its own.
         source: The dataset.
-        matrix: S [l, D].
+        matrix: S [l, D]; of no rows, where embeddings alone are kept.
         job: What else is done, with z [B, l] in the place of gradients.
 
     Returns:
         The file, and what `Passes.run_whole` returns.
     """
-    kept = _open(passes, len(source.dataset), len(matrix), job.name)
+    if width := passes.extractor.embedding_width:  # an earlier run may have kept none
+        job = replace(job, name=f"{job.name}-with-embeddings")
+    kept = _open(passes, len(source.dataset), len(matrix), width, job.name)
 
-    def write(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor | None:
-        z = sketched(gradients, matrix)
-        kept.write(rows, z, gradients.to(torch.float64).norm(dim=1))
-        return job.add(partial, rows, codes, z)
+    def write(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor | None:
+        z = sketched(extracted.vectors, matrix)
+        kept.write(rows, extracted, z)
+        return job.add(partial, rows, codes, replace(extracted, vectors=z))
 
-    result, piece = passes.run_whole(source, replace(job, add=write, settle=kept.file.flush))
-    passes.processes.gather(kept.file.array, piece.window.parts)
+    result, piece = passes.run_whole(source, replace(job, add=write, settle=kept.flush))
+    passes.processes.gather(kept.bytes, piece.window.parts)
     return kept, result, piece
 
 
 def keep_only(title: str) -> Pass:
-    """A pass for `keep_sketched` that does nothing else."""
-    return Pass(title, lambda partial, rows, codes, z: None)
+    """A pass for `keep_rows` that does nothing else."""
+    return Pass(title, lambda partial, rows, codes, extracted: None)
 
 
-def _open(passes: Passes, rows: int, sketch_size: int, name: str) -> SketchedRows:
+def _open(passes: Passes, rows: int, sketch_size: int, embedding_width: int, name: str) -> KeptRows:
     if passes.settings.folder is None:
-        return SketchedRows(rows, sketch_size)
+        return KeptRows(rows, sketch_size, embedding_width)
     path = passes.settings.folder / f"{name}.npy"
     with passes.processes.agreed():
         if passes.processes.rank == 0:
             if not path.exists() and FinishedNodes(path.with_name(name)).find():
                 raise OutputError(
-                    "The sketched gradients of finished shards are gone",
+                    "What was kept of the rows of finished shards is gone",
                     where=str(path),
                     fix=f"Delete the folder {path.with_name(name)}, too: its shards are run again.",
                 )
-            SketchedRows(rows, sketch_size, path)
-    return SketchedRows(rows, sketch_size, path)
+            KeptRows(rows, sketch_size, embedding_width, path)
+    return KeptRows(rows, sketch_size, embedding_width, path)
 
 
 def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: Tensor) -> GroupConsensus:
@@ -150,17 +153,17 @@ def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: T
         matrix: S [l, D].
     """
 
-    def add(partial: Partial, rows: Tensor, codes: Tensor, z: Tensor) -> None:
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> None:
         assert partial.consensus is not None
-        partial.consensus.update(z, codes)
+        partial.consensus.update(extracted.vectors, codes)
 
     def new_partial() -> Partial:
         return Partial(consensus=Consensus(groups.count, len(matrix), device=matrix.device))
 
     job = Pass("projecting gradients", add, new_partial, lambda window: groups.codes)
-    kept, result, piece = keep_sketched(passes, source, matrix, job)
+    kept, result, piece = keep_rows(passes, source, matrix, job)
     assert result.consensus is not None
-    return GroupConsensus(groups, result.consensus.directions().float().cpu(), sketched=kept, piece=piece)
+    return GroupConsensus(groups, result.consensus.directions().float().cpu(), kept=kept, piece=piece)
 
 
 def clustered_consensus(
@@ -178,12 +181,12 @@ def clustered_consensus(
         spectrum: [l], singular values, the largest 1.
         config: How many clusters (fewer where fewer rows have a gradient), the seed and the spectrum's power.
     """
-    kept, _, piece = keep_sketched(passes, source, matrix, keep_only("finding clusters"))
+    kept, _, piece = keep_rows(passes, source, matrix, keep_only("finding clusters"))
     codes, centres = np.zeros(len(piece.status), dtype=np.int64), np.zeros((0, len(matrix)), dtype=np.float32)
     with passes.processes.agreed():
         if passes.processes.rank == 0:
             scored = np.flatnonzero(piece.status == SCORED)
-            directions = GradientDirections(PartOf(kept, scored), spectrum, config.spectrum_power)
+            directions = GradientDirections(PartOf(kept.sketched, scored), spectrum, config.spectrum_power)
             count = min(config.num_clusters, len(scored))
             clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
             used, codes[scored] = np.unique(clusters, return_inverse=True)

@@ -1,168 +1,160 @@
 """What the model itself makes of a row: the embedding that its output layer sees, and how wrong its classes are.
 
-A forward pass without gradients, about a third of what gradients cost, and apart from the gradient passes: those may
-come out of a cache, in which no forward pass takes place.
+Both are read off a forward pass that is made anyway, by hooks on the output layer, the body and the model. Of an
+embedding wider than 512 numbers, a random projection to so many is kept, which changes distances by a few per cent.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from ..data.batches import RowSource
-from ..data.status import NO_TOKENS
 from ..errors import ConfigError
+from ..gradients.layers.projection import projection_matrix
 from ..gradients.layers.targets import output_layer
 from ..gradients.losses.per_example import IGNORE_INDEX, accepted, batch_rows, output_field
 from ..gradients.model.state import as_scored
-from ..strategies import Vectors
 from ..utils.rng import isolated_rng
-from .extractor import Extracted
-from .job import Pass, PassSettings
-from .merge_tree import Partial
-from .run import Passes
-from .vector_file import VectorFile
 
-# Stands in a file for the doubt of a row without a class.
-_NO_CLASS = -1.0
+# Numbers of an embedding at most: in half precision, 1 KB a row.
+EMBEDDING_WIDTH = 512
 
 
 @dataclass(frozen=True)
-class Features:
-    """What a forward pass tells of N rows.
+class Embedded:
+    """What a forward pass tells of B rows.
 
     Attributes:
-        embeddings: [N, H] in a temporary file: the input of the output layer where that is one vector a row (of
-            several choices, the mean), else the mean over the row's own positions of the body's last hidden states.
-        el2n: [N] float32, |softmax(logits) - onehot(label)|; NaN for rows without one class.
-        doubts: [N] float32, p_other / (p_other + p_own) with the likeliest other class; NaN as above.
-        seen: [N] bool, whether the model saw anything of the row; without tokens, its embedding is 0.
+        embeddings: [B, E] float32: the input of the output layer where that is one vector a row (of several choices,
+            the mean), else the mean over the row's own positions of the body's last hidden states; zeros where one
+            is not finite.
+        el2n: [B] float32, |softmax(logits) - onehot(label)|; NaN for rows without one class.
+        doubts: [B] float32, p_other / (p_other + p_own) with the likeliest other class; NaN as above.
     """
 
-    embeddings: Vectors
-    el2n: npt.NDArray[np.float32]
-    doubts: npt.NDArray[np.float32]
-    seen: npt.NDArray[np.bool_]
+    embeddings: Tensor
+    el2n: Tensor
+    doubts: Tensor
+
+    @classmethod
+    def nothing(cls, rows: int, width: int, device: torch.device) -> Embedded:
+        """Of rows of which the model saw nothing."""
+        unknown = torch.full((rows,), torch.nan, device=device)
+        return cls(torch.zeros(rows, width, device=device), unknown, unknown)
+
+    @classmethod
+    def join(cls, parts: Sequence[Embedded]) -> Embedded:
+        """The rows of all parts, in order."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("embeddings", "el2n", "doubts")))
 
 
-class EmbeddingExtractor:
-    """Embeddings and a doubt, [B, H + 1], and EL2N [B].
+@dataclass
+class _Seen:
+    """The last input of the output layer, and output of the body and of the model, of a forward pass."""
 
-    Args:
-        model: Whose output layer is looked at; unwrapped.
-        device: Where the model is.
-        source: Rows that tell the width.
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    Raises:
-        ConfigError: The model shows no vector of a row.
-    """
-
-    dtype = torch.float32
-
-    def __init__(self, model: nn.Module, device: torch.device, source: RowSource, seed: int = 0) -> None:
-        self.model, self.device = model, device
-        with isolated_rng(seed):
-            self.width = self.extract(source.sample(source.batch_size)[0]).vectors.shape[1]
-
-    def extract(self, batch: dict[str, Any]) -> Extracted:
-        """Zeros for embeddings that are not finite; the status tells no more."""
-        embeddings, el2n, doubts = features(self.model, batch, self.device)
-        vectors = torch.cat([embeddings, doubts.nan_to_num(_NO_CLASS)[:, None].to(embeddings)], dim=1)
-        finite = vectors.isfinite().all(1)
-        status = torch.zeros(len(el2n), dtype=torch.uint8)
-        return Extracted(torch.where(finite[:, None], vectors, 0.0), el2n, status)
-
-    def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
-        """Nothing is compared: no row shares anything with another in a forward pass."""
-
-
-def read_features(extractor: EmbeddingExtractor, source: RowSource, settings: PassSettings) -> Features:
-    """Embeddings, EL2N and doubts of all rows, in every process.
-
-    Args:
-        extractor: Takes them.
-        source: The dataset.
-        settings: Settings of the pass.
-    """
-    passes = Passes(extractor, replace(settings, folder=None))  # a forward pass alone is not worth a file
-    file = VectorFile(len(source.dataset), extractor.width - 1)
-
-    def add(partial: Partial, rows: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
-        file.write(rows, vectors[:, :-1])
-        return vectors[:, -1]
-
-    _, piece = passes.run_whole(source, Pass("reading embeddings", add))
-    passes.processes.gather(file.array, piece.window.parts)
-    seen = piece.status != NO_TOKENS
-    doubts = np.where(seen & (piece.values != _NO_CLASS), piece.values, np.nan)
-    return Features(file, piece.numbers, doubts, seen)
-
-
-def features(model: nn.Module, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings [B, H], EL2N [B] and doubts [B] of a batch, float32; the model is afterwards as it was.
-
-    Args:
-        model: Unwrapped.
-        batch: As for `GradientCollector.collect`.
-        device: Where the model is.
-
-    Raises:
-        ConfigError: The model shows no vector of a row.
-    """
-    batch = send_to_device(dict(batch), device, non_blocking=True)
-    # A causal language model's product with the vocabulary tells nothing here; a model that writes needs the labels.
-    is_causal = "logits_to_keep" in inspect.signature(model.forward).parameters
-    inputs = accepted(model, batch, labels=not is_causal)
-    if is_causal:
-        inputs["logits_to_keep"] = 1
-    with as_scored(model), torch.no_grad(), _watched(model) as seen:
-        outputs = model(**inputs)
-    size = batch_rows(batch)
-    vectors = _row_vectors(seen, batch, size)
-    if vectors is None:
-        raise ConfigError(
-            f"{type(model).__name__} shows no vector of a row: neither does its last layer get one, nor has it a body "
-            "with hidden states",
-            where="strategy",
-            fix='Use a strategy that needs no embeddings, such as "coverage" with gate=None, or "agreement".',
-        )
-    return vectors.float(), *_errors(output_field(outputs, "logits"), batch, size)
-
-
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The last input of the output layer ("head") and output of the body ("body") of a forward pass."""
-    seen: dict[str, Tensor] = {}
-
-    def on_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def on_head(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         value = args[0] if args else next(iter(kwargs.values()))
-        seen["head"] = value.detach()
+        self.tensors["head"] = value.detach()
 
-    def on_body(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def on_body(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output_field(output, "last_hidden_state")
         if isinstance(hidden, Tensor):
-            seen["body"] = hidden.detach()
+            self.tensors["body"] = hidden.detach()
 
-    handles = []
-    head, body = output_layer(model), getattr(model, "base_model", None)
-    if head is not None:
-        handles.append(head.register_forward_pre_hook(on_head, with_kwargs=True))
-    if isinstance(body, nn.Module) and body is not model:
-        handles.append(body.register_forward_hook(on_body))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    def on_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        logits = output_field(output, "logits")
+        if isinstance(logits, Tensor) and logits.ndim == 2:  # else too large to hold for nothing
+            self.tensors["logits"] = logits.detach()
+
+
+class EmbeddingReader:
+    """Reads embeddings and the odds of classes off forward passes.
+
+    Args:
+        model: Whose output layer is looked at; unwrapped. It comes back as it was.
+        device: Where the model is.
+        batch: Rows that tell the width of the model's vectors.
+        seed: Seed of the projection.
+
+    Attributes:
+        width: E, at most 512.
+
+    Raises:
+        ConfigError: The model shows no vector of a row.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, batch: dict[str, Any], seed: int = 0) -> None:
+        self.model, self.device = model, device
+        self._head, self._body = output_layer(model), getattr(model, "base_model", None)
+        self._projection: Tensor | None = None
+        with isolated_rng(seed):
+            self.width = self.forward(batch).embeddings.shape[1]
+        if self.width > EMBEDDING_WIDTH:
+            matrix = projection_matrix("embeddings", "right", self.width, EMBEDDING_WIDTH, seed)
+            self._projection, self.width = matrix.to(device), EMBEDDING_WIDTH
+
+    @contextmanager
+    def watching(self) -> Iterator[_Seen]:
+        """What `read` needs of the forward passes inside."""
+        seen, handles = _Seen(), []
+        if self._head is not None:
+            handles.append(self._head.register_forward_pre_hook(seen.on_head, with_kwargs=True))
+        if isinstance(self._body, nn.Module) and self._body is not self.model:
+            handles.append(self._body.register_forward_hook(seen.on_body))
+        handles.append(self.model.register_forward_hook(seen.on_model))
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def read(self, seen: _Seen, batch: dict[str, Any]) -> Embedded:
+        """The rows of a batch that went through the model, all at once, while it was watched."""
+        vectors = _row_vectors(seen.tensors, batch, batch_rows(batch))
+        return self.forward(batch) if vectors is None else self._embedded(vectors, seen, batch)
+
+    def forward(self, batch: dict[str, Any]) -> Embedded:
+        """The rows of a batch, by a forward pass without gradients; the model is afterwards as it was.
+
+        Args:
+            batch: As for `GradientCollector.collect`.
+
+        Raises:
+            ConfigError: The model shows no vector of a row.
+        """
+        model = self.model
+        batch = send_to_device(dict(batch), self.device, non_blocking=True)
+        # A causal language model's product with the vocabulary tells nothing here; one that writes needs the labels.
+        is_causal = "logits_to_keep" in inspect.signature(model.forward).parameters
+        inputs = accepted(model, batch, labels=not is_causal)
+        if is_causal:
+            inputs["logits_to_keep"] = 1
+        with as_scored(model), torch.no_grad(), self.watching() as seen:
+            model(**inputs)
+        vectors = _row_vectors(seen.tensors, batch, batch_rows(batch))
+        if vectors is None:
+            raise ConfigError(
+                f"{type(model).__name__} shows no vector of a row: neither does its last layer get one, nor has it a "
+                "body with hidden states",
+                where="strategy",
+                fix='Use a strategy that needs no embeddings, such as "coverage" with gate=None, or "agreement".',
+            )
+        return self._embedded(vectors, seen, batch)
+
+    def _embedded(self, vectors: Tensor, seen: _Seen, batch: dict[str, Any]) -> Embedded:
+        vectors = vectors.float()
+        vectors = vectors if self._projection is None else vectors @ self._projection
+        finite = vectors.isfinite().all(1)
+        return Embedded(torch.where(finite[:, None], vectors, 0.0), *_errors(seen.tensors.get("logits"), batch))
 
 
 def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int) -> Tensor | None:
@@ -195,14 +187,15 @@ def _own_positions(batch: dict[str, Any], hidden: Tensor) -> Tensor:
     return torch.ones(hidden.shape[:2])
 
 
-def _errors(logits: Any, batch: dict[str, Any], size: int) -> tuple[Tensor, Tensor]:
-    """EL2N and doubts, [B] each, NaN where there is no class label for each row."""
+def _errors(logits: Tensor | None, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """EL2N and doubts, [B] each, NaN where there is no class label for each row; logits [B, C]."""
     labels = batch.get("labels")
-    nothing = torch.full((size,), torch.nan)
-    if not isinstance(labels, Tensor) or not isinstance(logits, Tensor) or logits.shape[:1] != labels.shape:
+    nothing = torch.full((batch_rows(batch),), torch.nan)
+    if logits is None or not isinstance(labels, Tensor) or logits.shape[:1] != labels.shape:
         return nothing, nothing
-    if logits.ndim != 2 or labels.is_floating_point() or labels.ndim != 1 or logits.shape[1] < 2:
+    if labels.is_floating_point() or logits.shape[1] < 2:
         return nothing, nothing
+    labels = labels.to(logits.device)
     has_class = (labels >= 0) & (labels < logits.shape[1])
     own = torch.nn.functional.one_hot(torch.where(has_class, labels, 0).long(), logits.shape[1])
     probabilities = logits.float().softmax(1)

@@ -1,8 +1,9 @@
-"""What a pass takes of a batch: a vector, a number and a status for each row."""
+"""What a pass takes of a batch: a vector, a number and a status for each row, and its embedding if it is wanted."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import GradientError
 from ..gradients import GradientCollector
 from ..gradients.batch_axis import rows_of
+from .embeddings import Embedded, EmbeddingReader
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,39 @@ class Extracted:
         vectors: [B, W], zeros for rows that are set aside.
         numbers: [B].
         status: [B] uint8, of `data.status`.
+        embedded: Embeddings of the rows; None where nobody wants them.
     """
 
     vectors: Tensor
     numbers: Tensor
     status: Tensor
+    embedded: Embedded | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Extracted]) -> Extracted:
+        """The rows of all parts, in order."""
+        embedded = [part.embedded for part in parts if part.embedded is not None]
+        return cls(
+            torch.cat([part.vectors for part in parts]),
+            torch.cat([part.numbers for part in parts]),
+            torch.cat([part.status for part in parts]),
+            Embedded.join(embedded) if embedded else None,
+        )
+
+
+def halved(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors [B, W] in half precision, and a factor [B] float32 for each, so that none overflows or vanishes.
+
+    The largest number of a vector is stored as 1: a number loses at most 2^-11 of it.
+    """
+    largest = vectors.abs().amax(1).float() if vectors.shape[1] else vectors.new_zeros(len(vectors))
+    factor = torch.where(largest > 0, largest, 1.0).float()
+    return (vectors / factor[:, None]).to(torch.float16), factor
+
+
+def restored(stored: Tensor, factor: Tensor) -> Tensor:
+    """What `halved` came from, as float32; halved again, it is the same to the bit."""
+    return stored.float() * factor[:, None]
 
 
 class Extractor(Protocol):
@@ -38,12 +68,14 @@ class Extractor(Protocol):
         device: Where the model is.
         dtype: Type of the vectors.
         width: W.
+        embedding_width: E; 0 where there are no embeddings.
     """
 
     model: nn.Module
     device: torch.device
     dtype: torch.dtype
     width: int
+    embedding_width: int
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """The rows of a batch."""
@@ -60,6 +92,7 @@ def without_tokens(extractor: Extractor, rows: int) -> Extracted:
         torch.zeros(rows, extractor.width, dtype=extractor.dtype, device=extractor.device),
         torch.full((rows,), torch.nan, device=extractor.device),
         torch.full((rows,), NO_TOKENS, dtype=torch.uint8, device=extractor.device),
+        Embedded.nothing(rows, extractor.embedding_width, extractor.device) if extractor.embedding_width else None,
     )
 
 
@@ -117,30 +150,64 @@ class Recheck:
 
 
 class GradientExtractor:
-    """Gradient rows [B, D] and losses [B].
+    """Gradient rows [B, D] and losses [B]; and embeddings, out of the same forward pass.
 
     Args:
         collector: Takes them.
         recheck_every: One row of so many is compared with itself alone; 0 compares none.
+        reader: Reads embeddings; None where nobody wants them.
 
     Attributes:
         rechecked: What came of that.
     """
 
-    def __init__(self, collector: GradientCollector, recheck_every: int = 0) -> None:
+    def __init__(
+        self, collector: GradientCollector, recheck_every: int = 0, reader: EmbeddingReader | None = None
+    ) -> None:
         self.collector, self.model, self.device = collector, collector.model, collector.device
         self.dtype, self.width = collector.dtype, collector.width
+        self.embedding_width = reader.width if reader is not None else 0
         self.rechecked = Recheck(collector, recheck_every)
+        self._reader = reader
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """See `Extractor`."""
-        gradients, losses = self.collector.collect(batch)
+        if self._reader is None:
+            (gradients, losses), embedded = self.collector.collect(batch), None
+        else:
+            with self._reader.watching() as seen:
+                gradients, losses = self.collector.collect(batch)
+            alone = self.collector.one_at_a_time and len(losses) > 1  # only the last row was seen
+            embedded = self._reader.forward(batch) if alone else self._reader.read(seen, batch)
         squared = gradients.to(torch.float64).square().sum(1)
         finite = squared.isfinite() & losses.isfinite()
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
         status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
-        return Extracted(torch.where(finite[:, None], gradients, 0.0), losses, status)
+        return Extracted(torch.where(finite[:, None], gradients, 0.0), losses, status, embedded)
 
     def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
         """See `Extractor`."""
         self.rechecked.look_at(numbers, batch, extracted)
+
+
+class EmbeddingExtractor:
+    """Embeddings alone, by a forward pass without gradients: vectors are empty, and numbers zeros.
+
+    Args:
+        reader: Reads them.
+    """
+
+    dtype, width = torch.float32, 0
+
+    def __init__(self, reader: EmbeddingReader) -> None:
+        self.model, self.device, self.embedding_width = reader.model, reader.device, reader.width
+        self._reader = reader
+
+    def extract(self, batch: dict[str, Any]) -> Extracted:
+        """See `Extractor`."""
+        embedded = self._reader.forward(batch)
+        numbers = torch.zeros_like(embedded.el2n)
+        return Extracted(numbers[:, None][:, :0], numbers, numbers.to(torch.uint8), embedded)
+
+    def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
+        """Nothing is compared: no row shares anything with another in a forward pass."""

@@ -1,8 +1,11 @@
-"""Gradient rows of a dataset on disk, so that the second pass, and the next selection, cost no forward pass.
+"""Gradient rows of a dataset or stream on disk, so that whatever follows the first pass costs no forward pass.
 
-A folder for everything that determines the rows (weights, dataset, settings, versions), and in it two files a shard:
-the rows, memory-mapped, and what belongs to them, renamed last, which tells that the shard is whole. Shards are those
-of the pass, so any number of processes may write and read them.
+Two files a shard: the rows, and what belongs to them, renamed last, which tells that the shard is whole. Shards are
+those of the pass, so any number of processes may write and read them. Rows are read in the batches that they were
+written in, so that a cache changes no bit.
+
+Two ways: a folder of a user's, named by everything that determines the rows (weights, dataset, settings, versions),
+which stays; and one of this run, which takes only as much of the disk as it may, and goes with the run.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -23,99 +27,131 @@ from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..utils.files import whole_file
-from .extractor import Extracted
+from .embeddings import Embedded
+from .extractor import Extracted, halved, restored
 
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# Share of the free disk that the rows of one run take at most, where nobody asked for a file.
+DISK_SHARE = 0.2
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
+# Bytes a row beside its numbers: row number, factor, loss, status.
+_BESIDE = 24
 
 
 class GradientCache:
     """The gradient rows of one dataset under one model and one set of settings.
 
     Args:
-        folder: Folder of this key; made when the first shard is written.
+        folder: Folder of these rows; made when the first shard is written.
         dtype: "float32" keeps float32 rows to the bit; "float16" takes half the disk: 11 bits a number, and a factor a
             row, so that no row overflows or vanishes.
+        room: Bytes that this process may write; shards beyond are not kept, and a disk that is full all the same ends
+            the writing, not the run. None: all rows are kept, and a full disk is an error.
+
+    Attributes:
+        written: Bytes written by this process.
     """
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, room: int | None = None) -> None:
         self.folder = folder
         self.dtype = np.dtype(dtype)
+        self.written = 0
+        self._room = room
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def of_run(cls, folder: Path | None, processes: int) -> GradientCache:
+        """The rows of one run, in half precision, in a share of the free disk.
+
+        Args:
+            folder: Where a killed run finds them again; None takes a temporary one.
+            processes: Number of processes that share the disk.
+
+        Raises:
+            OutputError: The folder cannot be made.
+        """
+        temporary = None
+        try:
+            if folder is None:
+                temporary = tempfile.TemporaryDirectory(prefix="sage_hf-")
+                folder = Path(temporary.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            where = "TMPDIR" if folder is None else str(folder)
+            fix = "Choose a folder that can be written to, or cache_gradients=None."
+            raise OutputError(f"There is no folder for gradient rows: {error}", where=where, fix=fix) from error
+        cache = cls(folder, "float16", int(free * DISK_SHARE) // processes)
+        cache._temporary = temporary
+        return cache
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that may still be written; None for all that there are."""
+        return self._room
+
+    def remove(self) -> None:
+        """Deletes the folder; a temporary one goes with the object, too."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def holds(self, number: int) -> bool:
         """Whether a shard is there, whole."""
         return self._columns(number).is_file() and self._rows(number).is_file()
 
-    def check_space(self, missing: int, width: int) -> None:
+    def check_space(self, missing: int, width: int, embedding_width: int) -> None:
         """Refuses what the disk cannot hold, before the pass.
 
         Args:
             missing: Rows that will be written.
             width: D.
+            embedding_width: E.
 
         Raises:
             ConfigError: The disk has less room.
         """
         self._make()
-        needed = cache_bytes(missing, width, str(self.dtype))
+        needed = cache_bytes(missing, width, str(self.dtype), embedding_width)
         free = shutil.disk_usage(self.folder).free
-        logger.info("Gradient rows take %d MB in %s.", needed >> 20, self.folder)
         if needed > free:
             raise ConfigError(
                 f"Gradient rows take {needed >> 20} MB, and {free >> 20} MB are free",
                 where=f"cache_gradients, {self.folder}",
-                fix='Use cache_gradients="float16", a narrower projection, another cache_dir, or none.',
+                fix='Use cache_gradients="auto", a narrower projection, or another cache_dir.',
             )
 
     def keep(
-        self, number: int, rows: int, width: int, made: Iterator[tuple[Tensor, Extracted]]
+        self, number: int, rows: range, made: Iterator[tuple[Tensor, Extracted]]
     ) -> Iterator[tuple[Tensor, Extracted]]:
         """Writes the batches of a shard as they pass by; the shard is there when all of its rows are.
 
         Args:
             number: The shard.
-            rows: Number of its rows.
-            width: D.
-            made: Row numbers [B], and what was extracted of them.
-
-        Returns:
-            The same, as it will be read.
+            rows: Its rows, as they are numbered now.
+            made: Row numbers [B], and what was extracted of them, which goes through as it is.
 
         Raises:
-            OutputError: The disk is full, or the files cannot be written.
+            OutputError: The disk is full, or the files cannot be written, and all rows must be kept.
         """
-        self._make()
-        part, seen, filled = self._rows(number).with_suffix(f".{os.getpid()}.part"), [], 0
+        shard = _Shard(self._rows(number).with_suffix(f".{os.getpid()}.part"), len(rows), self.dtype)
         try:
-            with self._writing():
-                file = np.lib.format.open_memmap(part, mode="w+", dtype=self.dtype, shape=(rows, width))
             for numbers, extracted in made:
-                stored, factor = compressed(extracted.vectors, torch.from_numpy(file[:0]).dtype)
-                file[filled : filled + len(numbers)] = stored.cpu().numpy()
-                filled += len(numbers)
-                seen.append(
-                    {
-                        "rows": numbers.numpy(),
-                        "factors": factor.cpu().numpy(),
-                        "losses": extracted.numbers.float().cpu().numpy(),
-                        "status": extracted.status.cpu().numpy(),
-                        "batches": np.array([len(numbers)]),
-                    }
-                )
-                yield numbers, replace(extracted, vectors=restored(stored, factor))
+                with self._writing():
+                    if self._may_write(len(rows), extracted):
+                        shard.add(numbers - rows.start, extracted)
+                yield numbers, extracted
             with self._writing():
-                file.flush()
-                part.replace(self._rows(number))
+                if shard.count == len(rows):
+                    self.written += shard.finish(self._rows(number), self._columns(number))
         finally:
-            part.unlink(missing_ok=True)
-        with whole_file(self._columns(number), _FULL) as part:
-            save_file({name: np.concatenate([each[name] for each in seen]) for name in seen[0]}, part)
+            shard.drop()
 
-    def read(self, number: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]]:
-        """The batches of a shard as they were written: row numbers, and what was extracted of them.
+    def read(self, number: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]]:
+        """The batches of a shard as they were written: row numbers from `first` on, and what was extracted of them.
 
         Raises:
             OutputError: The files cannot be read.
@@ -133,17 +169,36 @@ class GradientCache:
         start = 0
         for size in columns["batches"].tolist():
             part = slice(start, start + size)
-            factor = torch.from_numpy(columns["factors"][part]).to(device)
-            stored = torch.from_numpy(np.array(gradients[part])).to(device)
-            numbers, status = (torch.from_numpy(columns[name][part]).to(device) for name in ("losses", "status"))
-            yield torch.from_numpy(columns["rows"][part]), Extracted(restored(stored, factor), numbers, status)
+            tensors = {name: torch.from_numpy(column[part]).to(device) for name, column in columns.items()}
+            vectors = torch.from_numpy(np.array(gradients[part])).to(device)
+            if self.dtype == np.float16:
+                vectors = restored(vectors, tensors["factors"])
+            embedded = None
+            if "embeddings" in tensors:
+                embeddings = restored(tensors["embeddings"], tensors["embedding_factors"])
+                embedded = Embedded(embeddings, tensors["el2n"], tensors["doubts"])
+            numbers = torch.from_numpy(columns["rows"][part]) + first
+            yield numbers, Extracted(vectors, tensors["losses"], tensors["status"], embedded)
             start += size
+
+    def _may_write(self, rows: int, extracted: Extracted) -> bool:
+        """Whether a shard of so many rows has room; what is written is counted when the shard is whole."""
+        if self._room is None:
+            return True
+        width = extracted.embedded.embeddings.shape[1] if extracted.embedded is not None else 0
+        return self.written + cache_bytes(rows, extracted.vectors.shape[1], str(self.dtype), width) <= self._room
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, OutputError) as error:
+            if self._room is not None:
+                self._room = 0
+                logger.warning("Gradient rows are not kept any more, and taken again where they are needed: %s", error)
+                return
+            if isinstance(error, OutputError):
+                raise
             what = f"Gradient rows cannot be written: {error}"
             raise OutputError(what, where=str(self.folder), fix=_FULL) from error
 
@@ -154,26 +209,69 @@ class GradientCache:
             raise OutputError(f"{error}", where=str(self.folder), fix="Choose another cache_dir.") from error
 
     def _rows(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.npy"
+        return self.folder / f"rows-{number:06d}.npy"
 
     def _columns(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.safetensors"
+        return self.folder / f"rows-{number:06d}.safetensors"
 
 
-def cache_bytes(rows: int, width: int, dtype: str) -> int:
+class _Shard:
+    """The rows of a shard on their way into files.
+
+    Written with plain writes: into a mapped file, a full disk would end the process.
+
+    Attributes:
+        count: Number of rows so far.
+    """
+
+    def __init__(self, part: Path, rows: int, dtype: np.dtype) -> None:
+        self.count = 0
+        self._part, self._rows, self._dtype = part, rows, dtype
+        self._file: IO[bytes] | None = None
+        self._columns: list[dict[str, np.ndarray]] = []
+
+    def add(self, numbers: Tensor, extracted: Extracted) -> None:
+        """Writes a batch: row numbers [B] in the shard, and what was extracted of them."""
+        vectors, columns = extracted.vectors, {"rows": numbers, "batches": torch.tensor([len(numbers)])}
+        if self._dtype == np.float16:
+            vectors, columns["factors"] = halved(vectors)
+        if self._file is None:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("wb")
+            shape = (self._rows, vectors.shape[1])
+            header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+        self._file.write(vectors.cpu().numpy().astype(self._dtype, copy=False).tobytes())
+        columns |= {"losses": extracted.numbers.float(), "status": extracted.status}
+        if (embedded := extracted.embedded) is not None:
+            stored, factors = halved(embedded.embeddings)
+            columns |= {"embeddings": stored, "embedding_factors": factors}
+            columns |= {"el2n": embedded.el2n.float(), "doubts": embedded.doubts.float()}
+        self._columns.append({name: column.cpu().numpy() for name, column in columns.items()})
+        self.count += len(numbers)
+
+    def finish(self, rows: Path, columns: Path) -> int:
+        """Gives the files their names; how many bytes they have."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._part.replace(rows)
+        with whole_file(columns, _FULL) as part:
+            save_file(
+                {name: np.concatenate([each[name] for each in self._columns]) for name in self._columns[0]}, part
+            )
+        return rows.stat().st_size + columns.stat().st_size
+
+    def drop(self) -> None:
+        """Deletes what is not finished."""
+        with suppress(OSError):  # a full disk has no room for the last bytes either
+            if self._file is not None:
+                self._file.close()
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+
+def cache_bytes(rows: int, width: int, dtype: str, embedding_width: int = 0) -> int:
     """What so many rows take on the disk."""
-    return rows * (width * np.dtype(dtype).itemsize + 24)
-
-
-def compressed(gradients: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rows [B, D] as they are stored, and a factor [B] float32 for each; 1 where the type has the range of float32."""
-    if dtype != torch.float16:
-        return gradients.to(dtype), torch.ones(len(gradients), device=gradients.device)
-    largest = gradients.abs().amax(1).float()
-    factor = torch.where(largest > 0, largest, 1.0)
-    return (gradients / factor[:, None]).to(dtype), factor
-
-
-def restored(stored: Tensor, factor: Tensor) -> Tensor:
-    """What `compressed` came from, as float32."""
-    return stored.float() if stored.dtype != torch.float16 else stored.float() * factor[:, None]
+    return rows * (width * np.dtype(dtype).itemsize + 2 * embedding_width + _BESIDE)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..data.windows import Division, Unit, Window
+from .extractor import Extracted
 from .merge_tree import Partial
 
 
@@ -52,12 +53,15 @@ class PassSettings:
         progress: Whether passes show a progress bar.
         workers: Number of processes that make batches ahead.
         folder: For what is finished, of this run alone; None keeps nothing.
+        is_half: Whether vectors are rounded to half precision as soon as they are made, so that it does not matter
+            which of them are kept in a file.
     """
 
     seed: int = 0
     progress: bool = True
     workers: int = 0
     folder: Path | None = None
+    is_half: bool = False
 
 
 def one_group(window: Window) -> npt.NDArray[np.int64]:
@@ -70,24 +74,24 @@ class Pass:
     """What is done with the rows of a pass.
 
     Attributes:
-        title: Title of the progress bar, and of the folder for what is finished.
-        add: (partial result, row numbers [B], groups [B], vectors [B, W]) -> a number a row [B], or None. Vectors of
-            rows that are set aside are zeros. Rows are counted from the window's first.
+        title: Title of the progress bar.
+        add: (partial result, row numbers [B], groups [B], what was extracted of them) -> a number a row [B], or None.
+            Rows are counted from the window's first.
         new_partial: Makes what a shard gathers into.
         codes: [M] int64 groups of a window's rows.
         settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
+        name: Name of the folder for what is finished; the title's by default.
     """
 
     title: str
-    add: Callable[[Partial, Tensor, Tensor, Tensor], Tensor | None]
+    add: Callable[[Partial, Tensor, Tensor, Extracted], Tensor | None]
     new_partial: Callable[[], Partial] = Partial
     codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
     settle: Callable[[], None] | None = None
+    name: str = ""
 
-    @property
-    def name(self) -> str:
-        """The title, as a folder is called."""
-        return self.title.replace(" ", "-")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.title.replace(" ", "-"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from ..config import CLUSTERS, SageConfig
+from ..config import CACHE_DTYPES, CLUSTERS, SageConfig
 from ..errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def check_stream(config: SageConfig) -> None:
     wrong = None
     if config.consensus == "exact":
         wrong = 'consensus="exact" keeps the projections of a known number of rows'
-    if config.cache_gradients is not None:
+    if config.cache_gradients in CACHE_DTYPES:
         wrong = "cache_gradients keeps rows under a dataset's fingerprint, and a stream has none"
     if config.group_by == CLUSTERS:
         wrong = "group_by finds clusters among rows side by side"

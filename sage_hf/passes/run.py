@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
 from ..utils.rng import isolated_rng
-from .extractor import Extracted, Extractor, without_tokens
+from .extractor import Extracted, Extractor, halved, restored, without_tokens
 from .gradient_cache import GradientCache
 from .job import Pass, PassSettings, Piece, Source
 from .merge_tree import MergeTree, Partial
@@ -42,7 +42,7 @@ class Passes:
     Args:
         extractor: Takes a vector, a number and a status of every row.
         settings: Settings of all passes.
-        cache: Where vectors are kept; None keeps none.
+        cache: Where what is extracted is kept; None keeps none.
 
     Attributes:
         processes: Those that share the work.
@@ -154,23 +154,25 @@ class Passes:
         # The same draws in all passes, whoever runs the shard: a random crop must be the same crop.
         with isolated_rng(self.settings.seed + number):
             for rows, extracted in self._rows(number, batches, piece.window):
-                seen.append((rows, extracted, job.add(partial, rows, codes[rows].long(), extracted.vectors)))
+                seen.append(
+                    (rows, extracted.status, extracted.numbers, job.add(partial, rows, codes[rows].long(), extracted))
+                )
                 bar.update(len(rows))
-        for rows, extracted, values in seen:  # once a shard, so that no batch waits for the device
+        for rows, status, numbers, values in seen:  # once a shard, so that no batch waits for the device
             chosen = rows.numpy()
-            piece.status[chosen] = extracted.status.cpu().numpy()
-            piece.numbers[chosen] = extracted.numbers.float().cpu().numpy()
+            piece.status[chosen] = status.cpu().numpy()
+            piece.numbers[chosen] = numbers.float().cpu().numpy()
             if values is not None:
                 piece.values[chosen] = values.cpu().numpy()
         return partial
 
     def _rows(self, number: int, batches: Iterator[Numbered], window: Window) -> Iterator[tuple[Tensor, Extracted]]:
         """Row numbers and what is extracted of a shard's batches: from the cache, or computed for it."""
+        rows = window.rows_of(Unit(number))
         if self.cache is not None and number not in self._computed:
-            return self.cache.read(number, self.extractor.device)
-        rows = len(window.rows_of(Unit(number)))
-        made = self._made(batches, rows, window.first)
-        return made if self.cache is None else self.cache.keep(number, rows, self.extractor.width, made)
+            return self.cache.read(number, rows.start, self.extractor.device)
+        made = self._made(batches, len(rows), window.first)
+        return made if self.cache is None else self.cache.keep(number, rows, made)
 
     def _made(self, batches: Iterator[Numbered], rows: int, first: int) -> Iterator[tuple[Tensor, Extracted]]:
         """What is extracted of the next `rows` rows; the batches of later shards stay where they are."""
@@ -180,17 +182,23 @@ class Passes:
             if batch is None:
                 yield numbers, without_tokens(self.extractor, len(numbers))
                 continue
-            extracted = self.extract(batch)
+            extracted = self._extract(batch)
             if not self.processes.together:  # a forward pass needs all processes, and not all make this one
                 self.extractor.recheck(numbers + first, batch, extracted)
-            yield numbers, extracted
+            yield numbers, self._rounded(extracted)
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
-        """A batch's rows; in parts, from the first time on that the device has no memory for more.
+        """A batch's rows as passes take them; in parts, from the first time on that there is no memory for more.
 
         Raises:
             GradientError: The device has no memory for one row.
         """
+        return self._rounded(self._extract(batch))
+
+    def _rounded(self, extracted: Extracted) -> Extracted:
+        return replace(extracted, vectors=restored(*halved(extracted.vectors))) if self.settings.is_half else extracted
+
+    def _extract(self, batch: dict[str, Any]) -> Extracted:
         size = batch_rows(batch)
         if size <= self._most_rows:
             try:
@@ -216,8 +224,8 @@ class Passes:
             )
             torch.cuda.empty_cache()
         most = self._most_rows  # it may fall again while the parts are taken
-        parts = [self.extract(rows_of(batch, slice(start, start + most))) for start in range(0, size, most)]
-        return Extracted(*(torch.cat([getattr(each, name) for each in parts]) for name in Extracted.__annotations__))
+        parts = [self._extract(rows_of(batch, slice(start, start + most))) for start in range(0, size, most)]
+        return Extracted.join(parts)
 
     def _check_alike(self, window: Window | None) -> None:
         """Processes that read different rows would wait for each other for ever."""

@@ -21,7 +21,8 @@ from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import ConfigError, GradientError, GroupError
 from ..scoring.agreement import Consensus, sketched, unit
-from .consensus import GroupConsensus, NearestDirection, Place, keep_only, keep_sketched
+from .consensus import GroupConsensus, NearestDirection, Place, keep_only, keep_rows
+from .extractor import Extracted
 from .fit import Fit
 from .job import Pass
 from .merge_tree import Partial
@@ -75,9 +76,9 @@ def target_directions(
     def new_partial() -> Partial:
         return Partial(consensus=Consensus(groups.count, len(matrix), device=matrix.device))
 
-    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> None:
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> None:
         assert partial.consensus is not None
-        z = sketched(gradients, matrix)
+        z = sketched(extracted.vectors, matrix)
         partial.consensus.update(z, torch.from_numpy(place(z)) if place else codes)
 
     own = Passes(passes.extractor, replace(passes.settings, folder=None))
@@ -139,6 +140,6 @@ def consensus_of_target(
     parts = [(open_rows(rows), Groups.single(len(rows))) for rows in target.values()]
     directions = torch.cat([target_directions(passes, rows, fit.matrix, groups) for rows, groups in parts])
     place = NearestDirection(directions.numpy())
-    kept, _, piece = keep_sketched(passes, source, fit.matrix, keep_only("scoring for targets"))
+    kept, _, piece = keep_rows(passes, source, fit.matrix, keep_only("scoring for targets"))
     nearest = np.concatenate([place(kept.read(shard)) for shard in source.shards()]).astype(np.int32)
     return GroupConsensus(Groups("target", nearest, list(target), {}), directions, place, kept, piece)

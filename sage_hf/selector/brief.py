@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from ..config import SageConfig
 from ..gradients import GradientCollector
 from ..gradients.layers.targets import trainable_weights
+from ..passes.gradient_cache import GradientCache, cache_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,28 @@ def say_check(collector: GradientCollector, config: SageConfig, is_cached: bool)
         )
     else:
         logger.info("Check passed in %.1f s: whole batches of %d rows.", collector.check_seconds, config.batch_size)
+
+
+def say_rows(cache: GradientCache | None, rows: int | None, width: int, embedding_width: int) -> None:
+    """Logs where gradient rows are kept and what they take; nothing where none are.
+
+    Args:
+        cache: Where; None for nowhere.
+        rows: N; None of a stream.
+        width: D.
+        embedding_width: E; 0 for none.
+    """
+    if cache is None:
+        return
+    where = f"{cache.folder} ({'half' if cache.dtype.itemsize == 2 else 'full'} precision)"
+    if rows is None:
+        logger.info("Gradient rows go to %s, at most %s MB of them.", where, f"{(cache.room or 0) >> 20:,}")
+        return
+    needed = cache_bytes(rows, width, str(cache.dtype), embedding_width)
+    room = cache.room if cache.room is not None else needed
+    share = min(1.0, room / needed)
+    rest = "one pass over the model" if share == 1 else f"{share:.0%} of them, so the others are computed twice"
+    logger.info("Gradient rows take %s MB in %s: %s.", f"{needed >> 20:,}", where, rest)
 
 
 @contextmanager

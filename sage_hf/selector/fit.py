@@ -18,6 +18,7 @@ from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
 from ..errors import ConfigError, GradientError
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
+from ..passes.extractor import Extracted
 from ..passes.fit import Fit, RunKey, sketch_matrix
 from ..passes.job import Pass
 from ..passes.memory import is_streaming, sums_fit
@@ -123,12 +124,12 @@ def _sketch_pass(
         sums = Consensus(groups(), width, device=device) if groups() else None
         return Partial(FrequentDirections(config.sketch_size, width, device=device), sums)
 
-    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> None:
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> None:
         assert partial.sketch is not None
-        partial.sketch.update(gradients)
+        partial.sketch.update(extracted.vectors)
         if partial.consensus is not None:
             partial.consensus.grow(groups())
-            partial.consensus.update(gradients, codes)
+            partial.consensus.update(extracted.vectors, codes)
 
     return Pass("sketching gradients", add, new_partial, codes)
 

@@ -16,8 +16,8 @@ from ..data.status import SCORED
 from ..data.windows import Window
 from ..gradients import GradientCollector
 from ..hub.provenance import describe_dataset, describe_model
-from ..passes.consensus import keep_sketched
-from ..passes.embeddings import EmbeddingExtractor, read_features
+from ..passes.consensus import keep_rows
+from ..passes.extractor import Extracted
 from ..passes.fit import Fit
 from ..passes.job import Pass
 from ..passes.merge_tree import Partial
@@ -33,15 +33,22 @@ from ..utils.environment import library_versions
 def score_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
     """Scores rows against a fit; `codes` as of `Pass`."""
 
-    def add(partial: Partial, rows: Tensor, codes: Tensor, gradients: Tensor) -> Tensor:
-        return agreement(sketched(gradients, fit.matrix), fit.directions, codes)
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
+        return agreement(sketched(extracted.vectors, fit.matrix), fit.directions, codes)
 
     return Pass("scoring agreement", add, codes=codes)
 
 
-def gather_signals(
-    passes: Passes, source: RowSource, fit: Fit, needs: Set[str], embeddings: EmbeddingExtractor | None
-) -> RowSignals:
+def keep_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
+    """The same for `keep_rows`, which gives z."""
+
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
+        return agreement(extracted.vectors, fit.directions, codes)
+
+    return Pass("scoring and keeping", add, codes=codes)
+
+
+def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str]) -> RowSignals:
     """Scores all rows, and keeps of them what strategies need.
 
     Args:
@@ -49,18 +56,12 @@ def gather_signals(
         source: The dataset.
         fit: What the first pass found.
         needs: Some of `strategies.SIGNALS`.
-        embeddings: Takes embeddings; None where nobody needs them.
     """
-    kept, piece = fit.consensus.sketched, fit.consensus.piece
+    kept, piece = fit.consensus.kept, fit.consensus.piece
     if kept is not None:
         scores = fit.consensus.scores()
-    elif needs & {"sketched", "norms"}:
-        job = Pass(
-            "scoring and keeping",
-            lambda partial, rows, codes, z: agreement(z, fit.directions, codes),
-            codes=lambda window: fit.groups.codes,
-        )
-        kept, _, piece = keep_sketched(passes, source, fit.matrix, job)
+    elif needs:
+        kept, _, piece = keep_rows(passes, source, fit.matrix, keep_pass(fit, lambda window: fit.groups.codes))
         scores = piece.values
     else:
         _, piece = passes.run_whole(source, score_pass(fit, lambda window: fit.groups.codes))
@@ -70,10 +71,8 @@ def gather_signals(
     scores[status != SCORED] = losses[status != SCORED] = np.nan
     signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
     if kept is not None:
-        signals.sketched, signals.norms = kept, kept.norms
-    if embeddings is not None:
-        features = read_features(embeddings, source, passes.settings)
-        signals.embeddings, signals.el2n, signals.doubts = features.embeddings, features.el2n, features.doubts
+        signals.sketched, signals.embeddings = kept.sketched, kept.embeddings
+        signals.norms, signals.el2n, signals.doubts = (kept.numbers(name) for name in ("norm", "el2n", "doubt"))
     return signals
 
 

@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from datasets import ClassLabel, Dataset
 from rich.table import Table
 from rich.text import Text
 from torch import nn
 
 from ..config import SageConfig
-from ..data.batches import check_dataset
+from ..data.batches import CHECKED_ROWS, check_dataset
 from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups
+from ..data.status import NO_TOKENS
 from ..errors import LabelError, OutputError
 from ..gradients.model.state import unwrap
-from ..passes.embeddings import EmbeddingExtractor, read_features
+from ..passes.consensus import keep_only, keep_rows
+from ..passes.embeddings import EmbeddingReader
+from ..passes.extractor import EmbeddingExtractor
 from ..passes.job import PassSettings
+from ..passes.run import Passes
 from ..selection.gate import DOUBT_LIMIT, cross_fold, joined_doubts
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
@@ -181,12 +186,17 @@ def find_label_issues(
     model = unwrap(model)
     with isolated_rng(config.seed):
         source = open_source(model, dataset, config, processing_class, data_collator)
-    extractor = EmbeddingExtractor(model, next(model.parameters()).device, source, config.seed)
-    features = read_features(extractor, source, PassSettings(config.seed, progress, config.num_workers))
+    device = next(model.parameters()).device
+    reader = EmbeddingReader(model, device, source.sample(CHECKED_ROWS)[0], config.seed)
+    passes = Passes(EmbeddingExtractor(reader), PassSettings(config.seed, progress, config.num_workers))
+    kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only("reading embeddings"))
+    embeddings, own = kept.embeddings, kept.numbers("doubt")
+    assert embeddings is not None and own is not None
     # Of a row without tokens nothing can be told.
-    rows, doubts, others = np.flatnonzero(features.seen), np.zeros(len(dataset)), groups.codes.astype(np.int64)
-    doubts[rows], places = cross_fold(PartOf(features.embeddings, rows), groups.codes[rows], config.seed)
+    rows, doubts = np.flatnonzero(piece.status != NO_TOKENS), np.zeros(len(dataset))
+    others = groups.codes.astype(np.int64)
+    doubts[rows], places = cross_fold(PartOf(embeddings, rows), groups.codes[rows], config.seed)
     others[rows] = np.unique(groups.codes[rows])[places]
-    doubts = joined_doubts(doubts, features.doubts)
+    doubts = joined_doubts(doubts, own)
     order = np.argsort(-doubts, kind="stable")
     return LabelIssues(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > DOUBT_LIMIT])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -21,20 +22,21 @@ from datasets import Dataset, IterableDataset
 from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
-from ..config import SageConfig, check_strategy
-from ..data.batches import Batcher, BatchSource, RowSource, check_dataset
+from ..config import CACHE_DTYPES, SageConfig, check_strategy
+from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
 from ..data.columns import find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
-from ..passes.embeddings import EmbeddingExtractor
+from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.fit import Fit, RunKey
 from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
-from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, plan_consensus
+from ..passes.kept_rows import check_disk
+from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
 from ..passes.target import Target, check_target, consensus_of_target
@@ -48,14 +50,11 @@ from ..strategies import SIGNALS, STRATEGIES
 from ..strategies.quotas import resolve_budget
 from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
-from .brief import say_check, say_targets
+from .brief import say_check, say_rows, say_targets
 from .fit import fit_dataset, fit_stream
 from .gather import fit_stats, gather_signals, shared_choice
 from .mapping import ScoredInMap
 from .stream import score_stream, stream_selection
-
-# Rows of the batch that is compared with rows alone before the first pass.
-CHECKED_ROWS = 4
 
 
 class SageSelector(ScoredInMap):
@@ -77,9 +76,10 @@ class SageSelector(ScoredInMap):
         progress: Whether to show progress bars, on the main process.
         resume_dir: Folder for what is finished of `fit` and `select`: after a kill, the same call with the same
             folder goes on from there, with any number of processes, and ends with the same result. All processes must
-            see it. Nothing in it is ever deleted by itself. None keeps nothing.
-        cache_dir: Where `config.cache_gradients` keeps rows; the folder of `datasets`' own caches by default. Nothing
-            in it is ever deleted by itself.
+            see it. Nothing in it is ever deleted by itself, but for the gradient rows of a run that has come to its
+            end. None keeps nothing.
+        cache_dir: Where rows of `config.cache_gradients` "float16" and "float32" are kept; the folder of `datasets`'
+            own caches by default. Nothing in it is ever deleted by itself.
 
     Raises:
         ConfigError: The strategy is unknown.
@@ -148,33 +148,43 @@ class SageSelector(ScoredInMap):
             GradientError: No row has a usable gradient.
             ConfigError: The sketch does not fit into the memory.
         """
-        if isinstance(dataset, IterableDataset):
-            self._fit_stream(dataset)
-        else:
-            self._fit_dataset(dataset)
+        with self._rows_of_run():
+            if isinstance(dataset, IterableDataset):
+                self._fit_stream(dataset)
+            else:
+                self._fit_dataset(dataset)
         return self
 
-    def _fit_dataset(self, dataset: Dataset) -> tuple[Fit, RowSource]:
-        source = self._open(check_dataset(dataset))
+    def _fit_dataset(self, dataset: Dataset, needs: Set[str] | None = None) -> tuple[Fit, RowSource]:
+        """Pass 1; `needs` of the passes that follow, None where there are none."""
+        source, config = self._open(check_dataset(dataset)), self.config
         with self._passes.processes.agreed():
-            groups = find_groups(self.collector.model, dataset, self.config.group_by)
+            groups = find_groups(self.collector.model, dataset, config.group_by)
             shards, width = source.shards(), self.collector.width
-            plan_consensus(self.config, width, self.collector.device, len(shards), groups.count)
-            key = RunKey.of(self.collector.model, dataset, self.config.gradient_settings, self._outside)
-            folder = self._folder(key, consensus=self.config.consensus, groups=groups.codes)
+            plan_consensus(config, width, self.collector.device, len(shards), groups.count)
+            key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
+            folder = self._folder(key, consensus=config.consensus, groups=groups.codes)
+            say_targets(self.collector, config)
             cache = None
-            if self.config.cache_gradients is not None:
-                cache = GradientCache(self._cache_dir / key.folder(), self.config.cache_gradients)
-            self._passes = self._new_passes(folder, cache)
+            if config.cache_gradients in CACHE_DTYPES:
+                cache = GradientCache(self._cache_dir / key.folder(), str(config.cache_gradients))
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
-            say_targets(self.collector, self.config)
             if missing:
                 self._check_gradients(source)
-                if cache is not None:
-                    cache.check_space(sum(map(len, missing)), width)
-        say_check(self.collector, self.config, not missing)
+            reader = self._reader(source, needs or set(), cache is not None and bool(missing))
+            embedding_width = reader.width if reader is not None else 0
+            streaming = is_streaming(config, groups.count, width)
+            if needs or not streaming:
+                check_disk(len(dataset), config.sketch_size, embedding_width, folder)
+            if cache is not None:
+                cache.check_space(sum(map(len, missing)), width, embedding_width)
+            elif config.cache_gradients == "auto" and not (needs is None and streaming):
+                cache = self._cache_of_run(folder, embedding_width)
+            self._passes = self._new_passes(folder, cache, reader)
+        say_check(self.collector, config, not missing)
+        say_rows(cache, len(dataset), width, embedding_width)
         source.batch_size = self._batch_size()
-        fit = fit_dataset(self._passes, source, groups, self.config, key)
+        fit = fit_dataset(self._passes, source, groups, config, key)
         self.fitted = replace(fit, consensus=fit.consensus.for_new_rows())
         return fit, source
 
@@ -193,10 +203,55 @@ class SageSelector(ScoredInMap):
         self.fitted = fit_stream(self._passes, source, self.config, key)
         return self.fitted, source
 
-    def _new_passes(self, folder: Path | None = None, cache: GradientCache | None = None) -> Passes:
+    def _new_passes(
+        self, folder: Path | None = None, cache: GradientCache | None = None, reader: EmbeddingReader | None = None
+    ) -> Passes:
         config = self.config
-        extractor = GradientExtractor(self.collector, config.recheck_every if config.check_gradients else 0)
-        return Passes(extractor, PassSettings(config.seed, self._progress, config.num_workers, folder), cache)
+        every = config.recheck_every if config.check_gradients else 0
+        is_half = config.cache_gradients in ("auto", "float16")
+        settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
+        return Passes(GradientExtractor(self.collector, every, reader), settings, cache)
+
+    def _reader(self, source: BatchSource, needs: Set[str], is_kept: bool) -> EmbeddingReader | None:
+        """Reads embeddings where strategies need them, and for a cache that stays, in case that one will.
+
+        Raises:
+            ConfigError: They are needed, and the model shows no vector of a row.
+        """
+        is_needed = bool(needs & {"embeddings", "el2n"})
+        if not (is_needed or is_kept):
+            return None
+        with isolated_rng(self.config.seed):
+            batch = source.sample(CHECKED_ROWS)[0]
+        try:
+            return EmbeddingReader(self.collector.model, self.collector.device, batch, self.config.seed)
+        except ConfigError:
+            if is_needed:
+                raise
+            return None
+
+    def _cache_of_run(self, folder: Path | None, embedding_width: int) -> GradientCache:
+        """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
+        name = "gradients-with-embeddings" if embedding_width else "gradients"
+        return GradientCache.of_run(folder / name if folder is not None else None, self._passes.processes.count)
+
+    @contextmanager
+    def _rows_of_run(self) -> Iterator[None]:
+        """Inside, the gradient rows of a run; a killed or failed one leaves those in `resume_dir`."""
+        is_done = False
+        try:
+            yield
+            is_done = True
+        finally:
+            cache, processes = self._passes.cache, self._passes.processes
+            self._passes.cache = None
+            if cache is not None and self.config.cache_gradients == "auto":
+                if self._resume_dir is None:
+                    cache.remove()
+                elif is_done:
+                    processes.wait()  # another process may read them still
+                    if processes.rank == 0:
+                        cache.remove()
 
     def _folder(self, key: RunKey, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
@@ -285,18 +340,15 @@ class SageSelector(ScoredInMap):
         """
         if target is not None:
             check_target(target, target_shares)
-        started, needs, embeddings = time.perf_counter(), set(needs), None
-        if needs & {"embeddings", "el2n"}:  # before the long run: does the model show a vector of a row?
-            source = self._open(check_dataset(dataset))
-            model, device = self.collector.model, self.collector.device
-            embeddings = EmbeddingExtractor(model, device, source, self.config.seed)
-        fit, source = self._fit_dataset(dataset)
-        fitted = time.perf_counter()
-        if target is not None:
-            consensus = consensus_of_target(target, self._open, self._passes, source, fit)
-            fit = replace(fit, consensus=consensus)
-            self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
-        signals = gather_signals(self._passes, source, fit, needs, embeddings)
+        started, needs = time.perf_counter(), set(needs)
+        with self._rows_of_run():
+            fit, source = self._fit_dataset(dataset, needs)
+            fitted = time.perf_counter()
+            if target is not None:
+                consensus = consensus_of_target(target, self._open, self._passes, source, fit)
+                fit = replace(fit, consensus=consensus)
+                self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
+            signals = gather_signals(self._passes, source, fit, needs)
         signals.labels = find_labels(self.collector.model, dataset)
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted

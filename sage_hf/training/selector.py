@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import SageConfig
-from ..data.batches import RowSource, check_dataset
+from ..data.batches import CHECKED_ROWS, RowSource, check_dataset
 from ..data.classes import class_ids
 from ..data.columns import find_groups
 from ..data.encoding import LABEL_COLUMNS, Row
 from ..errors import ConfigError, DatasetError
 from ..gradients.losses.per_example import LossFunction
 from ..passes.memory import plan_consensus
-from ..selector.selector import CHECKED_ROWS, SageSelector
+from ..selector.selector import SageSelector
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import isolated_rng
 

@@ -20,18 +20,19 @@ def gather(needs, **settings):
     return rows, selector, selector.gather(rows, needs)
 
 
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("settings", [{}, {"consensus": "exact"}, {"spectrum_power": 0.5}], ids=str)
-def test_sketched_gradients_and_lengths_are_those_of_each_row(settings):
-    rows, selector, signals = gather({"sketched", "norms"}, **settings)
+def test_sketched_gradients_and_lengths_are_those_of_each_row(settings, exact):
+    rows, selector, signals = gather({"sketched", "norms"}, **settings, cache_gradients=None if exact else "auto")
     batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
     gradients = GradientCollector(vit(), projection=4)(batch)
-    assert np.allclose(signals.norms, gradients.norm(dim=1), rtol=1e-4)
+    assert np.allclose(signals.norms, gradients.norm(dim=1), rtol=1e-4 if exact else 1e-3)
     sketch = selector.sketch
     power = settings.get("spectrum_power", 1.0)
     values = sketch.singular_values.double()
     basis = torch.where(values[:, None] > 1e-6 * values[0], sketch.sketch.double() / values[:, None], 0.0)
     wanted = unit(gradients.double()) @ (basis * (values / values[0])[:, None] ** power).T
-    assert np.allclose(signals.sketched[np.arange(50)], wanted, atol=1e-4)
+    assert np.allclose(signals.sketched[np.arange(50)], wanted, atol=1e-4 if exact else 2e-3)
 
 
 def test_keeping_sketched_gradients_does_not_change_the_scores():

@@ -47,11 +47,12 @@ def test_without_a_recheck_such_a_model_goes_unseen():
         select(LateMixer(from_call=6), image_rows(60), **off)
 
 
-def test_one_row_of_every_stretch_is_compared_in_both_passes_and_nothing_changes():
-    selector, with_checks = select(vit(), image_rows(60), recheck_every=20)
-    assert selector._passes.extractor.rechecked.rows == 2 * 3
+@pytest.mark.parametrize(("cache", "passes"), [("auto", 1), (None, 2)])
+def test_one_row_of_every_stretch_is_compared_where_the_model_runs_and_nothing_changes(cache, passes):
+    selector, with_checks = select(vit(), image_rows(60), recheck_every=20, cache_gradients=cache)
+    assert selector._passes.extractor.rechecked.rows == passes * 3
     assert selector._passes.extractor.rechecked.seconds > 0
-    _, without = select(vit(), image_rows(60), recheck_every=0)
+    _, without = select(vit(), image_rows(60), recheck_every=0, cache_gradients=cache)
     assert (with_checks.scores == without.scores).all()
     assert (with_checks.indices == without.indices).all()
 
@@ -66,6 +67,6 @@ def test_a_gradient_that_cancels_out_but_for_rounding_is_no_error(short):
     rows = Dataset.from_dict({"input_ids": ids})
     selector, _ = select(model, rows, recheck_every=8, fraction=1.0, target_modules="auto")
     assert selector.collector.left_out == frozenset() and not selector.collector.one_at_a_time
-    assert selector._passes.extractor.rechecked.rows == 2 * 2
+    assert selector._passes.extractor.rechecked.rows == 2
     row = {"input_ids": torch.tensor([ids[short]]), "labels": torch.tensor([ids[short]])}
     assert selector.collector.truth(row)[0].norm() < 1e-5 * selector.sketch.singular_values[0]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageError, SageSelector
-from sage_hf.passes.gradient_cache import compressed, restored
+from sage_hf.passes.extractor import halved, restored
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 
@@ -73,7 +73,8 @@ def test_the_second_pass_and_later_selections_cost_no_forward(tmp_path):
     # Four rows alone by autograd, one by hooks and one with another random state, their batch, and the two passes that
     # tell which tensors have rows.
     checked = 4 + 1 + 1 + 1 + 2
-    assert model.calls.count == checked + 4 + 4 + 4 + 1  # batches of 5 in shards of 16, 16, 16 and 2, once
+    # And a batch that tells whether there are embeddings, which a cache that stays holds, too.
+    assert model.calls.count == checked + 1 + 4 + 4 + 4 + 1  # batches of 5 in shards of 16, 16, 16 and 2, once
     model.calls.count = 0
     for change in (
         {"fraction": 0.1},
@@ -86,8 +87,7 @@ def test_the_second_pass_and_later_selections_cost_no_forward(tmp_path):
         choose(tmp_path, model, **change)
     assert model.calls.count == 0
     choose(tmp_path, model, strategy="auto")
-    # A batch that tells whether there are embeddings and how wide they are, and those of all rows.
-    assert model.calls.count == 1 + 4 + 4 + 4 + 1
+    assert model.calls.count == 1  # a batch that tells how wide embeddings are
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -136,21 +136,22 @@ def test_half_precision_changes_scores_in_the_third_digit_and_halves_the_disk(tm
 def test_no_row_overflows_or_vanishes_in_half_precision(power, seed):
     rows = torch.randn(4, 33, generator=torch.Generator().manual_seed(seed)) * 10.0**power
     rows[2] = 0
-    back = restored(*compressed(rows, torch.float16))
+    back = restored(*halved(rows))
     assert back.dtype == torch.float32
     largest = rows.abs().amax(1, keepdim=True)
     assert ((back - rows).abs() <= 2**-11 * largest).all()
+    assert torch.equal(restored(*halved(back)), back)
 
 
 def test_a_shard_that_was_not_finished_is_made_again(tmp_path):
     whole = choose(tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / "000001.safetensors").unlink()
-    (folder / "000002.npy").unlink()
-    (folder / "000003.123.part").write_bytes(b"half a shard")
+    (folder / "rows-000001.safetensors").unlink()
+    (folder / "rows-000002.npy").unlink()
+    (folder / "rows-000003.123.part").write_bytes(b"half a shard")
     assert_equal(choose(tmp_path), whole)
-    assert (folder / "000001.safetensors").exists()
-    assert (folder / "000002.npy").exists()
+    assert (folder / "rows-000001.safetensors").exists()
+    assert (folder / "rows-000002.npy").exists()
 
 
 def test_rows_that_are_set_aside_stay_so(tmp_path):
@@ -170,7 +171,7 @@ def test_an_exception_leaves_no_half_shard(tmp_path):
     with pytest.raises(SageError, match="77"):
         choose(tmp_path, rows=Dataset.from_dict(rows), group_by=None)
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["000000.npy", "000000.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rows-000000.npy", "rows-000000.safetensors"]
 
 
 def test_a_full_disk_is_said_before_and_while_writing(tmp_path, monkeypatch):
@@ -198,7 +199,7 @@ def test_a_full_disk_is_said_before_and_while_writing(tmp_path, monkeypatch):
 def test_a_broken_file_names_the_folder_to_delete(tmp_path):
     choose(tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / "000000.npy").write_bytes(b"nonsense")
+    (folder / "rows-000000.npy").write_bytes(b"nonsense")
     with pytest.raises(SageError, match="cannot be read") as caught:
         choose(tmp_path)
     assert str(folder) in caught.value.fix

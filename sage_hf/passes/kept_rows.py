@@ -1,0 +1,166 @@
+"""What a pass keeps of every row of a dataset: a file with a record a row, read by row numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import OutputError
+from ..strategies import Vectors
+from ..strategies.base import Derived
+from .extractor import Extracted, halved
+
+_ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
+
+
+def record_of(sketch_size: int, embedding_width: int) -> np.dtype:
+    """The record that is kept of a row; arguments as of `KeptRows`."""
+    record: list[tuple[Any, ...]] = [("norm", "<f4"), ("sketched", "<f4", (sketch_size,))]
+    if embedding_width:
+        record += [(name, "<f4") for name in ("factor", "el2n", "doubt")]
+        record += [("embedding", "<f2", (embedding_width,))]
+    return np.dtype(record)
+
+
+def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path | None) -> None:
+    """Refuses, before the first pass, what the second will have no disk for; arguments as of `KeptRows`.
+
+    Raises:
+        OutputError: The disk has less room.
+    """
+    place = Path(tempfile.gettempdir() if folder is None else folder)
+    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    needed, free = rows * record_of(sketch_size, embedding_width).itemsize, shutil.disk_usage(there).free
+    if needed > free:
+        raise OutputError(
+            f"What is kept of all rows takes {needed >> 20} MB, and {free >> 20} MB are free",
+            where=str(there),
+            fix=_ELSEWHERE,
+        )
+
+
+class KeptRows:
+    """The sketched gradient of every row in a file, and its embedding where there is one.
+
+    A record holds z = S g / |g| (l numbers) and |g| in float32, and of an embedding at most 512 numbers in half
+    precision, with a factor, and how wrong the model's classes are.
+
+    Args:
+        rows: N.
+        sketch_size: l.
+        embedding_width: E, numbers of an embedding; 0 for none.
+        path: The file, which may be there already and stays; None makes a temporary one, which goes with the object.
+
+    Raises:
+        OutputError: The file cannot be made, or one that is there is of something else.
+    """
+
+    def __init__(self, rows: int, sketch_size: int, embedding_width: int = 0, path: Path | None = None) -> None:
+        self._embedding_width = embedding_width
+        kind = record_of(sketch_size, embedding_width)
+        if path is None:
+            path = self._temporary()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                part = path.with_suffix(".part")
+                np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=(rows,))
+                _reserve(part)
+                part.replace(path)
+        except OSError as error:
+            raise OutputError(
+                f"No file of {rows * kind.itemsize >> 20} MB can be made for what is kept of all rows: {error}",
+                where=str(path),
+                fix=_ELSEWHERE,
+            ) from error
+        try:
+            there = np.load(path, mmap_mode="r")  # "r+" would make a short file longer
+            if (there.shape, there.dtype) != ((rows,), kind):
+                raise ValueError(
+                    f"it has {there.shape} records of {there.dtype.itemsize} bytes, not {(rows,)} of {kind.itemsize}"
+                )
+            self.array = np.load(path, mmap_mode="r+")
+        except (OSError, ValueError, EOFError) as error:
+            raise OutputError(
+                f"What is kept of the rows of finished shards cannot be read: {error}",
+                where=str(path),
+                fix=f"Delete this file and the folder {path.with_suffix('')}: its shards are run again.",
+            ) from error
+
+    def _temporary(self) -> Path:
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="sage_hf-")
+        except OSError as error:
+            raise OutputError(
+                f"There is no folder for temporary files: {error}", where="TMPDIR", fix="Set TMPDIR to one."
+            ) from error
+        return Path(self._folder.name) / "rows.npy"
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """[N, bytes of a record], the file itself."""
+        return self.array.view(np.uint8).reshape(len(self.array), -1)
+
+    def write(self, rows: Tensor, extracted: Extracted, z: Tensor) -> None:
+        """Stores row numbers [B]: z [B, l], the gradients' lengths and the embeddings.
+
+        Vectors of rows that are set aside are zeros.
+        """
+        records = np.zeros(len(rows), dtype=self.array.dtype)
+        records["sketched"] = z.float().cpu().numpy()
+        records["norm"] = extracted.vectors.to(torch.float64).norm(dim=1).float().cpu().numpy()
+        if self._embedding_width:
+            embedded = extracted.embedded
+            assert embedded is not None
+            stored, factor = halved(embedded.embeddings)
+            columns = {"embedding": stored, "factor": factor, "el2n": embedded.el2n, "doubt": embedded.doubts}
+            for name, column in columns.items():
+                records[name] = column.cpu().numpy()
+        self.array[rows.numpy()] = records
+
+    def flush(self) -> None:
+        """Puts what was written onto the disk."""
+        self.array.flush()
+
+    def read(self, rows: range) -> Tensor:
+        """Z of consecutive rows, [len(rows), l] on the CPU."""
+        return torch.from_numpy(np.array(self.array["sketched"][rows.start : rows.stop]))
+
+    @property
+    def sketched(self) -> Vectors:
+        """[N, l]."""
+        # Through the object, with which a temporary file would go.
+        return Derived(self.array["sketched"].shape, lambda places: self.array["sketched"][places])
+
+    @property
+    def embeddings(self) -> Vectors | None:
+        """[N, E] float32; None where none is kept."""
+        if not self._embedding_width:
+            return None
+        return Derived(self.array["embedding"].shape, self._embeddings_at)
+
+    def _embeddings_at(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return self.array["embedding"][places].astype(np.float32) * self.array["factor"][places][:, None]
+
+    def numbers(self, name: str) -> npt.NDArray[np.float32] | None:
+        """[N], one of "norm", "el2n" and "doubt"; None where it is not kept."""
+        return np.array(self.array[name]) if name in (self.array.dtype.names or ()) else None
+
+
+def _reserve(path: Path) -> None:
+    """Takes the disk that a file of holes will need: a full one would end the process where the file is written to.
+
+    Raises:
+        OSError: The disk has less room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
