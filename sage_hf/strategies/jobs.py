@@ -140,7 +140,7 @@ class JobRunner:
                 with closing(_run_here([jobs[place] for place in mine])) as found:
                     bar = tqdm(found, total=len(mine), desc=desc, unit="part", delay=2.0, disable=not progress)
                     for place, result in zip(mine, bar, strict=True):
-                        column[slots[place]] = result.reshape(-1)
+                        column[slots[place]] = result.reshape(sizes[place])
         except Exception:
             self._all_know = True
             raise
