@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from ..config import SageConfig
 from ..data.stats import GateStats, GroupStats
 from ..strategies import STRATEGIES
+from ..strategies.jobs import JobRunner
 from ..strategies.quotas import allocate_quotas, allocate_shares
 from .gate import judge, let_through, set_hard_aside
 from .resolve import is_gated, needed
@@ -23,7 +25,7 @@ _NAMED_GROUPS = 5
 
 
 def choose_rows(
-    config: SageConfig, signals: RowSignals, budget: int
+    config: SageConfig, signals: RowSignals, budget: int, runner: JobRunner | None = None
 ) -> tuple[npt.NDArray[np.int64], GateStats | None]:
     """The kept rows, [K] int64, ascending; and what the gate did, where there is one.
 
@@ -31,15 +33,18 @@ def choose_rows(
         config: The strategy, the gate, the balance and the seed.
         signals: What is known of the rows.
         budget: Number of rows to keep; where fewer have a score, all of these are kept, and it is said.
+        runner: Shares the work out over processes, which then all call this alike; this one alone by default.
 
     Raises:
         ConfigError: The strategy or the gate needs what the signals lack.
+        SageError: A part of the work failed in another process.
     """
+    runner = runner or JobRunner()
     signals.check(config.strategy, needed(config))
     balanced = config.balance != "none"
-    candidates = signals.candidates(balanced, config.spectrum_power)
+    candidates = replace(signals.candidates(balanced, config.spectrum_power), runner=runner)
     sizes = np.bincount(candidates.groups, minlength=signals.groups.count if balanced else 1)
-    quotas = quotas_for(config, sizes, budget, signals.shares if balanced else None)
+    quotas = quotas_for(config, sizes, budget, signals.shares if balanced else None, say=runner.is_main)
     gate = None
     if is_gated(config):
         verdict = judge(config, signals, candidates)
@@ -57,6 +62,7 @@ def quotas_for(
     sizes: npt.NDArray[np.int64],
     budget: int,
     shares: npt.NDArray[np.float64] | None = None,
+    say: bool = True,
 ) -> npt.NDArray[np.int64]:
     """[G] quotas that sum to the budget, or to all rows that have a score, which is said then.
 
@@ -65,16 +71,17 @@ def quotas_for(
         sizes: [G], the rows of each group that have a score; one group where the balance is "none".
         budget: Number of rows to keep.
         shares: [G] wanted shares of the budget; None leaves it to the balance.
+        say: Whether to log a warning where the budget does not fit: one process does.
     """
     scored = int(sizes.sum())
-    if budget > scored:
+    if say and budget > scored:
         logger.warning(
             "%d rows were asked for and %d could be scored: all of these are kept; see Selection.set_aside.",
             budget,
             scored,
         )
     budget, least = min(budget, scored), config.min_per_group
-    if config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
+    if say and config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
         logger.warning(
             "min_per_group=%d needs %d rows for %d groups, and %d are kept: groups get as many each as these allow.",
             least,

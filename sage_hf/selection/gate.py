@@ -16,12 +16,11 @@ are two kinds at all.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 
@@ -29,6 +28,7 @@ from ..config import SageConfig
 from ..strategies import Candidates, Vectors
 from ..strategies.base import PartOf, take_highest
 from ..strategies.coverage import Centred
+from ..strategies.jobs import Job, JobRunner
 from .signals import RowSignals
 
 # A row is doubted where the classifier finds another class this many times as likely as the row's own.
@@ -68,16 +68,18 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
     Args:
         config: The gate: "auto" takes those that are is_doubted, a share that share of each group, the most doubted.
         signals: Signals of all rows; their classes and embeddings, where there are any.
-        candidates: The rows to judge.
+        candidates: The rows to judge; their runner shares the work out.
     """
     rows = candidates.rows
     if signals.labels is not None and signals.embeddings is not None:
-        doubts = cross_fold_doubts(PartOf(signals.embeddings, rows), signals.labels[rows], config.seed)
+        embeddings = PartOf(signals.embeddings, rows)
+        doubts, _ = cross_fold(embeddings, signals.labels[rows], config.seed, candidates.runner)
         if signals.doubts is not None:
             doubts = joined_doubts(doubts, signals.doubts[rows])
         method = "cross-fold"
     else:
-        doubts = mixture_doubts(candidates.losses, config.seed)
+        job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
+        (doubts,) = candidates.runner.run([job], np.float64)
         method = "mixture"
     if config.gate == "auto":
         return Verdict(doubts, doubts > DOUBT_LIMIT, method)
@@ -119,7 +121,7 @@ def cross_fold_doubts(embeddings: Vectors, labels: npt.NDArray[np.integer], seed
 
 
 def cross_fold(
-    embeddings: Vectors, labels: npt.NDArray[np.integer], seed: int
+    embeddings: Vectors, labels: npt.NDArray[np.integer], seed: int, runner: JobRunner | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """How likely each row's label is wrong, by a classifier that has not seen the row.
 
@@ -127,11 +129,15 @@ def cross_fold(
         embeddings: [M, H].
         labels: [M] classes, any integers.
         seed: Seed of the folds.
+        runner: Shares the folds out over the processes; this one alone by default.
 
     Returns:
         [M] doubts p_other / (p_other + p_own) in [0, 1], with the likeliest other class; 0 in a class of fewer than
         10 rows, of which none can be told to be wrong, and where all rows are of one class. And [M] that other class,
         as a place among the sorted distinct labels; the row's own where nothing is doubted.
+
+    Raises:
+        SageError: A fold failed in another process.
     """
     classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     doubts, others = np.zeros(len(labels)), codes.astype(np.int64)
@@ -142,26 +148,37 @@ def cross_fold(
     folds = _stratified_folds(codes, generator)
     vectors = Centred(embeddings, _BLOCK_ROWS)
     most = min(_MOST_ROWS, max(_LEAST_ROWS * len(classes), _MOST_NUMBERS // embeddings.shape[1]))
+    all_asked, jobs = [], []
     for fold in range(_FOLDS):
         known, asked = np.flatnonzero((folds != fold) & judged), np.flatnonzero((folds == fold) & judged)
         if len(known) > most:
             known = np.sort(generator.choice(known, most, replace=False))
-        model = LogisticRegression(C=_STRENGTH, max_iter=200)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(vectors[known], codes[known])
-        place = np.full(len(classes), -1)
-        place[model.classes_] = np.arange(len(model.classes_))
-        for start in range(0, len(asked), _BLOCK_ROWS):
-            block = asked[start : start + _BLOCK_ROWS]
-            probabilities = model.predict_proba(vectors[block])
-            here, column = np.arange(len(block)), place[codes[block]]
-            own = np.where(column >= 0, probabilities[here, column], 0.0)
-            probabilities[here[column >= 0], column[column >= 0]] = 0.0
-            other = probabilities.max(1)
-            others[block] = model.classes_[probabilities.argmax(1)]
-            doubts[block] = other / np.maximum(other + own, np.finfo(float).tiny)
+        all_asked.append(asked)
+        jobs.append(Job(partial(_fold_doubts, vectors, codes, known, asked), (2, len(asked)), len(known) + len(asked)))
+    found = (runner or JobRunner()).run(jobs, np.float64)
+    for asked, (of_fold, other) in zip(all_asked, found, strict=True):
+        doubts[asked], others[asked] = of_fold, other.astype(np.int64)
     return doubts, others
+
+
+def _fold_doubts(
+    vectors: Vectors, codes: npt.NDArray[np.integer], known: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Doubts of the rows `asked`, and their likeliest other classes, by a classifier of the rows `known`: [2, n]."""
+    model = LogisticRegression(C=_STRENGTH, max_iter=200).fit(vectors[known], codes[known])
+    place = np.full(codes.max() + 1, -1)
+    place[model.classes_] = np.arange(len(model.classes_))
+    doubts, others = np.zeros((2, len(asked)))
+    for start in range(0, len(asked), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        probabilities = model.predict_proba(vectors[asked[block]])
+        here, column = np.arange(len(probabilities)), place[codes[asked[block]]]
+        own = np.where(column >= 0, probabilities[here, column], 0.0)
+        probabilities[here[column >= 0], column[column >= 0]] = 0.0
+        other = probabilities.max(1)
+        others[block] = model.classes_[probabilities.argmax(1)]
+        doubts[block] = other / np.maximum(other + own, np.finfo(float).tiny)
+    return np.stack([doubts, others])
 
 
 def joined_doubts(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -208,9 +225,7 @@ def mixture_doubts(losses: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np
     sample = values
     if len(values) > _MOST_ROWS:
         sample = values[np.random.default_rng(seed).choice(len(values), _MOST_ROWS, replace=False)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        one, two = (GaussianMixture(kinds, n_init=3, random_state=seed).fit(sample) for kinds in (1, 2))
+    one, two = (GaussianMixture(kinds, n_init=3, random_state=seed).fit(sample) for kinds in (1, 2))
     harder = int(np.argmax(two.means_[:, 0]))
     if two.bic(sample) >= one.bic(sample) or two.weights_[harder] > 0.5:
         return nothing

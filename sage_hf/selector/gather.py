@@ -26,6 +26,7 @@ from ..passes.run import Passes
 from ..scoring.agreement import agreement, sketched
 from ..selection.choice import choose_rows
 from ..selection.signals import RowSignals
+from ..strategies.jobs import JobRunner
 from ..strategies.quotas import resolve_budget
 from ..utils.environment import library_versions
 
@@ -106,17 +107,19 @@ def fit_stats(fit: Fit, collector: GradientCollector, dataset: Dataset | Iterabl
 def shared_choice(
     config: SageConfig, signals: RowSignals, processes: Processes
 ) -> tuple[npt.NDArray[np.int64], GateStats | None]:
-    """`choose_rows` on the main process, for all: clusterings round differently where threads are not as many.
+    """`choose_rows` by all processes, which share the work out; what the main one comes to goes for all.
 
     Args:
         config: The settings, with a budget.
         signals: The same in every process.
         processes: All of them.
+
+    Raises:
+        SageError: Choosing failed in another process.
     """
-    indices, gate = np.zeros(0, dtype=np.int64), None
-    with processes.agreed():
-        if processes.rank == 0:
-            budget = resolve_budget(len(signals.scores), config.fraction, config.num_examples)
-            indices, gate = choose_rows(config, signals, budget)
-    gate = processes.broadcast_object(None if gate is None else vars(gate))
-    return processes.array_from_main(indices), None if gate is None else GateStats(**gate)
+    runner = JobRunner(processes)
+    with runner.agreed():
+        budget = resolve_budget(len(signals.scores), config.fraction, config.num_examples)
+        indices, gate = choose_rows(config, signals, budget, runner)
+    told = processes.broadcast_object(None if gate is None else vars(gate))
+    return processes.array_from_main(indices), None if told is None else GateStats(**told)

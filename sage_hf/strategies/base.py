@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
+from .jobs import JobRunner
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -70,6 +71,8 @@ class Candidates:
         spectrum_power: What the user wants the singular values raised to; None leaves it to the strategy, which gets
             z as the paper has it.
         progress: Whether to show progress where it takes long.
+        runner: What shares the work out over the processes. Every process calls the strategy with the same candidates,
+            and the main one's rows count; a strategy may ignore the runner.
 
     What the strategy did not register for is None.
     """
@@ -86,6 +89,7 @@ class Candidates:
     has_classes: bool = True
     spectrum_power: float | None = None
     progress: bool = False
+    runner: JobRunner = field(default_factory=JobRunner)
 
     def __len__(self) -> int:
         """M."""

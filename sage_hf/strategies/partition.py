@@ -2,27 +2,32 @@
 
 A rule that compares rows with each other costs rows x kept x width, and needs the rows in memory. Large groups are
 therefore divided first into parts of rows that lie near each other, each part gets its share of the quota, and the
-rule sees one part at a time: memory does not grow with the dataset, and time grows as its rows.
+rule sees one part at a time: memory does not grow with the dataset, and time grows as its rows. Dividing and choosing
+are jobs, which processes and threads share.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from accelerate.utils import tqdm
+import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from .base import Candidates, Floats, Ints, Vectors
+from .jobs import Job, JobRunner
 from .quotas import allocate_quotas
 
 # Rows of a part: 2,048 rows, half of them kept, are clustered in a second or two on one core.
 PART_ROWS = 2**11
-# Rows that the division into parts reads at once, and centres it makes in one go.
-_BLOCK_ROWS = 2**14
+# Rows of a mini-batch, which the division into parts reads at once, and centres that it makes in one go.
+_BATCH_ROWS = 2**14
 _MOST_PARTS = 64
+# Rows that are assigned to centres at once: whole blocks of what scikit-learn multiplies at once (256), so that it
+# changes no bit.
+_BLOCK_ROWS = 2**12
 # Rows that a cluster has on average where density is kept.
 ROWS_PER_CLUSTER = 3
 
@@ -30,33 +35,69 @@ ROWS_PER_CLUSTER = 3
 Pick = Callable[[Floats, int, int], Ints]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of one group that are chosen from together.
+
+    Attributes:
+        members: [n] int64, places among the candidates, ascending.
+        quota: Number of them to keep.
+    """
+
+    members: Ints
+    quota: int
+
+
 def pick_within_groups(candidates: Candidates, vectors: Vectors, quotas: Ints, seed: int, pick: Pick) -> Ints:
     """The rows that `pick` takes of every group [G], ascending; rows are compared by `vectors` [M, width]."""
+    order = np.argsort(candidates.groups, kind="stable")
+    ends = np.cumsum(np.bincount(candidates.groups, minlength=len(quotas)))
+    groups = [
+        Part(members, int(quota)) for members, quota in zip(np.split(order, ends[:-1]), quotas, strict=True) if quota
+    ]
     chosen: list[Ints] = []
-    with tqdm(total=len(candidates), desc="choosing", unit="row", delay=2.0, disable=not candidates.progress) as bar:
-        for group in np.flatnonzero(quotas):
-            members = np.flatnonzero(candidates.groups == group)
-            for part, quota in divided(vectors, members, int(quotas[group]), seed):
-                if quota >= len(part):
-                    chosen.append(part)
-                elif quota:
-                    chosen.append(part[pick(np.asarray(vectors[part], dtype=np.float32), quota, seed)])
-                bar.update(len(part))
+    picked: list[Part] = []
+    for part in divided(vectors, groups, seed, candidates.runner):
+        if part.quota < len(part.members):
+            picked.append(part)
+        else:
+            chosen.append(part.members)
+    jobs = [
+        Job(partial(_pick_of, vectors, part, pick, seed), (part.quota,), len(part.members) * part.quota)
+        for part in picked
+    ]
+    places = candidates.runner.run(jobs, np.int64, desc="choosing", progress=candidates.progress)
+    chosen += [part.members[found] for part, found in zip(picked, places, strict=True)]
     return np.sort(candidates.rows[np.concatenate(chosen)]) if chosen else candidates.rows[:0]
 
 
-def divided(vectors: Vectors, members: Ints, quota: int, seed: int) -> Iterator[tuple[Ints, int]]:
-    """Parts of the members of at most `PART_ROWS` rows, near each other, each with its share of the quota."""
-    if len(members) <= PART_ROWS:
-        yield members, quota
-        return
-    count = min(_MOST_PARTS, -(-2 * len(members) // PART_ROWS))
-    codes, _ = cluster(vectors, members, count, seed)
-    parts = [members[codes == code] for code in range(count)]
-    if max(map(len, parts)) == len(members):  # all alike: any cut is as good
-        parts = np.array_split(members, count)
-    for part, share in zip(parts, allocate_quotas([len(part) for part in parts], quota, "proportional"), strict=True):
-        yield from divided(vectors, part, int(share), seed)
+def _pick_of(vectors: Vectors, part: Part, pick: Pick, seed: int) -> Ints:
+    return pick(np.asarray(vectors[part.members], dtype=np.float32), part.quota, seed)
+
+
+def divided(vectors: Vectors, groups: Sequence[Part], seed: int, runner: JobRunner) -> list[Part]:
+    """The groups as parts of at most `PART_ROWS` rows, near each other, each with its share of the group's quota.
+
+    Parts of which nothing is kept are left out; what is kept whole is not divided.
+    """
+    small: list[Part] = []
+    large = list(groups)
+    while large:
+        is_whole = [len(part.members) <= PART_ROWS or part.quota == len(part.members) for part in large]
+        small += [part for part, whole in zip(large, is_whole, strict=True) if whole]
+        large = [part for part, whole in zip(large, is_whole, strict=True) if not whole]
+        members = [part.members for part in large]
+        counts = [min(_MOST_PARTS, -(-2 * len(each) // PART_ROWS)) for each in members]
+        codes_of = _codes(vectors, members, _centres(vectors, members, counts, seed, runner), runner)
+        pieces: list[Part] = []
+        for part, count, codes in zip(large, counts, codes_of, strict=True):
+            cut = [part.members[codes == code] for code in range(count)]
+            if max(map(len, cut)) == len(part.members):  # all alike: any cut is as good
+                cut = np.array_split(part.members, count)
+            shares = allocate_quotas([len(each) for each in cut], part.quota, "proportional")
+            pieces += [Part(each, int(share)) for each, share in zip(cut, shares, strict=True) if share]
+        large = pieces
+    return small
 
 
 def cluster(vectors: Vectors, members: Ints, count: int, seed: int) -> tuple[Ints, Floats]:
@@ -64,18 +105,56 @@ def cluster(vectors: Vectors, members: Ints, count: int, seed: int) -> tuple[Int
 
     A block of rows is in memory at a time.
     """
-    means = MiniBatchKMeans(count, n_init=1, batch_size=_BLOCK_ROWS, random_state=seed)
+    runner = JobRunner()
+    centres = _centres(vectors, [members], [count], seed, runner)
+    return _codes(vectors, [members], centres, runner)[0].astype(np.int64), centres[0]
+
+
+def _centres(
+    vectors: Vectors, members: Sequence[Ints], counts: Sequence[int], seed: int, runner: JobRunner
+) -> list[Floats]:
+    """`counts[g]` centres of the rows `members[g]`."""
+    jobs = [
+        Job(partial(_fit, vectors, each, count, seed), (count, vectors.shape[1]), len(each) * count)
+        for each, count in zip(members, counts, strict=True)
+    ]
+    return runner.run(jobs, np.float32)
+
+
+def _fit(vectors: Vectors, members: Ints, count: int, seed: int) -> Floats:
+    means = MiniBatchKMeans(count, n_init=1, batch_size=_BATCH_ROWS, random_state=seed)
     order = np.random.default_rng(seed).permutation(members)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for start in range(0, max(1, len(order) - count + 1), _BLOCK_ROWS):  # the first block is of at least `count`
-            stop = len(order) if len(order) - start - _BLOCK_ROWS < count else start + _BLOCK_ROWS
-            means.partial_fit(np.asarray(vectors[np.sort(order[start:stop])], dtype=np.float32))
-    codes = np.empty(len(members), dtype=np.int64)
-    for start in range(0, len(members), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        codes[block] = means.predict(np.asarray(vectors[members[block]], dtype=np.float32))
-    return codes, means.cluster_centers_
+    for start in range(0, max(1, len(order) - count + 1), _BATCH_ROWS):  # the first batch is of at least `count`
+        stop = len(order) if len(order) - start - _BATCH_ROWS < count else start + _BATCH_ROWS
+        means.partial_fit(np.asarray(vectors[np.sort(order[start:stop])], dtype=np.float32))
+    return np.asarray(means.cluster_centers_)
+
+
+def _codes(
+    vectors: Vectors, members: Sequence[Ints], centres: Sequence[Floats], runner: JobRunner
+) -> list[npt.NDArray[np.integer]]:
+    """Which of the centres `centres[g]` is nearest to each of the rows `members[g]`."""
+    blocks = [
+        (group, each[start : start + _BLOCK_ROWS])
+        for group, each in enumerate(members)
+        for start in range(0, len(each), _BLOCK_ROWS)
+    ]
+    jobs = [
+        Job(partial(_predict, vectors, block, centres[group]), (len(block),), len(block) * len(centres[group]))
+        for group, block in blocks
+    ]
+    is_few = max(map(len, centres), default=0) <= _MOST_PARTS
+    codes = runner.run(jobs, np.uint8 if is_few else np.int64)
+    found: list[list[npt.NDArray[np.integer]]] = [[] for _ in members]
+    for (group, _), part in zip(blocks, codes, strict=True):
+        found[group].append(part)
+    return [np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for parts in found]
+
+
+def _predict(vectors: Vectors, members: Ints, centres: Floats) -> Ints:
+    means = KMeans(len(centres), init=centres, n_init=1, max_iter=1).fit(centres)
+    means.cluster_centers_ = centres  # an empty one would have moved
+    return np.asarray(means.predict(np.asarray(vectors[members], dtype=np.float32)))
 
 
 def nearest_to_centres(x: Floats, count: int, seed: int) -> Ints:
@@ -110,6 +189,4 @@ def by_density(x: Floats, count: int, seed: int) -> Ints:
 
 
 def _k_means(x: Floats, count: int, seed: int) -> KMeans:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than centres
-        return KMeans(count, n_init=1, max_iter=25, random_state=seed).fit(x)
+    return KMeans(count, n_init=1, max_iter=25, random_state=seed).fit(x)

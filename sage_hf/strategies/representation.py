@@ -8,7 +8,6 @@ kept or not, as for every strategy.
 from __future__ import annotations
 
 import heapq
-import warnings
 
 import numpy as np
 from sklearn.linear_model import orthogonal_mp_gram
@@ -77,9 +76,8 @@ def _match(x: Floats, count: int, seed: int) -> Ints:
     chosen: list[int] = []
     while len(chosen) < count:
         most = min(count - len(chosen), x.shape[1], len(left))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the residual is gone: as many as are found
-            weights = orthogonal_mp_gram(gram[np.ix_(left, left)], whole[left], n_nonzero_coefs=most)
+        # As many as are found until the residual is gone.
+        weights = orthogonal_mp_gram(gram[np.ix_(left, left)], whole[left], n_nonzero_coefs=most)
         picked = left[np.flatnonzero(weights)]
         if not len(picked):
             picked = left[: count - len(chosen)]  # gradients of zero: none is better than another
