@@ -66,6 +66,10 @@ class GateStats(_OldKeys):
     judged: int
     hard: int = 0
 
+    def plus(self, other: GateStats) -> GateStats:
+        """What was taken out here and elsewhere."""
+        return GateStats(self.method, self.doubted + other.doubted, self.judged + other.judged, self.hard + other.hard)
+
 
 @dataclass(kw_only=True)
 class FitStats(_OldKeys):

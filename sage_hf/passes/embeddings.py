@@ -37,22 +37,23 @@ class Embedded:
             is not finite.
         el2n: [B] float32, |softmax(logits) - onehot(label)|; NaN for rows without one class.
         doubts: [B] float32, p_other / (p_other + p_own) with the likeliest other class; NaN as above.
+        labels: [B] int32, classes of the rows; -1 as above.
     """
 
     embeddings: Tensor
     el2n: Tensor
     doubts: Tensor
+    labels: Tensor
 
     @classmethod
     def nothing(cls, rows: int, width: int, device: torch.device) -> Embedded:
         """Of rows of which the model saw nothing."""
-        unknown = torch.full((rows,), torch.nan, device=device)
-        return cls(torch.zeros(rows, width, device=device), unknown, unknown)
+        return cls(torch.zeros(rows, width, device=device), *_no_classes(rows, device))
 
     @classmethod
     def join(cls, parts: Sequence[Embedded]) -> Embedded:
         """The rows of all parts, in order."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("embeddings", "el2n", "doubts")))
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__annotations__))
 
 
 @dataclass
@@ -154,7 +155,9 @@ class EmbeddingReader:
         vectors = vectors.float()
         vectors = vectors if self._projection is None else vectors @ self._projection
         finite = vectors.isfinite().all(1)
-        return Embedded(torch.where(finite[:, None], vectors, 0.0), *_errors(seen.tensors.get("logits"), batch))
+        return Embedded(
+            torch.where(finite[:, None], vectors, 0.0), *_errors(seen.tensors.get("logits"), batch, self.device)
+        )
 
 
 def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int) -> Tensor | None:
@@ -187,14 +190,19 @@ def _own_positions(batch: dict[str, Any], hidden: Tensor) -> Tensor:
     return torch.ones(hidden.shape[:2])
 
 
-def _errors(logits: Tensor | None, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """EL2N and doubts, [B] each, NaN where there is no class label for each row; logits [B, C]."""
+def _no_classes(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """`_errors` of rows without classes."""
+    unknown = torch.full((rows,), torch.nan, device=device)
+    return unknown, unknown, torch.full((rows,), -1, dtype=torch.int32, device=device)
+
+
+def _errors(logits: Tensor | None, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """EL2N, doubts and labels, [B] each, of logits [B, C] or None."""
     labels = batch.get("labels")
-    nothing = torch.full((batch_rows(batch),), torch.nan)
     if logits is None or not isinstance(labels, Tensor) or logits.shape[:1] != labels.shape:
-        return nothing, nothing
+        return _no_classes(batch_rows(batch), device)
     if labels.is_floating_point() or logits.shape[1] < 2:
-        return nothing, nothing
+        return _no_classes(batch_rows(batch), device)
     labels = labels.to(logits.device)
     has_class = (labels >= 0) & (labels < logits.shape[1])
     own = torch.nn.functional.one_hot(torch.where(has_class, labels, 0).long(), logits.shape[1])
@@ -202,4 +210,5 @@ def _errors(logits: Tensor | None, batch: dict[str, Any]) -> tuple[Tensor, Tenso
     mine = (probabilities * own).sum(1)
     other = torch.where(own.bool(), 0.0, probabilities).amax(1)
     el2n = torch.where(has_class, (probabilities - own).norm(dim=1), torch.nan)
-    return el2n, torch.where(has_class, other / (other + mine), torch.nan)
+    doubts = torch.where(has_class, other / (other + mine), torch.nan)
+    return el2n, doubts, torch.where(has_class, labels, -1).to(torch.int32)

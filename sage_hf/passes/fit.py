@@ -75,6 +75,7 @@ class Fit:
         status: [N] uint8, whether each row is scored or why it is set aside; empty of a stream.
         rows: N.
         digests: Digests of the shards of a stream.
+        group_rows: [G] int64, rows of each group that are scored; of a stream, too, whose rows nobody holds.
         run_key: What all of this depends on.
         seconds: Time of the pass.
     """
@@ -87,6 +88,7 @@ class Fit:
     status: npt.NDArray[np.uint8]
     rows: int
     digests: list[int]
+    group_rows: npt.NDArray[np.int64]
     run_key: RunKey
     seconds: float
 

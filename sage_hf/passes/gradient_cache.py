@@ -176,7 +176,7 @@ class GradientCache:
             embedded = None
             if "embeddings" in tensors:
                 embeddings = restored(tensors["embeddings"], tensors["embedding_factors"])
-                embedded = Embedded(embeddings, tensors["el2n"], tensors["doubts"])
+                embedded = Embedded(embeddings, tensors["el2n"], tensors["doubts"], tensors["labels"])
             numbers = torch.from_numpy(columns["rows"][part]) + first
             yield numbers, Extracted(vectors, tensors["losses"], tensors["status"], embedded)
             start += size
@@ -246,7 +246,7 @@ class _Shard:
         if (embedded := extracted.embedded) is not None:
             stored, factors = halved(embedded.embeddings)
             columns |= {"embeddings": stored, "embedding_factors": factors}
-            columns |= {"el2n": embedded.el2n.float(), "doubts": embedded.doubts.float()}
+            columns |= {"el2n": embedded.el2n.float(), "doubts": embedded.doubts.float(), "labels": embedded.labels}
         self._columns.append({name: column.cpu().numpy() for name, column in columns.items()})
         self.count += len(numbers)
 

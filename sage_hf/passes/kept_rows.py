@@ -25,7 +25,7 @@ def record_of(sketch_size: int, embedding_width: int) -> np.dtype:
     """The record that is kept of a row; arguments as of `KeptRows`."""
     record: list[tuple[Any, ...]] = [("norm", "<f4"), ("sketched", "<f4", (sketch_size,))]
     if embedding_width:
-        record += [(name, "<f4") for name in ("factor", "el2n", "doubt")]
+        record += [*((name, "<f4") for name in ("factor", "el2n", "doubt")), ("label", "<i4")]
         record += [("embedding", "<f2", (embedding_width,))]
     return np.dtype(record)
 
@@ -121,7 +121,8 @@ class KeptRows:
             embedded = extracted.embedded
             assert embedded is not None
             stored, factor = halved(embedded.embeddings)
-            columns = {"embedding": stored, "factor": factor, "el2n": embedded.el2n, "doubt": embedded.doubts}
+            columns = {"embedding": stored, "factor": factor}
+            columns |= {"el2n": embedded.el2n, "doubt": embedded.doubts, "label": embedded.labels}
             for name, column in columns.items():
                 records[name] = column.cpu().numpy()
         self.array[rows.numpy()] = records
@@ -150,9 +151,9 @@ class KeptRows:
     def _embeddings_at(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return self.array["embedding"][places].astype(np.float32) * self.array["factor"][places][:, None]
 
-    def numbers(self, name: str) -> npt.NDArray[np.float32] | None:
-        """[N], one of "norm", "el2n" and "doubt"; None where it is not kept."""
-        return np.array(self.array[name]) if name in (self.array.dtype.names or ()) else None
+    def numbers(self, name: str, count: int | None = None) -> npt.NDArray[Any] | None:
+        """One of "norm", "el2n", "doubt" and "label" of the first `count` rows, or all; None where it is not kept."""
+        return np.array(self.array[name][:count]) if name in (self.array.dtype.names or ()) else None
 
 
 def _reserve(path: Path) -> None:

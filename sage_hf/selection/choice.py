@@ -40,18 +40,42 @@ def choose_rows(
         SageError: A part of the work failed in another process.
     """
     runner = runner or JobRunner()
+    balanced = config.balance != "none"
+    sizes = signals.sizes(balanced)
+    quotas = quotas_for(config, sizes, budget, signals.shares if balanced else None, say=runner.is_main)
+    return choose_within(config, signals, quotas, runner)
+
+
+def choose_within(
+    config: SageConfig,
+    signals: RowSignals,
+    quotas: npt.NDArray[np.int64],
+    runner: JobRunner,
+    whole: npt.NDArray[np.int64] | None = None,
+) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+    """As `choose_rows`, with the quotas given.
+
+    Args:
+        config: The strategy, the gate, the balance and the seed.
+        signals: What is known of the rows.
+        quotas: [G], the rows of each group to keep; one group where the balance is "none".
+        runner: Shares the work out over processes.
+        whole: [G] quotas of all rows, where the signals are of a part of them; the same by default.
+
+    Raises:
+        ConfigError: The strategy or the gate needs what the signals lack.
+        SageError: A part of the work failed in another process.
+    """
     signals.check(config.strategy, needed(config))
     balanced = config.balance != "none"
     candidates = replace(signals.candidates(balanced, config.spectrum_power), runner=runner)
-    sizes = np.bincount(candidates.groups, minlength=signals.groups.count if balanced else 1)
-    quotas = quotas_for(config, sizes, budget, signals.shares if balanced else None, say=runner.is_main)
     gate = None
     if is_gated(config):
         verdict = judge(config, signals, candidates)
         doubted = int(verdict.doubted.sum())
         gate = GateStats(verdict.method, doubted, len(verdict.doubts))
         if config.gate == "auto" and verdict.method == "cross-fold":
-            verdict = set_hard_aside(candidates, quotas, verdict)
+            verdict = set_hard_aside(candidates, quotas if whole is None else whole, verdict)
             gate.hard = int(verdict.doubted.sum()) - doubted
         candidates = let_through(candidates, quotas, verdict)
     return STRATEGIES[config.strategy](candidates, quotas, config.seed), gate

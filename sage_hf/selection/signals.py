@@ -57,6 +57,12 @@ class RowSignals:
         """[N], whether a row has a score."""
         return self.status == SCORED
 
+    def sizes(self, balanced: bool) -> npt.NDArray[np.int64]:
+        """[G] rows of each group that have a score; of all together where the groups do not count."""
+        if not balanced:
+            return np.array([np.count_nonzero(self.usable)])
+        return np.bincount(self.groups.codes[self.usable], minlength=self.groups.count)
+
     def candidates(self, balanced: bool, spectrum_power: float | None) -> Candidates:
         """The rows that have a score; all in one group where the groups do not count."""
         rows = np.flatnonzero(self.usable).astype(np.int64)

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
-from ..errors import ConfigError
-from ..strategies import STRATEGIES, Candidates, Merit
+from ..strategies import STRATEGIES, Candidates
 from ..strategies.base import take_highest
 from ..strategies.quotas import resolve_budget
 from .choice import quotas_for
@@ -123,38 +122,20 @@ class StreamChoice(Protocol):
 
 
 def choice_for(config: SageConfig) -> StreamChoice:
-    """The way to choose under a configuration, in which "auto" is resolved.
+    """The way to choose under a configuration whose strategy judges rows by themselves.
 
     Raises:
-        ConfigError: The strategy compares rows with each other.
         BudgetError: Neither a fraction nor a number was given.
     """
-    if _merit(config) is None:
-        able = [name for name, strategy in STRATEGIES.items() if strategy.merit is not None]
-        raise ConfigError(
-            f"The strategy {config.strategy!r} compares rows with each other, and a stream does not hold them",
-            where="strategy",
-            fix=f"Use one of {able}, or make the stream a Dataset: Dataset.from_generator(stream.__iter__).",
-        )
-    if isinstance(config.gate, float):
-        raise ConfigError(
-            "A gate that takes a share out compares rows with each other, and a stream does not hold them",
-            where="gate",
-            fix="Leave it out, or make the stream a Dataset: Dataset.from_generator(stream.__iter__).",
-        )
     resolve_budget(2**62, config.fraction, config.num_examples)
     return HighestShare(config) if config.fraction is not None else HighestRows(config)
-
-
-def _merit(config: SageConfig) -> Merit | None:
-    return STRATEGIES[config.strategy].merit
 
 
 class _Judge:
     """Gives the rows of a stream their numbers and merits, part by part; the draws are those of one call for all."""
 
     def __init__(self, config: SageConfig) -> None:
-        merit = _merit(config)
+        merit = STRATEGIES[config.strategy].merit
         assert merit is not None
         self._merit = merit
         self._is_balanced = config.balance != "none"

@@ -59,7 +59,17 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
         consensus = GroupConsensus(groups, result.consensus.directions(matrix).float())
     seconds = time.perf_counter() - started
     return Fit(
-        result.sketch, matrix, spectrum, consensus, streaming, piece.status, len(piece.status), [], key, seconds
+        sketch=result.sketch,
+        matrix=matrix,
+        spectrum=spectrum,
+        consensus=consensus,
+        is_streaming=streaming,
+        status=piece.status,
+        rows=len(piece.status),
+        digests=[],
+        group_rows=np.bincount(consensus.groups.codes[piece.status == SCORED], minlength=consensus.groups.count),
+        run_key=key,
+        seconds=seconds,
     )
 
 
@@ -100,8 +110,19 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
     result.consensus.sums = result.consensus.sums[order]
     matrix, spectrum = sketch_matrix(result.sketch, config.spectrum_power)
     consensus = GroupConsensus(groups, result.consensus.directions(matrix).float())
-    status, seconds = np.zeros(0, dtype=np.uint8), time.perf_counter() - started
-    return Fit(result.sketch, matrix, spectrum, consensus, True, status, tally.rows, tally.digests, key, seconds)
+    return Fit(
+        sketch=result.sketch,
+        matrix=matrix,
+        spectrum=spectrum,
+        consensus=consensus,
+        is_streaming=True,
+        status=np.zeros(0, dtype=np.uint8),
+        rows=tally.rows,
+        digests=tally.digests,
+        group_rows=tally.scored_rows(growing.count)[order],
+        run_key=key,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _sketch_pass(

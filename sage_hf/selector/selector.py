@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..config import CACHE_DTYPES, SageConfig, check_strategy
 from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
-from ..data.columns import find_groups, find_labels, find_text_classes, open_source, open_stream
+from ..data.columns import class_column, find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.stream import StreamSource
 from ..errors import ConfigError
@@ -44,7 +44,6 @@ from ..scoring.sketch import FrequentDirections
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
 from ..selection.signals import RowSignals
-from ..selection.stream_choice import choice_for
 from ..selection.stream_selection import StreamSelection
 from ..strategies import SIGNALS, STRATEGIES
 from ..strategies.quotas import resolve_budget
@@ -54,7 +53,7 @@ from .brief import say_check, say_rows, say_targets
 from .fit import fit_dataset, fit_stream
 from .gather import fit_stats, gather_signals, shared_choice
 from .mapping import ScoredInMap
-from .stream import score_stream, stream_selection
+from .stream import choose_from_stream, stream_selection
 
 
 class SageSelector(ScoredInMap):
@@ -188,19 +187,27 @@ class SageSelector(ScoredInMap):
         self.fitted = replace(fit, consensus=fit.consensus.for_new_rows())
         return fit, source
 
-    def _fit_stream(self, stream: IterableDataset) -> tuple[Fit, StreamSource]:
-        check_stream(self.config)
-        with isolated_rng(self.config.seed):
-            source = open_stream(self.collector.model, stream, self.config, *self._outside[:2])
-            self._check_gradients(source.beginning())
-        say_targets(self.collector, self.config)
-        say_check(self.collector, self.config, False)
-        check_memory(self.config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
+    def _fit_stream(self, stream: IterableDataset, needs: Set[str] | None = None) -> tuple[Fit, StreamSource]:
+        """Pass 1 over a stream; `needs` as of `_fit_dataset`."""
+        config = self.config
+        check_stream(config)
+        with isolated_rng(config.seed):
+            source = open_stream(self.collector.model, stream, config, *self._outside[:2])
+            beginning = source.beginning()
+            self._check_gradients(beginning)
+        reader = self._reader(beginning, needs or set(), False)
+        say_targets(self.collector, config)
+        say_check(self.collector, config, False)
+        check_memory(config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
         self._encoder, source.batch_size = source.encoder, self._batch_size()
         with self._passes.processes.agreed():
-            key = RunKey.of(self.collector.model, source.example, self.config.gradient_settings, self._outside)
-            self._passes = self._new_passes(self._folder(key, group_by=self.config.group_by))
-        self.fitted = fit_stream(self._passes, source, self.config, key)
+            key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
+            folder, embedding_width = self._folder(key, group_by=config.group_by), reader.width if reader else 0
+            is_kept = config.cache_gradients == "auto" and needs is not None
+            cache = self._cache_of_run(folder, embedding_width) if is_kept else None
+            self._passes = self._new_passes(folder, cache, reader)
+        say_rows(cache, None, self.collector.width, embedding_width)
+        self.fitted = fit_stream(self._passes, source, config, key)
         return self.fitted, source
 
     def _new_passes(
@@ -284,8 +291,9 @@ class SageSelector(ScoredInMap):
             target_shares: Of several targets, how much of the budget each gets; as much as the others by default.
 
         Returns:
-            The selection; `.dataset` is the filtered dataset. Of a stream, a `StreamSelection` with the same rows that
-            `strategy="agreement"` gives of a dataset of the same rows; its `.dataset` is a stream.
+            The selection; `.dataset` is the filtered dataset. Of a stream, a `StreamSelection`, whose `.dataset` is a
+            stream: the rows that a dataset of the same rows gives, where the strategy judges rows by themselves
+            ("agreement", "random") or there are no more than 32,768; else chosen from so many at a time.
 
         Raises:
             BudgetError: Both or neither of fraction and num_examples are set, or more is asked than there is.
@@ -361,21 +369,20 @@ class SageSelector(ScoredInMap):
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:
-        started, config = time.perf_counter(), resolve(self.config, is_stream=True)
-        choice = choice_for(config)
-        fit, source = self._fit_stream(stream)
-        fitted = time.perf_counter()
-        scored = score_stream(self._passes, source, fit, choice)
+        started, config, model = time.perf_counter(), self.config, self.collector.model
+        resolve_budget(2**62, config.fraction, config.num_examples)
+        with self._rows_of_run():
+            fit, source = self._fit_stream(stream, needed(config))
+            fitted = time.perf_counter()
+            has_classes = source.features is not None and class_column(source.features, model) is not None
+            chosen = choose_from_stream(self._passes, source, fit, config, has_classes)
         stats = fit_stats(fit, self.collector, stream, self._passes.processes.count)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         groups = fit.groups
         stats.classes = find_text_classes(
-            self.collector.model,
-            source.features,
-            source.encoder,
-            lambda name: groups.code_of if groups.column == name else (),
+            model, source.features, source.encoder, lambda name: groups.code_of if groups.column == name else ()
         )
-        return stream_selection(self._passes, source, config, stats, scored)
+        return stream_selection(self._passes, source, config, stats, chosen)
 
     # ------------------------------------------------------------------ internals
     def _open(self, dataset: Dataset) -> RowSource:

@@ -5,22 +5,25 @@ Axes: M rows of a window, G groups so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
-from ..data.stats import FitStats, GroupStats, SelectionStats
+from ..data.stats import FitStats, GateStats, GroupStats, SelectionStats
 from ..data.status import REASONS, SCORED, STATUSES
 from ..data.stream import StreamSource, changed, known_codes
 from ..passes.fit import Fit
-from ..passes.job import Piece
+from ..passes.job import Pass, Piece
 from ..passes.run import Passes
 from ..selection.choice import lost_groups
-from ..selection.stream_choice import StreamChoice, StreamRows
+from ..selection.resolve import compares_rows
+from ..selection.stream_choice import StreamRows, choice_for
 from ..selection.stream_selection import StreamSelection
 from .gather import score_pass
+from .stream_windows import WindowedChoice
 
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 1000
@@ -73,6 +76,11 @@ class StreamTally:
         for row in np.flatnonzero(~scored)[: max(0, _NAMED_ROWS - len(self.set_aside))]:
             self.set_aside[int(row) + piece.window.first] = REASONS[int(piece.status[row])]
 
+    def scored_rows(self, count: int) -> npt.NDArray[np.int64]:
+        """[count] rows of each group that have a score."""
+        rows, aside = (np.pad(each, (0, count - len(each))) for each in (self.group_rows, self.group_aside))
+        return rows - aside
+
     def table(self, kept: StreamRows) -> list[GroupStats]:
         """One entry a group, after the choice."""
         count = len(self.names)
@@ -96,22 +104,22 @@ class StreamTally:
 
 
 def score_stream(
-    passes: Passes, source: StreamSource, fit: Fit, choice: StreamChoice
-) -> tuple[StreamTally, StreamRows]:
-    """Pass 2: every row's agreement, and the choice.
+    passes: Passes, source: StreamSource, fit: Fit, job: Pass, take: Callable[[Piece], None]
+) -> StreamTally:
+    """Pass 2: every row's agreement.
 
     Args:
-        passes: Those of the first pass.
+        passes: Runs it.
         source: The stream.
         fit: What the first pass found.
-        choice: Gets the rows in their order.
+        job: What is done with the rows: they are scored.
+        take: Gets the rows in their order.
 
     Returns:
-        What was counted, and the rows to keep.
+        What was counted.
 
     Raises:
         DatasetError: The stream does not give the rows of the first pass.
-        BudgetError: More was asked for than there is.
     """
     tally = StreamTally(fit.groups.names)
 
@@ -120,27 +128,65 @@ def score_stream(
         tally.add(piece)
         if tally.digests[shards:] != fit.digests[shards : len(tally.digests)]:
             raise changed(f"the rows from number {piece.window.first} on are others in the second pass")
-        choice.add(np.where(piece.status == SCORED, piece.values, np.nan), piece.codes.astype(np.int64))
+        take(piece)
 
-    passes.run(source, score_pass(fit, lambda window: known_codes(fit.groups, window.values)), each)
+    passes.run(source, job, each)
     if tally.rows != fit.rows:
         raise changed(f"it gave {fit.rows} rows in the first pass and {tally.rows} in the second")
-    return tally, choice.finish()
+    return tally
+
+
+def choose_from_stream(
+    passes: Passes, source: StreamSource, fit: Fit, config: SageConfig, has_classes: bool
+) -> tuple[StreamTally, StreamRows, GateStats | None]:
+    """Pass 2, and the choice: row by row where the strategy judges each by itself, else window by window.
+
+    Args:
+        passes: Those of the first pass.
+        source: The stream.
+        fit: What the first pass found.
+        config: The settings.
+        has_classes: Whether rows have a class each.
+
+    Returns:
+        What was counted, the rows to keep, and what the gate did.
+
+    Raises:
+        DatasetError: The stream does not give the rows of the first pass.
+        BudgetError: More was asked for than there is.
+    """
+    if compares_rows(config):
+        # No file of finished shards, which would have to hold vectors: a killed run reads the gradient rows again.
+        own = Passes(passes.extractor, replace(passes.settings, folder=None), passes.cache)
+        windows = WindowedChoice(own, fit, config, has_classes, source.shard_size)
+        tally = score_stream(own, source, fit, windows.job, windows.add)
+        return tally, windows.finish(), windows.gate
+    choice = choice_for(config)
+
+    def take(piece: Piece) -> None:
+        choice.add(np.where(piece.status == SCORED, piece.values, np.nan), piece.codes.astype(np.int64))
+
+    job = score_pass(fit, lambda window: known_codes(fit.groups, window.values))
+    return score_stream(passes, source, fit, job, take), choice.finish(), None
 
 
 def stream_selection(
-    passes: Passes, source: StreamSource, config: SageConfig, stats: FitStats, scored: tuple[StreamTally, StreamRows]
+    passes: Passes,
+    source: StreamSource,
+    config: SageConfig,
+    stats: FitStats,
+    chosen: tuple[StreamTally, StreamRows, GateStats | None],
 ) -> StreamSelection:
-    """The selection of what `score_stream` returned.
+    """The selection of what `choose_from_stream` returned.
 
     Args:
         passes: Those of the selection; their main process says which groups lose every row.
         source: The stream.
         config: The settings.
         stats: What the passes measured.
-        scored: What was counted, and the rows to keep.
+        chosen: What was counted, the rows to keep, and what the gate did.
     """
-    tally, kept = scored
+    tally, kept, gate = chosen
     table = tally.table(kept)
     scores = int(tally.statuses[SCORED])
     return StreamSelection(
@@ -160,6 +206,7 @@ def stream_selection(
             mean_score=float(tally.group_scores.sum() / scores),
             mean_score_kept=float(kept.scores.mean(dtype=np.float64)),
             mean_loss=tally.losses / scores,
+            gate=gate,
         ),
         config=config,
         source=source.dataset,

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_hf import SageConfig, SageError
+from sage_hf import SageConfig
 from sage_hf.data.groups import Groups
 from sage_hf.data.status import SCORED, ZERO_GRADIENT
 from sage_hf.selection.choice import choose_rows
-from sage_hf.selection.resolve import resolve
+from sage_hf.selection.resolve import compares_rows
 from sage_hf.selection.signals import RowSignals
 from sage_hf.selection.stream_choice import HighestRows, ScoreHistogram, bins_of, choice_for
 from sage_hf.strategies.quotas import resolve_budget
@@ -87,19 +87,17 @@ def test_the_heap_holds_no_more_than_it_says_however_long_the_stream():
     assert len(choice.finish()) == 10
 
 
-def test_a_strategy_that_compares_rows_says_that_a_stream_does_not_hold_them():
-    with pytest.raises(SageError, match="compares rows with each other") as caught:
-        choice_for(SageConfig(fraction=0.1, strategy="coverage"))
-    assert "from_generator" in caught.value.fix
-    with pytest.raises(SageError, match="compares rows with each other"):
-        choice_for(SageConfig(fraction=0.1, strategy="agreement", gate=0.2))
-
-
-def test_the_default_goes_by_agreement_in_a_stream():
-    scores, codes = np.linspace(-1, 1, 50, dtype=np.float32), np.zeros(50, dtype=np.int64)
-    kept = []
-    for strategy in ("auto", "agreement"):
-        choice = choice_for(resolve(SageConfig(fraction=0.1, strategy=strategy), is_stream=True))
-        choice.add(scores, codes)
-        kept.append(choice.finish().rows.tolist())
-    assert kept[0] == kept[1] == [45, 46, 47, 48, 49]
+@pytest.mark.parametrize(
+    ("settings", "side_by_side"),
+    [
+        ({"strategy": "agreement"}, False),
+        ({"strategy": "random"}, False),
+        ({"strategy": "agreement", "gate": 0.2}, True),
+        ({"strategy": "auto"}, True),
+        ({"strategy": "coverage", "gate": None}, True),
+        ({"strategy": "loss"}, True),
+    ],
+    ids=str,
+)
+def test_what_judges_rows_by_themselves_needs_no_windows(settings, side_by_side):
+    assert compares_rows(SageConfig(fraction=0.1, **settings)) is side_by_side

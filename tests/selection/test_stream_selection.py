@@ -22,6 +22,17 @@ BUDGETS = {
     "equal": {"num_examples": 11, "balance": "equal"},
     "no balance": {"fraction": 0.2, "balance": "none"},
     "one group": {"fraction": 0.2, "group_by": None},
+    "the default": {"fraction": 0.3, "strategy": "auto"},
+    "a number by default": {"num_examples": 9, "strategy": "auto"},
+    "the default in one group": {"fraction": 0.2, "strategy": "auto", "group_by": None},
+    "coverage": {"fraction": 0.3, "strategy": "coverage"},
+    "no gate": {"fraction": 0.3, "strategy": "coverage", "gate": None},
+    "a gate": {"fraction": 0.3, "gate": 0.2},
+    "loss": {"fraction": 0.3, "strategy": "small_loss"},
+    "error": {"num_examples": 11, "strategy": "el2n", "balance": "equal"},
+    "length": {"fraction": 0.2, "strategy": "gradient_norm", "balance": "none"},
+    "centres": {"fraction": 0.3, "strategy": "k_center"},
+    "without a file": {"fraction": 0.3, "strategy": "auto", "cache_gradients": None},
 }
 
 
