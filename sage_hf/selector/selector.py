@@ -26,6 +26,7 @@ from ..config import CACHE_DTYPES, SageConfig, check_strategy
 from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
 from ..data.columns import class_column, find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
+from ..data.groups import Groups
 from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
@@ -158,7 +159,7 @@ class SageSelector(ScoredInMap):
         """Pass 1; `needs` of the passes that follow, None where there are none."""
         source, config = self._open(check_dataset(dataset)), self.config
         with self._passes.processes.agreed():
-            groups = find_groups(self.collector.model, dataset, config.group_by)
+            groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
             plan_consensus(config, width, self.collector.device, len(shards), groups.count)
             key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
@@ -394,6 +395,9 @@ class SageSelector(ScoredInMap):
 
     def _open_source(self, dataset: Dataset) -> RowSource:
         return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
+
+    def _groups(self, dataset: Dataset) -> Groups:
+        return find_groups(self.collector.model, dataset, self.config.group_by)
 
     def _batch_size(self) -> int:
         return 1 if self.collector.one_at_a_time else self.config.batch_size

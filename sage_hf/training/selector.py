@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import SageConfig
-from ..data.batches import CHECKED_ROWS, RowSource, check_dataset
+from ..data.batches import CHECKED_ROWS, BatchSource, Numbered, RowSource, check_dataset
 from ..data.classes import class_ids
-from ..data.columns import find_groups
 from ..data.encoding import LABEL_COLUMNS, Row
+from ..data.groups import Groups
 from ..errors import ConfigError, DatasetError
 from ..gradients.losses.per_example import LossFunction
 from ..passes.memory import plan_consensus
@@ -24,6 +24,8 @@ from ..utils.rng import isolated_rng
 
 # Options of training arguments that join rows to one sequence.
 _PACKING_OPTIONS = ("packing", "padding_free")
+# Bytes of batches that are kept for the next refresh.
+_KEPT_BYTES = 2**28
 
 
 @dataclass
@@ -53,14 +55,45 @@ class TrainingBatcher:
 
 
 class TrainingRows(RowSource):
-    """Reads rows as a dataloader does, in the dataset's own format."""
+    """Reads rows as a dataloader does, in the dataset's own format, and keeps batches for the next refresh.
+
+    What is drawn for a row is the same each time, so that kept batches are those that would be made again.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._kept: dict[tuple[range, int], list[Numbered]] = {}
+        self._bytes = 0
+
+    def make(self, unit: range) -> Iterator[Numbered]:
+        """See `BatchSource`."""
+        key = (unit, self.batch_size)
+        if key not in self._kept:
+            made = list(super().make(unit))
+            size = sum(value.nbytes for _, batch in made for value in _tensors(batch))
+            if self._bytes + size > _KEPT_BYTES:
+                return iter(made)
+            self._kept[key], self._bytes = made, self._bytes + size
+        # Copies of tensors, because a model may write into what it is given.
+        return ((rows, batch and _copied(batch)) for rows, batch in self._kept[key])
 
     def _features(self, rows: range) -> list[Row]:
         return self.dataset.__getitems__(list(rows))
 
 
+def _tensors(batch: Mapping[str, Any] | None) -> Iterator[Tensor]:
+    return (value for value in (batch or {}).values() if isinstance(value, Tensor))
+
+
+def _copied(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
 class TrainingSelector(SageSelector):
     """Scores what a training trains on: its dataloader gives the rows and the collator.
+
+    Made once a training: rows in batches, groups and the collector are the same at every refresh, and the check
+    against autograd is made once.
 
     Args:
         model: The model in training.
@@ -92,6 +125,9 @@ class TrainingSelector(SageSelector):
                 "SageSelector(...).select(dataset).dataset.",
             )
         self._dataset = dataset
+        self._source: RowSource | None = None
+        self._known_groups: Groups | None = None
+        self._is_checked = False
         self._rows: Any = dataloader.dataset
         self._collator: Any = dataloader.collate_fn
 
@@ -110,7 +146,7 @@ class TrainingSelector(SageSelector):
         dataset = check_dataset(self._dataset)
         resolve_budget(len(dataset), self.config.fraction, self.config.num_examples)
         source = self._open(dataset)
-        groups = find_groups(self.collector.model, dataset, self.config.group_by)
+        groups = self._groups(dataset)
         class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say
         plan_consensus(self.config, self.collector.width, self.collector.device, len(source.shards()), groups.count)
         with isolated_rng(self.config.seed):
@@ -118,10 +154,28 @@ class TrainingSelector(SageSelector):
         self._check_gradients(source)
 
     def _open_source(self, dataset: Dataset) -> RowSource:
+        is_own = dataset is self._dataset
+        if is_own and self._source is not None:
+            return self._source
         columns = self._rows.column_names
-        rows = self._rows if dataset is self._dataset else _with_columns(dataset, columns)
+        rows = self._rows if is_own else _with_columns(dataset, columns)
         batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in columns)
-        return TrainingRows(rows, batcher, self.config.batch_size, self.config.shard_size)
+        source = TrainingRows(rows, batcher, self.config.batch_size, self.config.shard_size)
+        if is_own:
+            self._source = source
+        return source
+
+    def _groups(self, dataset: Dataset) -> Groups:
+        if dataset is not self._dataset:
+            return super()._groups(dataset)
+        if self._known_groups is None:
+            self._known_groups = super()._groups(dataset)
+        return self._known_groups
+
+    def _check_gradients(self, source: BatchSource) -> None:
+        if not self._is_checked:
+            super()._check_gradients(source)
+        self._is_checked = True
 
 
 def _with_columns(dataset: Dataset, columns: list[str]) -> Dataset:

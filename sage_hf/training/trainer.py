@@ -75,6 +75,8 @@ class SageMixin(PublishesSelection):
         self._selected_for: int | None = None
         self._loader: DataLoader | None = None
         self._pacer = Pacer()
+        self._scorer: TrainingSelector | None = None
+        self._scorer_is_for: tuple[Any, ...] = ()
         super().__init__(*args, **kwargs)
         if not isinstance(self.args, SageArguments):
             kind = type(self.args).__name__
@@ -109,7 +111,7 @@ class SageMixin(PublishesSelection):
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
         values = super().set_initial_training_values(args, dataloader)
-        self._timeline = self._pacer.segment = None
+        self._timeline = self._pacer.segment = self._scorer = None
         # Settings may be others than when the Trainer was made: set since, or by a search for hyperparameters.
         self._pacer.join(self.callback_handler, self._is_on)
         if not self._is_on:
@@ -242,17 +244,23 @@ class SageMixin(PublishesSelection):
         Trainer.log(self, logs)
 
     def _selector(self, dataloader: DataLoader) -> TrainingSelector:
+        """The one of this training; another where a callback has changed what is trained, or a wrapper the weights."""
         config = self.args.sage_config()
         if self.args.auto_find_batch_size:  # what fits is known better now
             config = replace(config, batch_size=min(config.batch_size, self._train_batch_size))
-        return TrainingSelector(
-            self.model,
-            dataloader,
-            self.train_dataset,
-            loss_function=self.get_sage_loss_function(),
-            config=config,
-            progress=not self.args.disable_tqdm,
-        )
+        weights = tuple((id(weight), weight.requires_grad) for weight in self.model.parameters())
+        is_for = (config, id(dataloader), id(self.train_dataset), weights)
+        if self._scorer is None or self._scorer_is_for != is_for:
+            self._scorer, self._scorer_is_for = None, is_for  # the old one is gone before its successor comes
+            self._scorer = TrainingSelector(
+                self.model,
+                dataloader,
+                self.train_dataset,
+                loss_function=self.get_sage_loss_function(),
+                config=config,
+                progress=not self.args.disable_tqdm,
+            )
+        return self._scorer
 
     # ------------------------------------------------------------------ loaders
     def _subset_loader(self) -> DataLoader:

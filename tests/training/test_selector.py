@@ -2,20 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.errors import DatasetError
+from sage_hf.training import selector as training_selector_module
 from sage_hf.training.selector import TrainingSelector
 
 from ..cases import image_rows, vit
+from .runs import sage_args, train
 
 SMALL = {"sketch_size": 16, "batch_size": 8, "shard_size": 16, "fraction": 0.3, "strategy": "agreement"}
 
 
 def collate(rows):
-    import torch
-
     return {
         "pixel_values": torch.tensor(np.array([row["pixel_values"] for row in rows], dtype=np.float32)),
         "labels": torch.tensor([row["label"] for row in rows]),
@@ -43,3 +45,99 @@ def test_a_target_is_read_with_the_columns_that_the_training_reads():
     assert np.array_equal(found.scores, training_selector(rows).select(rows, target=target).scores)
     with pytest.raises(DatasetError, match=r"no columns \['pixel_values'\]"):
         training_selector(rows).select(rows, target=target.remove_columns("pixel_values"))
+
+
+class Counted:
+    """`collate` that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, rows):
+        self.calls += 1
+        return collate(rows)
+
+
+def test_a_second_selection_makes_no_batch_again_and_keeps_what_a_new_selector_keeps():
+    rows, collator = image_rows(40), Counted()
+    selector = training_selector(rows)
+    selector._collator = collator
+    first = selector.select(rows)
+    made = collator.calls
+    with torch.no_grad():
+        selector.model.classifier.weight.mul_(-1.5)
+    second = selector.select(rows)
+    assert collator.calls == made
+    assert not np.array_equal(first.scores, second.scores)
+    fresh = training_selector(rows)
+    fresh.model.load_state_dict(selector.model.state_dict())
+    assert np.array_equal(fresh.select(rows).scores, second.scores)
+
+
+def test_batches_that_a_model_writes_into_are_whole_again_at_the_next_refresh():
+    rows = image_rows(40)
+    selector = training_selector(rows)
+    wanted = selector.select(rows)
+
+    def write(module, args, kwargs):
+        kwargs["pixel_values"].zero_()
+
+    hook = selector.model.register_forward_pre_hook(write, with_kwargs=True)
+    assert not np.array_equal(selector.select(rows).scores, wanted.scores)
+    hook.remove()
+    assert np.array_equal(selector.select(rows).scores, wanted.scores)
+
+
+def test_no_more_batches_are_kept_than_may_be(monkeypatch):
+    monkeypatch.setattr(training_selector_module, "_KEPT_BYTES", 3000)
+    rows = image_rows(40)
+    selector, collator = training_selector(rows), Counted()
+    selector._collator = collator
+    wanted = selector.select(rows)
+    made = collator.calls
+    again = selector.select(rows)
+    assert collator.calls > made + 2
+    assert selector._source._bytes <= 3000
+    assert np.array_equal(again.scores, wanted.scores)
+
+
+@pytest.mark.parametrize("strategy", ["agreement", "auto"])
+def test_a_training_keeps_what_it_would_keep_with_a_new_selector_for_every_refresh(tmp_path, monkeypatch, strategy):
+    settings = {"num_train_epochs": 4, "sage_refresh_epochs": 1, "sage_strategy": strategy, "sage_sketch_size": 16}
+    made = []
+    build = TrainingSelector.__init__
+    monkeypatch.setattr(TrainingSelector, "__init__", lambda self, *a, **k: made.append(1) or build(self, *a, **k))
+    one = train(vit(), sage_args(tmp_path, **settings), image_rows(40))
+    assert len(made) == 1 and len(one.selections) == 3
+    monkeypatch.setattr(type(one), "_selector", fresh_selector)
+    other = train(vit(), sage_args(tmp_path, **settings), image_rows(40))
+    for mine, theirs in zip(one.selections, other.selections, strict=True):
+        assert np.array_equal(mine.indices, theirs.indices)
+        assert np.array_equal(mine.scores, theirs.scores)
+
+
+def fresh_selector(trainer, dataloader):
+    """A selector that knows nothing of those before it."""
+    return TrainingSelector(
+        trainer.model,
+        dataloader,
+        trainer.train_dataset,
+        loss_function=trainer.get_sage_loss_function(),
+        config=trainer.args.sage_config(),
+        progress=False,
+    )
+
+
+def test_a_weight_that_a_callback_unfreezes_is_targeted_from_then_on(tmp_path):
+    class Unfreeze(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+            for parameter in model.parameters():
+                parameter.requires_grad_(True)
+
+    model = vit()
+    for parameter in model.vit.parameters():
+        parameter.requires_grad_(False)
+    settings = {"num_train_epochs": 3, "sage_refresh_epochs": 1, "sage_warmup_epochs": 1}
+    trainer = train(model, sage_args(tmp_path, **settings), image_rows(40), callbacks=[Unfreeze()])
+    widths = [selection.stats.target_weights for selection in trainer.selections]
+    assert widths[-1] > 1000 > model.classifier.weight.numel()
