@@ -1,13 +1,21 @@
 """Gradient rows on disk: the same result, no forward pass, and never the rows of something else."""
 
+import subprocess
+import sys
+import tempfile
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_hf import SageConfig, SageError, SageSelector
+from sage_hf import SageConfig, SageError, SageSelector, warm_up
+from sage_hf.passes import gradient_cache
 from sage_hf.passes.extractor import halved, restored
+from sage_hf.passes.gradient_cache import GradientCache
+from sage_hf.passes.run import Passes
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 
@@ -31,6 +39,7 @@ class Counted(torch.nn.Module):
 
 
 def choose(folder, model=None, rows=None, **changes):
+    resume_dir = changes.pop("resume_dir", None)
     settings = {
         "strategy": "agreement",
         "fraction": 0.3,
@@ -46,6 +55,8 @@ def choose(folder, model=None, rows=None, **changes):
         data_collator=collator,
         config=SageConfig(**{"cache_gradients": "float32", **settings}),
         cache_dir=folder,
+        resume_dir=resume_dir,
+        progress=False,
     )
     return selector.select(rows)
 
@@ -166,8 +177,6 @@ def test_rows_that_are_set_aside_stay_so(tmp_path):
 def test_an_exception_leaves_no_half_shard(tmp_path):
     rows = image_rows(40).to_dict()
     rows["label"][20] = 77
-    from datasets import Dataset
-
     with pytest.raises(SageError, match="77"):
         choose(tmp_path, rows=Dataset.from_dict(rows), group_by=None)
     (folder,) = tmp_path.iterdir()
@@ -208,3 +217,175 @@ def test_a_broken_file_names_the_folder_to_delete(tmp_path):
 def test_only_known_types_are_taken():
     with pytest.raises(SageError, match="cache_gradients"):
         SageConfig(cache_gradients="int8")
+
+
+# ------------------------------------------------------------------- the file of a run
+RUN = {"cache_gradients": "auto", "strategy": "auto"}
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A folder of its own for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def room(monkeypatch, size):
+    """A disk on which a run may write so many bytes of gradient rows."""
+    made = GradientCache.of_run.__func__
+
+    def limited(cls, folder, processes):
+        cache = made(cls, folder, processes)
+        cache._room = size
+        return cache
+
+    monkeypatch.setattr(GradientCache, "of_run", classmethod(limited))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("size", [0, 200_000, 2**40])
+def test_a_run_keeps_the_rows_that_fit_and_gives_the_same_whatever_fits(
+    tmp_path, monkeypatch, temporary, size, streaming
+):
+    def of(model):
+        rows = image_rows(50)
+        return choose(tmp_path, model, rows.to_iterable_dataset() if streaming else rows, **RUN)
+
+    everything = of(Counted(vit()))
+    room(monkeypatch, size)
+    model = Counted(vit())
+    found = of(model)
+    assert np.array_equal(found.indices, everything.indices)
+    assert np.array_equal(found.kept_scores, everything.kept_scores)
+    assert found.stats.energy == everything.stats.energy
+    passes = model.calls.count
+    room(monkeypatch, 2**40)
+    of(once := Counted(vit()))
+    shards = {0: 13, 200_000: 13 - 4, 2**40: 0}[size]  # 13 batches in all, 4 in the shard that fits
+    assert passes - once.calls.count == shards
+    assert not list(temporary.iterdir()) and not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "agreement", "coverage", "loss"])
+@pytest.mark.parametrize("kind", ["images", "text"])
+def test_kept_rows_are_those_of_two_passes_and_scores_are_but_for_half_precision(tmp_path, kind, strategy):
+    is_text = kind == "text"
+    model, rows = (llama(), token_rows(40)) if is_text else (vit(), image_rows(50))
+    if not is_text:  # before it has learned anything, all of its gradients point alike
+        warm_up(model, rows, steps=20, learning_rate=1e-2, batch_size=16)
+    settings = {"strategy": strategy, "group_by": None if is_text else "auto"}
+    twice = choose(tmp_path, model, rows, cache_gradients=None, **settings)
+    once = choose(tmp_path, model, rows, cache_gradients="auto", **settings)
+    assert np.abs(once.scores - twice.scores).max() < 2e-3
+    assert np.array_equal(once.losses, twice.losses)
+    assert np.array_equal(once.indices, twice.indices)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_disk_that_fills_in_the_middle_costs_a_second_pass_and_nothing_else(
+    tmp_path, monkeypatch, temporary, caplog, streaming
+):
+    rows = image_rows(50)
+    rows = rows.to_iterable_dataset() if streaming else rows
+    wanted = choose(tmp_path, rows=rows, **RUN)
+    write, written = gradient_cache._Shard.add, []
+
+    def full(self, numbers, extracted):
+        written.append(1)
+        if len(written) > 6:  # in the second shard
+            self._file.write(b"half a row")
+            raise OSError(28, "No space left on device")
+        write(self, numbers, extracted)
+
+    monkeypatch.setattr(gradient_cache._Shard, "add", full)
+    found = choose(tmp_path, rows=rows, **RUN)
+    assert np.array_equal(found.indices, wanted.indices)
+    assert np.array_equal(found.kept_scores, wanted.kept_scores)
+    assert len(written) == 7
+    assert caplog.text.count("not kept any more") == 1 and "No space left" in caplog.text
+    assert not list(temporary.iterdir())
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path):
+    """Plain writes end in an error that the run survives; a mapped file would end the process."""
+    code = """
+import resource, signal, sys
+from sage_hf.passes import gradient_cache
+from tests.passes.test_gradient_cache import choose, RUN
+import numpy as np
+wanted = choose(sys.argv[1], **RUN)
+add = gradient_cache._Shard.add
+def small(self, numbers, extracted):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+    try:
+        add(self, numbers, extracted)
+        self._file.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+gradient_cache._Shard.add = small
+found = choose(sys.argv[1], **RUN)
+assert np.array_equal(found.scores, wanted.scores) and np.array_equal(found.indices, wanted.indices)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not kept any more" in done.stderr
+
+
+def test_a_temporary_folder_that_is_not_there_is_named_before_any_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
+    model = Counted(vit())
+    with pytest.raises(SageError, match="no folder for gradient rows") as caught:
+        choose(tmp_path, model, **{**RUN, "strategy": "agreement"}, check_gradients=False)
+    assert caught.value.where == "TMPDIR" and "cache_gradients=None" in caught.value.fix
+    assert model.calls.count == 0
+
+
+def test_an_error_leaves_no_file_of_the_run(tmp_path, temporary):
+    rows = image_rows(40).to_dict()
+    rows["label"][20] = 77
+    with pytest.raises(SageError, match="77"):
+        choose(tmp_path, rows=Dataset.from_dict(rows), group_by=None, **RUN)
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("strategy", ["auto", "agreement"])
+def test_a_killed_run_goes_on_from_its_file(tmp_path, monkeypatch, strategy, streaming):
+    rows = image_rows(50)
+    rows = rows.to_iterable_dataset() if streaming else rows
+    whole = choose(tmp_path, rows=rows, **{**RUN, "strategy": strategy})
+    shards, run = [], Passes.run_shard
+
+    def killed(self, *arguments):
+        if len(shards) == 5:  # in the second pass
+            raise KeyboardInterrupt
+        shards.append(1)
+        return run(self, *arguments)
+
+    folder = tmp_path / "unfinished"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Passes, "run_shard", killed)
+        choose(tmp_path, Counted(vit()), rows, resume_dir=folder, **{**RUN, "strategy": strategy})
+    assert len(list(folder.rglob("rows-*.npy"))) == 4
+    model = Counted(vit())
+    found = choose(tmp_path, model, rows, resume_dir=folder, check_gradients=False, **{**RUN, "strategy": strategy})
+    assert model.calls.count == (strategy == "auto")  # the batch that tells how wide embeddings are
+    assert np.array_equal(found.indices, whole.indices)
+    assert np.array_equal(found.kept_scores, whole.kept_scores)
+    assert not list(folder.rglob("rows-*"))
+
+
+def test_the_run_says_in_a_line_what_it_keeps_where(tmp_path, caplog, monkeypatch):
+    with caplog.at_level("INFO", logger="sage_hf"):
+        choose(tmp_path, **RUN)
+        room(monkeypatch, 200_000)
+        choose(tmp_path, **RUN)
+        choose(tmp_path, **RUN, rows=image_rows(50).to_iterable_dataset())
+    lines = [line for line in caplog.messages if line.startswith("Gradient rows")]
+    assert len(lines) == 3
+    assert "one pass over the model" in lines[0] and "half precision" in lines[0]
+    assert "of them, so the others are computed twice" in lines[1]
+    assert "at most" in lines[2]
