@@ -115,7 +115,7 @@ class FrequentDirections:
         rows = rows.detach().to(device=self._buffer.device, dtype=self.dtype)
         # Squared norms in float64: the energy is a sum over the whole stream. A row that is not finite becomes a zero
         # row by a mask, not by indexing, so that the device never has to tell the host how many there are.
-        squared = rows.to(torch.float64).square().sum(1)
+        squared = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
         finite = squared.isfinite()
         rows = torch.where(finite[:, None], rows, 0.0)
         self._energy_in += torch.where(finite, squared, 0.0).sum()

@@ -116,7 +116,7 @@ class LayerHooks:
             self._leading = max(self._leading, output.shape[axis])
             if output.shape[axis] % size:
                 raise NotSeparable(f"{name} returns {list(output.shape)}, which no axis of {size} rows divides")
-            rows_first = x.detach().movedim(axis, 0)
+            rows_first = _rows_first(x.detach(), axis)
             shares = [Share(block, term, rows_first, size) for block, term in terms]
             version = x._version
 
@@ -126,7 +126,7 @@ class LayerHooks:
                 if x.untyped_storage().data_ptr() in kept:
                     raise _changed(name)
             for share in shares:
-                share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
+                share.add(self._rows, _rows_first(grad, axis), fresh=share.block.name not in self.written)
                 self.written.add(share.block.name)
 
         return self._hook(output, on_gradient, is_own_base=True)
@@ -186,6 +186,10 @@ class LayerHooks:
         with _unwatched():
             output.register_hook(on_gradient)
         return output
+
+
+def _rows_first(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.movedim(axis, 0) if axis else tensor
 
 
 def _unwatched() -> Any:
