@@ -1,11 +1,11 @@
 """What a whole default selection costs on small models, in epochs of training, in one process with one thread.
 
-    python examples/benchmarks/small.py                 # about a minute
+    python examples/benchmarks/small.py                 # three minutes
 
-Where a forward pass takes a millisecond, what is around it shows: encoding, checks, the sketch, the choice. An epoch is
-forward, backward and zero_grad over all rows, 32 a batch: once with batches that are ready, and once with batches that
-are read, encoded and joined for it. Selection and epochs take turns, in an order that turns, too; a ratio is of one
-round, and the table shows the mean and the range over rounds.
+Where a forward pass takes a millisecond, what is around it shows: encoding, checks, the sketch, the choice. An epoch
+is forward, backward and zero_grad over all rows, 32 a batch: once with batches that are ready, and once with batches
+that are read, encoded and joined for it. Selection and epochs take turns, in an order that turns, too; a ratio is of
+one round, and the table shows the mean and the range over rounds.
 """
 
 from __future__ import annotations

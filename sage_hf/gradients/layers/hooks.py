@@ -193,7 +193,7 @@ def _rows_first(tensor: Tensor, axis: int) -> Tensor:
 
 
 def _unwatched() -> Any:
-    """Inside, operations are not shown to `RowwiseLosses`, which follows the model's: ours are most of a small one's."""
+    """Inside, `RowwiseLosses` sees no operation: it follows the model's, and ours are most of a small model's."""
     return torch._C.DisableTorchFunction()
 
 

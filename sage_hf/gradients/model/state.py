@@ -31,7 +31,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 def as_scored(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out.
 
-    Gives the model's modules. Put back is also what the forward pass writes: buffers, attributes of the modules, and configs (see `written`).
+    Gives the model's modules. Put back is also what the forward pass writes: buffers, attributes of the modules, and
+    configs (see `written`).
     """
     modules = list(model.modules())
     own = [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
