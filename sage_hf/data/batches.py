@@ -93,7 +93,7 @@ def sampled(dataset: Dataset) -> list[Row]:
                 rows = rows.remove_columns(name)
     numbers = sorted({round(number) for number in np.linspace(0, len(rows) - 1, _SAMPLED if media else 1)})
     nothing = dict.fromkeys(dataset.column_names)
-    read = rows.select(numbers).to_list() if rows.column_names else [{} for _ in numbers]
+    read = as_rows(rows[numbers]) if rows.column_names else [{} for _ in numbers]
     return [with_texts({**nothing, **row}, dataset.features) for row in read]
 
 

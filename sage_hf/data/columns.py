@@ -117,7 +117,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     if column is None or column == CLUSTERS:
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
-    values = list(dataset.with_format(None)[column])
+    values = _values(dataset, column)
     if group_by == "auto" and (nulls := [row for row, value in enumerate(values) if value is None]):
         raise LabelError(
             f"{len(nulls):,} rows have no label, first in rows {nulls[:5]}",
@@ -134,7 +134,7 @@ def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | N
     column = class_column(dataset.features, model)
     if column is None:
         return None
-    values = list(dataset.with_format(None)[column])
+    values = _values(dataset, column)
     if any(value is None for value in values):
         return None
     return Groups.from_values(column, values).codes
@@ -155,6 +155,11 @@ def find_text_classes(
     if column is None or getattr(encoder, "hands_rows_on", True):
         return None
     return text_classes(model, column, features, values_of(column))
+
+
+def _values(dataset: Dataset, column: str) -> list[Any]:
+    """A whole column as Python's values; read at once, since one at a time takes twenty times as long."""
+    return list(dataset.with_format(None)[column][:])
 
 
 def _check_column(column: str, columns: list[str]) -> None:

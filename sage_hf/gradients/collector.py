@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -136,8 +136,7 @@ class GradientCollector:
     @property
     def dtype(self) -> torch.dtype:
         """float64 for a float64 model, else float32."""
-        is_double = any(parameter.dtype is torch.float64 for parameter in self.model.parameters())
-        return torch.float64 if is_double else torch.float32
+        return _row_dtype(self.model.modules())
 
     @property
     def is_half(self) -> bool:
@@ -269,11 +268,10 @@ class GradientCollector:
             ) from reason
 
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(False):  # the rows are filled outside it
-            rows = torch.empty(size, self.width, dtype=self.dtype, device=self.device)
         batch = _usable(batch)
         taken_alone = self.layout.taken_alone
-        with self._scored():
+        with self._scored() as modules:
+            rows = torch.empty(size, self.width, dtype=_row_dtype(modules), device=self.device)
             axes = self._find_axes(batch) if size > 1 else None
             hooks = LayerHooks(self.layout, rows, size, axes, unpadded_lengths(batch) if size > 1 else frozenset())
             for block, _ in taken_alone:
@@ -320,12 +318,12 @@ class GradientCollector:
             self._warn_once(f"No layer {why} holds {silent[:6]}: their gradients count as zero.")
 
     @contextmanager
-    def _scored(self) -> Iterator[None]:
-        with as_scored(self.model):
-            if leave_routing_out(self.model):
+    def _scored(self) -> Iterator[list[nn.Module]]:
+        with as_scored(self.model) as modules:
+            if leave_routing_out(modules):
                 self.leaves_routing_out = True
                 self._warn_once("The loss for the routing of experts is of a batch and none of a row: it is left out.")
-            yield
+            yield modules
 
     def _loss_settings(self) -> dict[str, Any]:
         return {"reduction": self.loss_reduction, "loss_function": self.loss_function, "device": self.device}
@@ -334,6 +332,11 @@ class GradientCollector:
         if message not in self._warned:
             self._warned.add(message)
             logger.warning(message)
+
+
+def _row_dtype(modules: Iterable[nn.Module]) -> torch.dtype:
+    own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    return torch.float64 if any(parameter.dtype is torch.float64 for parameter in own) else torch.float32
 
 
 def _usable(batch: Batch) -> dict[str, Any]:

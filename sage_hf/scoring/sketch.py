@@ -23,6 +23,11 @@ from ..errors import SketchError
 
 # Columns that are raised to float64 at a time during a shrink: bounds the temporary at 2l x 4,096 doubles.
 _COLUMN_BLOCK = 4096
+# Rows of a Gram matrix that are made at a time: above the diagonal, less than this is made for nothing.
+_GRAM_STRIP = 128
+
+
+_STATE = {"rows", "width", "removed", "energy_in", "nonfinite", "rows_seen", "orthogonal", "sketch_size"}
 
 
 class _Compressed(NamedTuple):
@@ -34,8 +39,8 @@ class FrequentDirections:
     """A Frequent Directions sketch of a stream of rows.
 
     Memory is 2l x D numbers, whatever the length of the stream. A shrink costs O(l^2 D) for every l rows: it works on
-    the 2l x 2l Gram matrix, in float64 and on the buffer's device, instead of an SVD of the buffer. `update` never
-    waits for the device.
+    the 2l x 2l Gram matrix, in float64 and on the buffer's device, instead of an SVD of the buffer. The rows that the
+    shrink before has left are orthogonal, and their products are not taken again. `update` never waits for the device.
 
     Args:
         sketch_size: l, the number of rows kept, at least 1.
@@ -73,11 +78,13 @@ class FrequentDirections:
         self.dtype = dtype
         self._buffer: Tensor | None = None
         self._used = 0
+        self._orthogonal = 0  # how many rows of the buffer, from the first on, are those that a shrink has left
         self._removed: Tensor
         self._energy_in: Tensor
         self._nonfinite: Tensor
         self.rows_seen = 0
         self._compressed: _Compressed | None = None
+        self._squares: Tensor | None = None
         self._device = torch.device(device) if device is not None else None
         if width is not None:
             self._allocate(width, self._device or torch.device("cpu"))
@@ -108,7 +115,7 @@ class FrequentDirections:
         rows = rows.detach().to(device=self._buffer.device, dtype=self.dtype)
         # Squared norms in float64: the energy is a sum over the whole stream. A row that is not finite becomes a zero
         # row by a mask, not by indexing, so that the device never has to tell the host how many there are.
-        squared = rows.to(torch.float64).square().sum(1)
+        squared = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
         finite = squared.isfinite()
         rows = torch.where(finite[:, None], rows, 0.0)
         self._energy_in += torch.where(finite, squared, 0.0).sum()
@@ -164,7 +171,7 @@ class FrequentDirections:
     @property
     def singular_values(self) -> Tensor:
         """[l] float64, the norms of the rows of `sketch`, descending."""
-        return self.sketch.to(torch.float64).norm(dim=1)
+        return self._squared_norms().sqrt()
 
     @property
     def error_bound(self) -> float:
@@ -175,7 +182,7 @@ class FrequentDirections:
     @property
     def energy(self) -> float:
         """|S|_F^2 / |A|_F^2 in [0, 1], the share of the rows' squared norm in the sketch (1 for a stream of zeros)."""
-        held = float(self.sketch.to(torch.float64).square().sum())
+        held = float(self._squared_norms().sum())
         total = float(self._energy_in)
         return min(held / total, 1.0) if total > 0 else 1.0
 
@@ -217,8 +224,8 @@ class FrequentDirections:
             return
         result = self._result()
         self._removed = self._removed + result.removed
-        self._buffer, self._used = result.rows.clone(), self.sketch_size
-        self._compressed = None
+        self._buffer, self._used, self._orthogonal = result.rows.clone(), self.sketch_size, self.sketch_size
+        self._compressed = _Compressed(result.rows, torch.zeros_like(result.removed))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The whole state as tensors (safetensors-ready); a sketch restored from it goes on bit for bit.
@@ -234,6 +241,7 @@ class FrequentDirections:
             "energy_in": self._energy_in.clone(),
             "nonfinite": self._nonfinite.clone(),
             "rows_seen": torch.tensor(self.rows_seen),
+            "orthogonal": torch.tensor(self._orthogonal),
             "sketch_size": torch.tensor(self.sketch_size),
         }
 
@@ -243,8 +251,7 @@ class FrequentDirections:
         Raises:
             SketchError: The state is incomplete or belongs to another sketch size.
         """
-        missing = {"rows", "width", "removed", "energy_in", "nonfinite", "rows_seen", "sketch_size"} - set(state)
-        if missing:
+        if missing := _STATE - set(state):
             raise SketchError(f"The state lacks {sorted(missing)}", where="state", fix="Pass what state_dict() gave.")
         if int(state["sketch_size"]) != self.sketch_size:
             raise SketchError(
@@ -258,6 +265,7 @@ class FrequentDirections:
         assert self._buffer is not None
         self._used = rows.shape[0]
         self._buffer[: self._used] = rows
+        self._orthogonal = int(state["orthogonal"])
         self._removed = state["removed"].to(device, torch.float64).clone()
         self._energy_in = state["energy_in"].to(device, torch.float64).clone()
         self._nonfinite = state["nonfinite"].to(device, torch.int64).clone()
@@ -266,11 +274,11 @@ class FrequentDirections:
     # ---------------------------------------------------------------- internals
     def _allocate(self, width: int, device: torch.device) -> None:
         self._buffer = torch.zeros(2 * self.sketch_size, width, dtype=self.dtype, device=device)
-        self._used = 0
+        self._used = self._orthogonal = 0
         self._removed = torch.zeros((), dtype=torch.float64, device=device)
         self._energy_in = torch.zeros((), dtype=torch.float64, device=device)
         self._nonfinite = torch.zeros((), dtype=torch.int64, device=device)
-        self._compressed = None
+        self._compressed = self._squares = None
 
     def _filled(self) -> Tensor:
         if self._buffer is None:
@@ -286,12 +294,22 @@ class FrequentDirections:
                 fix="Call update with at least one row; check that the dataset and the loader are not empty.",
             )
         if self._compressed is None:
-            self._compressed = _compress(buffer[: self._used], self.sketch_size)
+            rows = buffer[: self._used]
+            if self._orthogonal == self._used:  # nothing came since the last shrink
+                self._compressed = _Compressed(rows.clone(), torch.zeros_like(self._removed))
+            else:
+                self._compressed = _compress(rows, self.sketch_size, self._orthogonal)
         return self._compressed
+
+    def _squared_norms(self) -> Tensor:
+        """[l] float64, of the rows of `sketch`."""
+        if self._squares is None:
+            self._squares = self.sketch.to(torch.float64).square().sum(1)
+        return self._squares
 
     def _append(self, rows: Tensor) -> None:
         assert self._buffer is not None
-        self._compressed = None
+        self._compressed = self._squares = None
         capacity = 2 * self.sketch_size
         if self._buffer.shape[0] < capacity:  # after compact()
             grown = self._buffer.new_zeros(capacity, self._buffer.shape[1])
@@ -299,30 +317,25 @@ class FrequentDirections:
             self._buffer = grown
         while rows.shape[0]:
             if self._used == capacity:
-                shrunk = _compress(self._buffer, self.sketch_size)
+                shrunk = _compress(self._buffer, self.sketch_size, self._orthogonal)
                 self._removed = self._removed + shrunk.removed
                 self._buffer[: self.sketch_size] = shrunk.rows
-                self._used = self.sketch_size
+                self._used = self._orthogonal = self.sketch_size
             taken = min(rows.shape[0], capacity - self._used)
             self._buffer[self._used : self._used + taken] = rows[:taken]
             self._used += taken
             rows = rows[taken:]
 
 
-def _compress(rows: Tensor, sketch_size: int) -> _Compressed:
-    """Rotates `rows` [n, D] into singular form and shrinks to `sketch_size` rows when there are more.
+def _compress(rows: Tensor, sketch_size: int, orthogonal: int) -> _Compressed:
+    """Rotates `rows` [n, D], the first few of them orthogonal, into singular form, and shrinks to `sketch_size` rows.
 
     With rows = U diag(sigma) V^T, keeps the first l of sqrt(sigma_j^2 - sigma_{l+1}^2) v_j^T. The factor
     sqrt(1 - sigma_{l+1}^2 / sigma_j^2) that multiplies u_j^T rows never exceeds 1, so an eigenvalue that is off by
     rounding can lose a little energy but never invent any: |Sx| <= |Ax| survives floating point.
     """
     count, width = rows.shape
-    # float64 throughout: a Gram matrix squares the condition number, and a TF32 setting of the user cannot reach it.
-    gram = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
-    for block in rows.split(_COLUMN_BLOCK, dim=1):
-        wide = block.to(torch.float64)
-        gram.addmm_(wide, wide.T)
-    eigenvalues, vectors = torch.linalg.eigh(gram)
+    eigenvalues, vectors = torch.linalg.eigh(_lower_gram(rows, orthogonal), UPLO="L")
     eigenvalues, vectors = eigenvalues.flip(0).clamp_min(0.0), vectors.flip(1)
 
     kept = min(count, sketch_size)
@@ -338,3 +351,21 @@ def _compress(rows: Tensor, sketch_size: int) -> _Compressed:
         block = rows[:, start : start + _COLUMN_BLOCK].to(torch.float64)
         result[:kept, start : start + _COLUMN_BLOCK] = (transform @ block).to(rows.dtype)
     return _Compressed(result, removed)
+
+
+def _lower_gram(rows: Tensor, orthogonal: int) -> Tensor:
+    """The Gram matrix of `rows` [n, D] on and below its diagonal, [n, n] float64; above it, some of it is zero.
+
+    Products of the first `orthogonal` rows with each other are zero. They are orthogonal up to the rounding of what is
+    stored, which is a share of both rows' lengths and hides no short row behind a long one.
+    """
+    count = len(rows)
+    # float64 throughout: a Gram matrix squares the condition number, and a TF32 setting of the user cannot reach it.
+    gram = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
+    for block in rows.split(_COLUMN_BLOCK, dim=1):
+        wide = block.to(torch.float64)
+        gram.diagonal()[:orthogonal] += wide[:orthogonal].square().sum(1)
+        for start in range(orthogonal, count, _GRAM_STRIP):
+            stop = min(start + _GRAM_STRIP, count)
+            gram[start:stop, :stop].addmm_(wide[start:stop], wide[:stop].T)
+    return gram

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -35,6 +36,7 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: each for name, each in versions.items() if each}}
 
 
+@cache  # reading a package's metadata takes a millisecond
 def _version(package: str) -> str | None:
     try:
         return version(package)

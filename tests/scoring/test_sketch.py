@@ -106,6 +106,28 @@ def test_float32_keeps_the_bounds_at_every_scale(scale):
     assert 0 < sketch.energy < 1
 
 
+@pytest.mark.parametrize("kind", ["random", "heavy-tailed", "adversarial"])
+def test_rows_that_a_shrink_has_left_count_as_orthogonal_in_float32_too(kind):
+    rows = stream(kind, 900, 40, 0).float()
+    found, wanted = feed(rows, 12, dtype=torch.float32), feed(rows.double(), 12)  # 70 shrinks, one after the other
+    assert torch.allclose(found.singular_values, wanted.singular_values, rtol=1e-4, atol=1e-5 * wanted.energy)
+    assert found.error_bound == pytest.approx(wanted.error_bound, rel=1e-4)
+
+
+@given(streams, st.integers(1, 12))
+def test_a_compact_sketch_is_read_as_it_is_and_goes_on_bit_for_bit_after_it_was_saved(rows, size):
+    sketch, other = feed(rows, size), FrequentDirections(size, dtype=torch.float64)
+    before = sketch.sketch.clone()
+    sketch.compact()
+    assert torch.equal(sketch.sketch, before)
+    other.load_state_dict(sketch.state_dict())
+    assert torch.equal(other.sketch, before)
+    for each in (sketch, other):
+        each.update(rows)
+    assert torch.equal(other.sketch, sketch.sketch)
+    assert other.error_bound == sketch.error_bound
+
+
 def test_it_is_exact_while_the_rank_is_below_the_size():
     rows = stream("low-rank", 200, 30, 0)
     sketch = feed(rows, 8)

@@ -72,8 +72,11 @@ class LayerHooks:
             return None
         self.called.add(module)
         axis = self._row_axis(module)
-        if any(isinstance(each, Tensor) and each.shape[:1] and each.shape[0] in self._packed for each in args):
-            raise NotSeparable(f"{self._layout.names[module]} sees the tokens of all rows in one run, without padding")
+        with _unwatched():
+            tensors = [each for each in args if isinstance(each, Tensor)] if self._packed else []
+            if any(each.shape[:1] and each.shape[0] in self._packed for each in tensors):
+                name = self._layout.names[module]
+                raise NotSeparable(f"{name} sees the tokens of all rows in one run, without padding")
         if self._layout.terms(module):
             output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
         if self._layout.reruns(module):
@@ -104,16 +107,18 @@ class LayerHooks:
     # --------------------------------------------------------------------- by rule
     def _follow_terms(self, module: nn.Module, x: Tensor, output: Tensor, axis: int) -> Tensor:
         size, name, terms = self._size, self._layout.names[module], self._layout.terms(module)
-        self.in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
-        if output.shape[0] == 1 and size > 1 and self._is_lookup(module):
-            # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
-            output = output.expand(self._leading, *output.shape[1:])
-        self._leading = max(self._leading, output.shape[axis])  # several times the rows, where a model folds its input
-        if output.shape[axis] % size:
-            raise NotSeparable(f"{name} returns {list(output.shape)}, which no axis of {size} rows divides")
-        rows_first = x.detach().movedim(axis, 0)
-        shares = [Share(block, term, rows_first, size) for block, term in terms]
-        version = x._version
+        with _unwatched():
+            self.in_half |= output.element_size() < 4  # autocast inside the forward shows nowhere else
+            if output.shape[0] == 1 and size > 1 and self._is_lookup(module):
+                # Position embeddings are looked up once for all rows; each row gets its own copy to differentiate.
+                output = output.expand(self._leading, *output.shape[1:])
+            # Several times the rows, where a model folds its input.
+            self._leading = max(self._leading, output.shape[axis])
+            if output.shape[axis] % size:
+                raise NotSeparable(f"{name} returns {list(output.shape)}, which no axis of {size} rows divides")
+            rows_first = _rows_first(x.detach(), axis)
+            shares = [Share(block, term, rows_first, size) for block, term in terms]
+            version = x._version
 
         def on_gradient(grad: Tensor) -> None:
             if x._version != version:
@@ -121,7 +126,7 @@ class LayerHooks:
                 if x.untyped_storage().data_ptr() in kept:
                     raise _changed(name)
             for share in shares:
-                share.add(self._rows, grad.movedim(axis, 0), fresh=share.block.name not in self.written)
+                share.add(self._rows, _rows_first(grad, axis), fresh=share.block.name not in self.written)
                 self.written.add(share.block.name)
 
         return self._hook(output, on_gradient, is_own_base=True)
@@ -165,18 +170,31 @@ class LayerHooks:
 
         `is_own_base`: what the output is a view of, if anything, was made by the layer and by nobody else.
         """
-        if not output.requires_grad:
+        with _unwatched():
+            is_start, is_view = not output.requires_grad, output._is_view()
+            if is_view and not is_start:
+                # A change in place of a view goes past the hooks on it; those of its base are met.
+                base, shape = output._base, output.shape
+                in_order = base is not None and base.is_contiguous() and output.is_contiguous()
+                if base is not None and is_own_base and in_order and base.numel() == output.numel():
+                    base.register_hook(lambda grad: on_gradient(grad.reshape(shape)))
+                    return output
+        if is_start:
             output = _GraphStart.apply(output, self._anchor)
-        elif output._is_view():
-            # A change in place of a view goes past the hooks on it; those of its base are met.
-            base, shape = output._base, output.shape
-            in_order = base is not None and base.is_contiguous() and output.is_contiguous()
-            if base is not None and is_own_base and in_order and base.numel() == output.numel():
-                base.register_hook(lambda grad: on_gradient(grad.reshape(shape)))
-                return output
+        elif is_view:
             output = output.clone()
-        output.register_hook(on_gradient)
+        with _unwatched():
+            output.register_hook(on_gradient)
         return output
+
+
+def _rows_first(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.movedim(axis, 0) if axis else tensor
+
+
+def _unwatched() -> Any:
+    """Inside, `RowwiseLosses` sees no operation: it follows the model's, and ours are most of a small model's."""
+    return torch._C.DisableTorchFunction()
 
 
 class _GraphStart(torch.autograd.Function):

@@ -41,6 +41,7 @@ _MOVING = {"view": "reshape", "view_as": "reshape_as"} | {
         *("split", "unbind", "index_select", "masked_select", "flip", "roll", "__getitem__", "adjoint", "tile"),
     )
 }
+_JOINING = frozenset(("cat", "concat", "stack"))
 _REDUCING = frozenset(("sum", "mean", "count_nonzero", "max", "min", "amax", "amin", "any", "all", "prod", "norm"))
 
 
@@ -57,10 +58,11 @@ class RowIds:
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_batch: dict[int, Tensor] = {}
         self._mixed: dict[int, Tensor] = {}
+        self._noted: set[int] = set()  # the ids in all three: most operations of a model meet none of them
         for value in batch.values():
             if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows:
                 ids = torch.arange(rows).reshape(-1, *[1] * (value.ndim - 1))
-                self._known[id(value)] = (value, ids.expand(value.shape))
+                self._note(value, ids.expand(value.shape))
 
     def of(self, tensor: Any) -> Tensor | None:
         """The row number of every entry, int64 on the CPU and of the tensor's shape; None where it is not known."""
@@ -74,6 +76,7 @@ class RowIds:
     def note_statistic(self, tensor: Tensor) -> None:
         """Notes that a tensor is one number taken from several rows."""
         self._of_batch[id(tensor)] = tensor
+        self._noted.add(id(tensor))
 
     def is_mixed(self, tensor: Any) -> bool:
         """Whether a tensor was made of entries of several rows, such as which rows have the same label."""
@@ -82,10 +85,12 @@ class RowIds:
     def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """Notes what an operation made of tensors whose rows are known."""
         name = getattr(func, "__name__", "")
-        if name in ("cat", "concat", "stack"):
+        if name in _JOINING:
             return self._join(name, args, kwargs, out)
+        if self._noted.isdisjoint(map(id, args)):
+            return None
         if any(id(each) in self._mixed for each in args) and isinstance(out, Tensor):
-            self._mixed[id(out)] = out
+            self._note_mixed(out)
         if not any(id(each) in self._known or id(each) in self._of_batch for each in args):
             return None
         if name == "__setitem__":
@@ -100,19 +105,24 @@ class RowIds:
             for part, ids in zip(out, moved, strict=True):
                 self._note(part, ids)
         elif isinstance(out, Tensor) and out.numel() == 1 and not out.requires_grad and name != "__get__":
-            self._of_batch[id(out)] = out
+            self.note_statistic(out)
         return None
+
+    def _note_mixed(self, tensor: Tensor) -> None:
+        self._mixed[id(tensor)] = tensor
+        self._noted.add(id(tensor))
 
     def _note(self, tensor: Tensor, ids: Tensor) -> None:
         if isinstance(tensor, Tensor) and tensor.shape == ids.shape:
             self._known[id(tensor)] = (tensor, ids)
+            self._noted.add(id(tensor))
 
     def _moved(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Any:
         if name in _ELEMENTWISE and isinstance(out, Tensor):
             spread = [ids.broadcast_to(out.shape) for each in args if (ids := self.of(each)) is not None]
             if all(torch.equal(spread[0], ids) for ids in spread[1:]):
                 return spread[0] if spread else None
-            self._mixed[id(out)] = out  # row i against row j is of neither
+            self._note_mixed(out)  # row i against row j is of neither
             return None
         first = self.of(args[0]) if args else None
         if first is None:

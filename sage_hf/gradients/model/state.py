@@ -28,10 +28,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def as_scored(model: nn.Module) -> Iterator[None]:
+def as_scored(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out.
 
-    So is what the forward pass writes: buffers, attributes of the modules, and configs (see `written`).
+    Gives the model's modules. Put back is also what the forward pass writes: buffers, attributes of the modules, and
+    configs (see `written`).
     """
     modules = list(model.modules())
     own = [parameter for module in modules for parameter in module._parameters.values() if parameter is not None]
@@ -48,7 +49,7 @@ def as_scored(model: nn.Module) -> Iterator[None]:
             vars(module)["training"] = False
             if module._compiled_call_impl:
                 vars(module)["_compiled_call_impl"] = None
-        yield
+        yield modules
 
 
 @contextmanager
@@ -64,12 +65,12 @@ def requiring_grad(parameters: Iterable[nn.Parameter], requires_grad: bool) -> I
             parameter.requires_grad_(not requires_grad)
 
 
-def leave_routing_out(model: nn.Module) -> bool:
-    """Switches the loss for the routing of experts off in a model's configs; whether one was on.
+def leave_routing_out(modules: Iterable[nn.Module]) -> bool:
+    """Switches the loss for the routing of experts off in the configs of a model's modules; whether one was on.
 
     It is of a batch, and no row has one of its own. Inside `as_scored`, which puts configs back.
     """
-    configs = [config for config in configs_of(model.modules()) if getattr(config, "output_router_logits", False)]
+    configs = [config for config in configs_of(modules) if getattr(config, "output_router_logits", False)]
     for config in configs:
         config.output_router_logits = False
     return bool(configs)
