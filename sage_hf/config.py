@@ -106,11 +106,12 @@ class SageConfig:
         shard_size: Rows a logical shard: the unit of work and of determinism. Smaller is a slightly better sketch
             (energy 0.289 in one stream, 0.320 at 2,048, 0.330 at 512) and more merges.
         cache_gradients: Where the gradient rows of the first pass are kept, so that nothing after it costs a forward
-            pass. "auto": rounded to half precision (scores change in the fourth digit), D x 2 bytes a row, in a
-            temporary file that goes with the run; of rows that would take more than a fifth of the free disk, so many
-            as fit, and the others are computed again, with the same result. "float16" and "float32" keep all rows in
-            `cache_dir`, for other selections with the same model and dataset, too, whatever their budget, strategy,
-            groups or sketch. None keeps no rows and rounds none: they are computed twice.
+            pass. "auto": D x 2 bytes a row in a temporary file that goes with the run; of rows that would take more
+            than a fifth of the free disk so many as fit, and the others are computed again. None: in no file; all
+            rows are computed twice. "float16": all rows in `cache_dir`, for other selections with the same model and
+            dataset, too, whatever their budget, strategy, groups or sketch. With these three, rows are rounded to
+            half precision as they are made, and the result is the same to the bit. "float32": as "float16", in full
+            precision and twice the disk; scores differ from the others in the fourth digit.
         num_workers: Worker processes that encode and collate batches ahead of the device, as torch's DataLoader runs
             them. The result is the same. A stream is read in the process itself.
         text_columns: Raw text columns to tokenize, one or a pair; None finds them.

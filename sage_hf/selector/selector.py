@@ -216,7 +216,7 @@ class SageSelector(ScoredInMap):
     ) -> Passes:
         config = self.config
         every = config.recheck_every if config.check_gradients else 0
-        is_half = config.cache_gradients in ("auto", "float16")
+        is_half = config.cache_gradients != "float32"  # with and without a file alike
         settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
         return Passes(GradientExtractor(self.collector, every, reader), settings, cache)
 

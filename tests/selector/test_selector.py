@@ -65,10 +65,10 @@ def test_streaming_scores_are_the_formula_end_to_end():
         assert np.allclose(selection.scores[np.array(labels) == group], wanted, atol=1e-4)
 
 
-def test_the_sketch_of_the_shards_keeps_the_bound():
+def test_the_sketch_of_the_shards_keeps_the_bound(tmp_path):
     model, rows = vit(), image_rows(60)
-    config = SageConfig(fraction=0.25, cache_gradients=None, **SMALL)  # rows that are not rounded
-    selector = SageSelector(model, config=config).fit(rows)
+    config = SageConfig(fraction=0.25, cache_gradients="float32", **SMALL)  # rows that are not rounded
+    selector = SageSelector(model, config=config, cache_dir=tmp_path).fit(rows)
     gradients, matrix = gradient_rows(model, rows).double(), selector.sketch.sketch.double()
     for x in (*torch.linalg.svd(gradients)[2][:20], *torch.randn(10, gradients.shape[1]).double()):
         x = x / x.norm()
