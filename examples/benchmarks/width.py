@@ -103,12 +103,12 @@ CLEAN = (REFERENCE.name, "4,096 wide", LAST.name)
 
 def targets(model: nn.Module, depth: float) -> str | list[str]:
     """`target_modules` for an upper share of the layers: what "auto" takes of these and of what comes behind them."""
-    if depth == 1.0:
-        return "auto"
+    if depth in (0.0, 1.0):
+        return "last" if depth == 0.0 else "auto"
     names = list(resolve_targets(model, "auto"))
     layers = [int(found[1]) if (found := re.search(r"\.(\d+)\.", name)) else None for name in names]
     count = 1 + max(layer for layer in layers if layer is not None)
-    first = min(count - 1, count - math.ceil(depth * count))
+    first = count - math.ceil(depth * count)
     last_of_them = max(place for place, layer in enumerate(layers) if layer is not None)
     return [
         name
