@@ -250,7 +250,7 @@ def cost(rows: int, rounds: int) -> dict[str, Any]:
         {"input_ids": part, "attention_mask": torch.ones_like(part), "labels": part} for part in ids.split(BATCH)
     ]
     work: dict[str, Any] = {"plain": lambda batch: plain(model, batch), "forward": lambda batch: forward(model, batch)}
-    for setting in (REFERENCE, *WIDTHS[1:], HALF, THIRD, LAST, HEAD):
+    for setting in (*(each for each in WIDTHS if each.fractions), HALF, THIRD, LAST, HEAD):
         chosen = "head" if setting is HEAD else targets(model, setting.depth)
         collector = GradientCollector(model, target_modules=chosen, row_width=setting.row_width)
         work[setting.name] = FitPass(collector, setting.sketch_size)
