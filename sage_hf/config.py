@@ -21,7 +21,7 @@ CACHE_DTYPES = ("float32", "float16")
 CACHES = (None, "auto", *CACHE_DTYPES)
 # `group_by` of groups that are no column's, but found in the sketch.
 CLUSTERS = "cluster"
-TARGET_KEYWORDS = ("auto", "all-linear", "head", "all")
+TARGET_KEYWORDS = ("auto", "last", "all-linear", "head", "all")
 
 # Settings that a gradient row or its place in a pass depends on.
 _GRADIENT_SETTINGS = (
@@ -86,8 +86,9 @@ class SageConfig:
         row_width: D, the numbers of a gradient row under `projection="auto"`.
         target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers,
             convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters).
-            "all-linear" (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a
-            list of module-name endings, or a regular expression.
+            "last": of these the last sixth of the blocks, and what comes behind the blocks. "all-linear" (without
+            convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a list of module-name
+            endings, or a regular expression.
         consensus: "streaming" needs two passes and one D-wide vector a group; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
@@ -142,7 +143,7 @@ class SageConfig:
     )
     row_width: int = _knob(ROW_WIDTH, "Numbers of a gradient row under --projection auto.")
     target_modules: str | list[str] = _knob(
-        "auto", "Weights to differentiate: auto, all-linear, head, all, a regular expression, or names with commas."
+        "auto", "Weights to differentiate: auto, last (blocks), all-linear, head, all, a regular expression, or names."
     )
     consensus: str = _knob(
         "streaming", "streaming (two passes, nothing stored) or exact (the paper's, a file between)."

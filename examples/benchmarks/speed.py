@@ -75,12 +75,12 @@ def loop(model: LlamaForCausalLM, batch: Batch) -> None:
 class FitPass:
     """What `SageSelector.fit` does with a batch: gradients, rows set aside, sketch with its shrinks, consensus."""
 
-    def __init__(self, collector: GradientCollector) -> None:
+    def __init__(self, collector: GradientCollector, sketch_size: int = 256) -> None:
         self.passes = Passes(GradientExtractor(collector), PassSettings())
-        self.sketch = FrequentDirections(256, collector.width, device=collector.device)
+        self.sketch = FrequentDirections(sketch_size, collector.width, device=collector.device)
         self.consensus = Consensus(1, collector.width, device=collector.device)
-        # From here on a shrink comes every 256 rows, as in the middle of a long pass.
-        self.sketch.update(torch.randn(512, collector.width, device=collector.device))
+        # From here on a shrink comes every `sketch_size` rows, as in the middle of a long pass.
+        self.sketch.update(torch.randn(2 * sketch_size, collector.width, device=collector.device))
 
     def __call__(self, batch: Batch) -> None:
         gradients = self.passes.extract(batch).vectors

@@ -30,7 +30,7 @@ SETTINGS = st.fixed_dictionaries(
         "strategy": st.sampled_from(["agreement", "random"]),
         "group_by": st.sampled_from(["auto", "label", "a column", None]),
         "balance": st.sampled_from(["equal", "none"]),
-        "target_modules": st.sampled_from(["all", ["q_proj", "v_proj"]]),
+        "target_modules": st.sampled_from(["all", "last", ["q_proj", "v_proj"]]),
         "check_gradients": st.booleans(),
         "seed": st.integers(0, 2**31),
         "text_columns": st.sampled_from([None, ["question", "answer"]]),

@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from ...config import TARGET_KEYWORDS
 from ...errors import TargetError
+from .depth import last_layers
 from .rules import LINEAR_KINDS, MATRIX_KINDS, is_experts
 
 # How many module names an error lists.
@@ -32,9 +33,10 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     Args:
         model: Any module.
         target_modules: "auto": weights of linear layers, convolutions and fused experts, without a vocabulary-sized
-            output layer. "all-linear": those of linear layers. "head": the parameters of the output layer. "all":
-            every parameter. A list of name endings or a regular expression: every parameter of the matching modules,
-            or the matching parameters.
+            output layer. "last": those of the last blocks, and of layers behind them, as `depth.last_layers`.
+            "all-linear": those of linear layers. "head": the parameters of the output layer. "all": every parameter. A
+            list of name endings or a regular expression: every parameter of the matching modules, or the matching
+            parameters.
 
     Raises:
         TargetError: Nothing matches, or a name matches nothing.
@@ -45,8 +47,10 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     chosen = _by_keyword(model, str(target_modules)) if by_keyword else _by_name(model, target_modules)
     trainable = _trainable(model)
     chosen &= trainable
-    if not chosen and target_modules == "auto":  # such as a model of bare parameters
+    if not chosen and target_modules in ("auto", "last"):  # such as a model of bare parameters
         chosen = trainable
+    if target_modules == "last":
+        chosen = last_layers(model, chosen, part_of(model, "get_decoder"), _outside_body(model))
     targets = _floating(model, chosen)
     if not targets:
         fix = "Name modules of the model, or unfreeze their weights."
@@ -161,14 +165,20 @@ def part_of(model: nn.Module, getter: str) -> nn.Module | None:
 
 def _head(model: nn.Module) -> list[nn.Module]:
     """The modules outside the model's body; of a model that names no body, the last layer."""
-    body = getattr(model, "base_model", model)
-    if body is not model and isinstance(body, nn.Module):
-        inside = {id(module) for module in body.modules()}
-        outside = [module for module in model.modules() if id(module) not in inside]
-        if _of_modules(outside):
-            return outside
+    outside = _outside_body(model)
+    if _of_modules(outside):
+        return outside
     last = [module for module in model.modules() if isinstance(module, MATRIX_KINDS)]
     return last[-1:]
+
+
+def _outside_body(model: nn.Module) -> list[nn.Module]:
+    """The modules outside the model's body; none of a model that names no body."""
+    body = getattr(model, "base_model", model)
+    if body is model or not isinstance(body, nn.Module):
+        return []
+    inside = {id(module) for module in body.modules()}
+    return [module for module in model.modules() if id(module) not in inside]
 
 
 def output_layer(model: nn.Module) -> nn.Module | None:
