@@ -1,16 +1,18 @@
 """How wide gradient rows, how large a sketch and how many layers' gradients pay: quality and time of each setting.
 
-    python examples/benchmarks/width.py            # about 15 minutes a seed on one core; goes on where it stopped
-    python examples/benchmarks/width.py --cost     # what a fit pass costs with each setting: 10 minutes more
+    python examples/benchmarks/width.py            # ten minutes a seed on a free core; goes on where it stopped
+    python examples/benchmarks/width.py --cost     # what a fit pass costs with each setting: five minutes more
     python examples/benchmarks/width.py --report   # the tables of what is finished
 
 For every task of the benchmark of quality, share of spoilt rows and seed, rows are scored with each setting, the
 default strategy chooses, and a fresh model is trained on what it keeps, as `sage_hf.compare` trains it, with the same
 seed for all settings. Differences are to the reference (rows of 16,384 numbers, a sketch of 256 rows, all layers),
-paired by seed, with Student's t over seeds, 95 %. The area under the ROC curve says how well low agreement tells
-spoilt rows. Which layers count is measured on models of three layers (digits) and six (text: the whole MiniLM under
-the warmed-up last layer; language: a deeper Llama); there, with a fifth of the rows spoilt only.
-Costs are of a 6-layer Llama, 256 wide, as in speed.py. Writes results/width.json and results/width.md.
+paired by seed, with Student's t over seeds, 95 %; those of all three tasks together over tasks, shares and seeds. The
+area under the ROC curve says how well low agreement tells spoilt rows, with the singular values to the power 1 and
+0.25. Text and language, which are slow, are measured with a fifth of the rows spoilt only. Which layers count is
+measured on models of three layers (digits) and six (text: the whole MiniLM under the warmed-up last layer; language: a
+deeper Llama), each against its own reference. Costs are of a 6-layer Llama, 256 wide, as in speed.py. Writes
+results/width.json and results/width.md.
 """
 
 from __future__ import annotations
