@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from numbers import Real
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from .errors import BudgetError, ConfigError
 
 BALANCES = ("proportional", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
+PRESETS = ("default", "fast")
 LOSS_REDUCTIONS = ("mean", "sum")
 CACHE_DTYPES = ("float32", "float16")
 CACHES = (None, "auto", *CACHE_DTYPES)
@@ -50,11 +51,18 @@ _LEAST |= {
     "min_per_group": 0,
 }
 
+# Whole numbers that may be "auto".
+_AUTO = ("projection", "row_width", "sketch_size", "batch_size")
+
 # Row width that projection="auto" aims at. A narrower row saves memory and disk and no time: at sketch size 256 a fit
 # pass costs 0.76 of a training pass at 4,096 and 0.74 at 16,384 wide. What is learned on the rows kept differs by less
 # than chance (accuracy +1.8 +- 2.5 points at 4,096), but the AUC of finding spoilt rows falls: by 0.055 on language at
 # 4,096, by 0.129 on text at 1,024 (examples/benchmarks/results/width.json; 2 or 3 seeds).
 ROW_WIDTH = 2**14
+# Narrower rows of small models: one number for so many targeted weights, and no fewer than so many.
+_WEIGHTS_A_NUMBER, _LEAST_WIDTH = 32, 2**12
+# Weights below which a batch is larger.
+_SMALL_MODEL = 1_000_000
 
 
 def _knob(default: Any, help: str) -> Any:
@@ -80,12 +88,14 @@ class SageConfig:
             doubted, up to a half. A share in (0, 1): of each group the most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
             score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
-        sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. On noisy text the AUC of
-            finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
+        sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
+            narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
+            AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
         projection: How a gradient row is narrowed. "auto": exact where the targeted weights number no more than
             `row_width`, else a random projection of both sides of every layer such that the row is about that wide. A
             whole number k: every layer projected to k x k. None: exact gradients.
-        row_width: D, the numbers of a gradient row under `projection="auto"`.
+        row_width: D, the numbers of a gradient row under `projection="auto"`. "auto": 16,384; of a model with fewer
+            than 500,000 targeted weights a 32nd of them, at least 4,096.
         target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers,
             convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters).
             "last": of these the last sixth of the blocks, and what comes behind the blocks; a fit pass over a model of
@@ -94,6 +104,9 @@ class SageConfig:
             0.55 on digits, 0.90 for 0.42 on text); a language model learned less (loss +0.038 +- 0.027). "all-linear"
             (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a list of
             module-name endings, or a regular expression.
+        preset: "fast": `target_modules="last"`, unless another is given: about half a training pass, where all layers
+            take three quarters. Accuracy is the same within the interval (+0.1 ± 1.6 points on three tasks); a small
+            language model's loss is worse by 0.04 ± 0.03 (examples/benchmarks/results/width.md).
         consensus: "streaming" needs two passes and one D-wide vector a group; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
@@ -108,7 +121,8 @@ class SageConfig:
             all groups as many as it can, and that is said. Whatever is kept, groups that lose every row are named.
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
             stays the same, the sketch weighs long rows more with "sum".
-        batch_size: Rows a forward pass. Scores do not depend on it beyond rounding.
+        batch_size: Rows a forward pass. Scores do not depend on it beyond rounding. "auto": 32, and 128 for a model of
+            fewer than a million weights, of which most of a pass is overhead.
         shard_size: Rows a logical shard: the unit of work and of determinism. Smaller is a slightly better sketch
             (energy 0.289 in one stream, 0.320 at 2,048, 0.330 at 512) and more merges.
         cache_gradients: Where the gradient rows of the first pass are kept, so that nothing after it costs a forward
@@ -142,14 +156,21 @@ class SageConfig:
     spectrum_power: float | None = _knob(
         None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."
     )
-    sketch_size: int = _knob(256, "Rows of the gradient sketch; memory is twice this times the row width.")
+    sketch_size: int | Literal["auto"] = _knob(
+        "auto",
+        "Rows of the gradient sketch: auto (256, fewer for a small model); memory is twice this times the width.",
+    )
     projection: int | Literal["auto"] | None = _knob(
         "auto", "Gradient rows: auto (projected to --row-width), none (exact), or k for k x k numbers a layer."
     )
-    row_width: int = _knob(ROW_WIDTH, "Numbers of a gradient row under --projection auto.")
+    row_width: int | Literal["auto"] = _knob(
+        "auto",
+        "Numbers of a gradient row under --projection auto: auto (16,384, fewer for a small model) or a number.",
+    )
     target_modules: str | list[str] = _knob(
         "auto", "Weights to differentiate: auto, last (blocks), all-linear, head, all, a regular expression, or names."
     )
+    preset: str = _knob("default", "default, or fast: gradients of the last blocks alone, half a training pass.")
     consensus: str = _knob(
         "streaming", "streaming (two passes, nothing stored) or exact (the paper's, a file between)."
     )
@@ -160,7 +181,9 @@ class SageConfig:
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
     min_per_group: int = _knob(0, "Rows that each group keeps at least, or all that it has.")
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
-    batch_size: int = _knob(32, "Rows a forward pass; does not change the scores.")
+    batch_size: int | Literal["auto"] = _knob(
+        "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; does not change the scores."
+    )
     shard_size: int = _knob(2048, "Rows a logical shard, the unit of work and determinism.")
     cache_gradients: str | None = _knob(
         "auto", "Gradient rows on disk: auto (for this run), float16 or float32 (for later runs, too), or none."
@@ -175,7 +198,7 @@ class SageConfig:
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if (name, value) in (("num_examples", None), ("projection", None), ("projection", "auto")):
+            if (name, value) in (("num_examples", None), ("projection", None)) or (value == "auto" and name in _AUTO):
                 continue
             # Python's whole numbers, and NumPy's.
             if not hasattr(value, "__index__") or isinstance(value, bool) or not least <= value < 2**63:
@@ -186,7 +209,7 @@ class SageConfig:
             if not isinstance(self.fraction, Real) or isinstance(self.fraction, bool):
                 raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
             object.__setattr__(self, "fraction", float(self.fraction))
-        words = {"balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
+        words = {"preset": PRESETS, "balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
@@ -215,6 +238,19 @@ class SageConfig:
                 f"text_columns names {len(self.text_columns)} columns", where="text_columns", fix="Name one or two."
             )
         check_budget(self.fraction, self.num_examples)
+        if self.preset == "fast" and self.target_modules == "auto":
+            object.__setattr__(self, "target_modules", "last")
+
+    def settled(self, row_width: int, weights: int) -> SageConfig:
+        """The settings with numbers in the place of "auto", for a model.
+
+        Args:
+            row_width: D of its gradient rows.
+            weights: Number of its weights.
+        """
+        sketch_size = min(256, max(64, row_width // 32)) if self.sketch_size == "auto" else self.sketch_size
+        batch_size = (32 if weights >= _SMALL_MODEL else 128) if self.batch_size == "auto" else self.batch_size
+        return replace(self, sketch_size=sketch_size, batch_size=batch_size)
 
     @property
     def gradient_settings(self) -> dict[str, Any]:
@@ -224,6 +260,11 @@ class SageConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
         return asdict(self)
+
+
+def width_for(weights: int) -> int:
+    """The row width that "auto" stands for, of so many targeted weights; rows of 16,384 weights or fewer are exact."""
+    return ROW_WIDTH if weights <= ROW_WIDTH else min(ROW_WIDTH, max(_LEAST_WIDTH, weights // _WEIGHTS_A_NUMBER))
 
 
 def check_strategy(name: str, known: Iterable[str]) -> None:
@@ -248,9 +289,10 @@ def from_text(name: str, value: Any) -> Any:
         return value
     if value == "none" and name in ("projection", "group_by", "cache_gradients", "gate", "spectrum_power"):
         return None
-    if name == "projection" and value != "auto":
+    if name in _AUTO and value != "auto":
         if not value.isdecimal():
-            raise ConfigError(f"projection is {value!r}", where="projection", fix="Use auto, none, or a whole number.")
+            fix = "Use auto, none, or a whole number." if name == "projection" else "Use auto or a whole number."
+            raise ConfigError(f"{name} is {value!r}", where=name, fix=fix)
         return int(value)
     if name == "target_modules":
         # Names have letters, digits, dots and underscores; anything else makes it a regular expression.

@@ -63,3 +63,22 @@ def test_every_field_has_a_help_text_and_a_description():
 def test_the_config_is_plain_data():
     assert type(SageConfig(num_examples=np.int64(3)).num_examples) is int
     assert SageConfig(fraction=0.5, target_modules=["query"]).to_dict()["target_modules"] == ["query"]
+
+
+def test_a_model_settles_what_is_left_to_it():
+    config = SageConfig(fraction=0.1)
+    small, large = config.settled(4096, 99_200), config.settled(16_384, 10**9)
+    assert (small.sketch_size, small.batch_size) == (128, 128)
+    assert (large.sketch_size, large.batch_size) == (256, 32)
+    assert config.settled(160, 160).sketch_size == 64
+    given = SageConfig(fraction=0.1, sketch_size=7, batch_size=3)
+    assert given.settled(4096, 10) == given
+    assert small.settled(16_384, 10**9) == small
+
+
+def test_the_fast_preset_takes_the_last_blocks_unless_others_are_asked_for():
+    assert SageConfig(preset="fast").target_modules == "last"
+    assert SageConfig(preset="fast", target_modules="head").target_modules == "head"
+    assert SageConfig().target_modules == "auto"
+    with pytest.raises(ConfigError, match="preset"):
+        SageConfig(preset="slow")

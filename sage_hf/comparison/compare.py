@@ -33,7 +33,7 @@ from ..data.batches import check_dataset
 from ..data.columns import class_column
 from ..data.encoding import Collator
 from ..errors import BudgetError, ConfigError, DatasetError, LabelError
-from ..gradients.model.state import unwrap
+from ..gradients.model.state import num_weights, unwrap
 from ..hub.pictures import can_draw
 from ..hub.provenance import describe_dataset, describe_model
 from ..passes.processes import Processes, launched
@@ -154,7 +154,11 @@ def compare(
         raise ConfigError(
             f"{type(metric).__name__} has no compute", where="metric", fix="Give a metric as evaluate.load does."
         )
-    arguments = complete(training_args, config.batch_size, next(model.parameters()).device.type == "cpu")
+    arguments = complete(
+        training_args,
+        int(config.settled(0, num_weights(model)).batch_size),
+        next(model.parameters()).device.type == "cpu",
+    )
     check_dataset(train_dataset)
     check_dataset(eval_dataset)
     if dataset_digest(train_dataset) == dataset_digest(eval_dataset):

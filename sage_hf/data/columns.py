@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import CLUSTERS, SageConfig
 from ..errors import GroupError, LabelError
-from ..gradients.model.state import unwrap
+from ..gradients.model.state import num_weights, unwrap
 from .batches import Batcher, RowSource, sampled, with_texts
 from .classes import Classes, class_ids, names_of, tells_classes_apart, text_classes
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
@@ -36,7 +36,8 @@ def open_source(
         LabelError: It has no labels.
     """
     encoder = _encoder(model, sampled(dataset), dataset.features, config, processing_class, data_collator)
-    return RowSource(dataset, encoder, config.batch_size, config.shard_size, config.seed, encoder.columns)
+    batch_size = int(config.settled(0, num_weights(model)).batch_size)
+    return RowSource(dataset, encoder, batch_size, config.shard_size, config.seed, encoder.columns)
 
 
 def open_stream(
@@ -68,7 +69,8 @@ def open_stream(
     if column is not None:
         _check_column(column, list(example))
     names = names_of(features.get(column))
-    source = StreamSource(stream, encoder, config.batch_size, config.shard_size, column, names, config.seed, example)
+    batch_size = int(config.settled(0, num_weights(model)).batch_size)
+    source = StreamSource(stream, encoder, batch_size, config.shard_size, column, names, config.seed, example)
     source.features, source.columns = features, encoder.columns
     return source
 

@@ -19,6 +19,7 @@ from ..data.encoding.rows import named
 from ..errors import ConfigError, DatasetError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
+from ..gradients.model.state import num_weights
 from ..strategies import STRATEGIES
 from ..strategies.quotas import resolve_budget
 from ..utils.notices import silent
@@ -84,6 +85,7 @@ def diagnose(
         collector = None
         with collected(problems, "model"):
             collector = GradientCollector.of(model, config, loss_function)
+        config = config.settled(collector.width if collector is not None else 0, num_weights(model))
         examined = _Examined(model, collector, config, problems)
         if dataset is not None:
             examined.look_into(dataset, processing_class, data_collator)

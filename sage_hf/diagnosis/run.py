@@ -130,7 +130,7 @@ class Clock:
 
     def _sketch_seconds(self) -> float:
         """What a row costs in a sketch that is full, which shrinks once for as many rows as it has."""
-        size, most = self.config.sketch_size, self.config.batch_size
+        size, most = int(self.config.sketch_size), int(self.config.batch_size)
         sketch = FrequentDirections(size, self.collector.width, device=self.collector.device)
         rows = torch.randn(min(size, most), self.collector.width, device=self.collector.device)
         for _ in range(-(-2 * size // len(rows))):

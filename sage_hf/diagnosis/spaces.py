@@ -46,7 +46,7 @@ def find_spaces(
     place = Path(tempfile.gettempdir())
     if needed(config) or not streaming:
         what = f"Temporary file of the strategy {config.strategy}"
-        taken = rows * record_of(config.sketch_size, embedding).itemsize
+        taken = rows * record_of(int(config.sketch_size), embedding).itemsize
         spaces.append(_on_disk(what, taken, place, True, _ELSEWHERE))
     if config.cache_gradients in CACHE_DTYPES:
         what, place = f"Gradient rows, cache_gradients {config.cache_gradients}", Path(HF_DATASETS_CACHE) / "sage_hf"

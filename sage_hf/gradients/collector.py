@@ -19,7 +19,7 @@ from accelerate.utils.operations import recursively_apply
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..config import ROW_WIDTH, SageConfig
+from ..config import SageConfig
 from ..errors import GradientError
 from .alone import gradients_into, row_alone
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
@@ -27,7 +27,7 @@ from .check import NoPartError, check_batch, differing_blocks, differing_losses,
 from .layers.axes import Axes, find_axes
 from .layers.blocks import Block
 from .layers.hooks import LayerHooks
-from .layers.layout import Projection, lay_out, unseen
+from .layers.layout import Projection, RowWidth, lay_out, unseen
 from .layers.rerun import CannotRerun
 from .losses.per_example import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
 from .model.state import as_scored, leave_routing_out, unwrap
@@ -79,7 +79,7 @@ class GradientCollector:
         *,
         target_modules: str | Sequence[str] = "auto",
         projection: Projection = "auto",
-        row_width: int = ROW_WIDTH,
+        row_width: RowWidth = "auto",
         loss_reduction: str = "mean",
         loss_function: LossFunction | None = None,
         seed: int = 0,

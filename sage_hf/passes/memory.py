@@ -40,9 +40,9 @@ class Memory:
         """What so many shards take; arguments as of `check_memory`."""
         alive = max(1, shards.bit_length())
         return cls(
-            (2 + alive) * config.sketch_size * width * 4,
+            (2 + alive) * int(config.sketch_size) * width * 4,
             (1 + alive) * consensus * width * 8,
-            config.batch_size * width * 4,
+            int(config.batch_size) * width * 4,
         )
 
     @property

@@ -143,7 +143,7 @@ def _sketch_pass(
 
     def new_partial() -> Partial:
         sums = Consensus(groups(), width, device=device) if groups() else None
-        return Partial(FrequentDirections(config.sketch_size, width, device=device), sums)
+        return Partial(FrequentDirections(int(config.sketch_size), width, device=device), sums)
 
     def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> None:
         assert partial.sketch is not None

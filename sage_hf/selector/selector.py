@@ -31,6 +31,7 @@ from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
+from ..gradients.model.state import num_weights
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.fit import Fit, RunKey
@@ -111,6 +112,7 @@ class SageSelector(ScoredInMap):
         self.data_collator = data_collator
         self._outside = [processing_class, data_collator, loss_function]
         self.collector = GradientCollector.of(model, self.config, loss_function)
+        self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
         self._progress = progress
         self._resume_dir = Path(resume_dir) if resume_dir is not None else None
@@ -175,7 +177,7 @@ class SageSelector(ScoredInMap):
             embedding_width = reader.width if reader is not None else 0
             streaming = is_streaming(config, groups.count, width)
             if needs or not streaming:
-                check_disk(len(dataset), config.sketch_size, embedding_width, folder)
+                check_disk(len(dataset), int(config.sketch_size), embedding_width, folder)
             if cache is not None:
                 cache.check_space(sum(map(len, missing)), width, embedding_width)
             elif config.cache_gradients == "auto" and not (needs is None and streaming):
@@ -400,7 +402,7 @@ class SageSelector(ScoredInMap):
         return find_groups(self.collector.model, dataset, self.config.group_by)
 
     def _batch_size(self) -> int:
-        return 1 if self.collector.one_at_a_time else self.config.batch_size
+        return 1 if self.collector.one_at_a_time else int(self.config.batch_size)
 
     def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""

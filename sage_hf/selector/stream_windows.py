@@ -61,7 +61,7 @@ class WindowedChoice:
         self.gate: GateStats | None = None
         self._passes, self._fit, self._config, self._has_classes = passes, fit, config, has_classes
         most = WINDOW_ROWS + passes.processes.count * shard_size
-        self._kept = KeptRows(most, config.sketch_size, passes.extractor.embedding_width)
+        self._kept = KeptRows(most, int(config.sketch_size), passes.extractor.embedding_width)
         self._is_balanced = config.balance != "none"
         self._sizes = fit.group_rows if self._is_balanced else fit.group_rows.sum(keepdims=True)
         budget = resolve_budget(fit.rows, config.fraction, config.num_examples)

@@ -160,7 +160,7 @@ class TrainingSelector(SageSelector):
         columns = self._rows.column_names
         rows = self._rows if is_own else _with_columns(dataset, columns)
         batcher = TrainingBatcher(self._collator, is_tokens="input_ids" in columns)
-        source = TrainingRows(rows, batcher, self.config.batch_size, self.config.shard_size)
+        source = TrainingRows(rows, batcher, int(self.config.batch_size), self.config.shard_size)
         if is_own:
             self._source = source
         return source

@@ -247,7 +247,7 @@ class SageMixin(PublishesSelection):
         """The one of this training; another where a callback has changed what is trained, or a wrapper the weights."""
         config = self.args.sage_config()
         if self.args.auto_find_batch_size:  # what fits is known better now
-            config = replace(config, batch_size=min(config.batch_size, self._train_batch_size))
+            config = replace(config, batch_size=min(int(config.batch_size), self._train_batch_size))
         weights = tuple((id(weight), weight.requires_grad) for weight in self.model.parameters())
         is_for = (config, id(dataloader), id(self.train_dataset), weights)
         if self._scorer is None or self._scorer_is_for != is_for:

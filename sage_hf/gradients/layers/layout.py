@@ -20,6 +20,7 @@ from .rules import Rerun, Term, Vector, matrix_shape, rule_for
 from .targets import is_keyword, owners, resolve_targets, trainable_weights
 
 Projection = int | Literal["auto"] | None
+RowWidth = int | Literal["auto"]
 
 # Share of the targeted weights up to which those that no layer shows are left out rather than taken slowly.
 _LEFT_OUT_AT_MOST = 0.5
@@ -113,7 +114,7 @@ class Layout:
 
 
 def lay_out(
-    model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: int, seed: int
+    model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: RowWidth, seed: int
 ) -> Layout:
     """Gives every targeted parameter its columns, and every layer that holds one its part.
 

@@ -17,13 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...config import ROW_WIDTH
+from ...config import width_for
 
 Shape = tuple[int, int]
 
 
 def block_widths(
-    shapes: Sequence[Shape], projection: int | Literal["auto"] | None, row_width: int = ROW_WIDTH
+    shapes: Sequence[Shape], projection: int | Literal["auto"] | None, row_width: int | Literal["auto"] = "auto"
 ) -> list[Shape]:
     """The (rows, columns) that each parameter's gradient is projected to.
 
@@ -32,21 +32,24 @@ def block_widths(
         projection: None leaves all as they are; k projects each side to at most k (a vector to at most k * k); "auto"
             leaves all as they are if they number at most `row_width` together, and else gives every parameter the
             same share of entries, as large as fits into it; what a small parameter leaves over, the others get.
-        row_width: Entries of all blocks together under "auto"; more only where there are more parameters.
+        row_width: Entries of all blocks together under "auto"; more only where there are more parameters. "auto": as
+            `config.width_for` has it.
     """
     if projection is None:
         return list(shapes)
     if projection != "auto":
         side = projection
         return [(min(r, side * side), 1) if c == 1 else (min(r, side), min(c, side)) for r, c in shapes]
-    if sum(r * c for r, c in shapes) <= row_width:
+    weights = sum(r * c for r, c in shapes)
+    most = width_for(weights) if row_width == "auto" else row_width
+    if weights <= most:
         return list(shapes)
 
     def width(share: int) -> int:
         return sum(math.prod(_fit(shape, share)) for shape in shapes)
 
     # The largest share whose blocks fit; 1 where nothing does (more parameters than that).
-    share = max(1, bisect_right(range(1, row_width + 1), row_width, key=width))
+    share = max(1, bisect_right(range(1, most + 1), most, key=width))
     return [_fit(shape, share) for shape in shapes]
 
 

@@ -27,6 +27,11 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def num_weights(model: nn.Module) -> int:
+    """Number of a model's weights, those that lie on other processes included."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+
+
 @contextmanager
 def as_scored(model: nn.Module) -> Iterator[list[nn.Module]]:
     """Eval mode, every parameter frozen, gradients on, torch's random state forked; all as before on the way out.

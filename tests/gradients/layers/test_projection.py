@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf import GradientCollector
-from sage_hf.config import ROW_WIDTH
+from sage_hf.config import ROW_WIDTH, width_for
 from sage_hf.gradients.layers.projection import block_widths, projection_matrix
 
 from ...cases import llama, lm_batch
@@ -17,13 +17,14 @@ shapes = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=
 @given(shapes)
 def test_auto_rows_are_as_wide_as_they_may_be_and_no_side_grows(shape_list):
     widths = block_widths(shape_list, "auto")
+    most = width_for(sum(math.prod(shape) for shape in shape_list))
     total = sum(math.prod(width) for width in widths)
-    assert total <= ROW_WIDTH
+    assert total <= most <= ROW_WIDTH
     assert all(r <= rows and c <= columns for (r, c), (rows, columns) in zip(widths, shape_list, strict=True))
     if sum(math.prod(shape) for shape in shape_list) <= ROW_WIDTH:
         assert widths == shape_list
     else:
-        assert total > ROW_WIDTH / 2
+        assert total > most / 2
 
 
 @given(shapes, st.integers(40, 5000))
@@ -31,6 +32,11 @@ def test_a_row_is_at_most_as_wide_as_it_is_told_to_be_and_more_than_half(shape_l
     total = sum(math.prod(width) for width in block_widths(shape_list, "auto", row_width))
     whole = sum(math.prod(shape) for shape in shape_list)
     assert total == whole if whole <= row_width else row_width / 4 < total <= row_width
+
+
+def test_small_models_have_narrower_rows_and_the_smallest_exact_ones():
+    widths = {weights: width_for(weights) for weights in (100, 16_384, 16_385, 99_200, 400_000, 524_288, 10**9)}
+    assert list(widths.values()) == [16_384, 16_384, 4_096, 4_096, 12_500, 16_384, 16_384]
 
 
 def test_auto_leaves_a_short_side_as_it_is_and_gives_the_rest_to_the_long_one():
