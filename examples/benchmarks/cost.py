@@ -2,11 +2,11 @@
 
     python examples/benchmarks/cost.py                  # two cores, about five minutes
 
-Measures a few unit costs on one model (the fit and the score pass as multiples of a plain forward and backward pass,
-a row of sketch, a merge, the fixed rest), then predicts whole selections with other numbers of rows, shards, sketch
-sizes and processes, of another model at another length, and with cached gradients; runs them; and compares seconds,
-bytes on the wire and bytes on disk. At the end, the same functions for 7 billion weights and 10 million rows on 8 and
-64 GPUs, from a stated share of their peak. Writes results/cost.json and results/cost.md.
+Measures a few unit costs on one model (the fit pass, and a second pass where there is no file, as multiples of a plain
+forward and backward pass, a row of sketch, a merge, the fixed rest), then predicts whole selections with other numbers
+of rows, shards, sketch sizes and processes, of another model at another length, and without a file of gradient rows; runs
+them; and compares seconds, bytes on the wire and bytes on disk. At the end, the same functions for 7 billion weights and
+10 million rows on 8 and 64 GPUs, from a stated share of their peak. Writes results/cost.json and results/cost.md.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from transformers.utils import logging
 
 from sage_hf import Consensus, FrequentDirections
 from sage_hf.data.windows import divide
+from sage_hf.passes.gradient_cache import cache_bytes
+from sage_hf.passes.kept_rows import record_of
 from sage_hf.passes.merge_tree import MergeTree, Partial
 
 WANTED = 0.25
@@ -45,7 +47,8 @@ class Costs:
 
     Attributes:
         fit: Gradients of the first pass, in plain forward and backward passes.
-        score: The second pass, in the same.
+        score: The second pass where the rows lie in no file, in the same.
+        read: Seconds of a row after the first pass where they do.
         sketch: Seconds that a row takes to be sketched, at `SKETCH` rows of `width`.
         merge: Seconds of a merge of two sketches, at the same.
         fixed: Seconds of a selection that do not depend on its rows.
@@ -54,6 +57,7 @@ class Costs:
 
     fit: float
     score: float
+    read: float
     sketch: float
     merge: float
     fixed: float
@@ -71,7 +75,8 @@ class Job:
         processes: How many share it.
         shard: Rows a shard.
         sketch: l.
-        cached: Bytes a number of the cached gradients; 0 without.
+        file: Whether gradient rows lie in a file, in half precision.
+        embedding: E.
         groups: G.
     """
 
@@ -81,7 +86,8 @@ class Job:
     processes: int = 1
     shard: int = 2048
     sketch: int = SKETCH
-    cached: int = 0
+    file: bool = True
+    embedding: int = 256
     groups: int = 1
 
     @property
@@ -96,7 +102,8 @@ def seconds(job: Job, costs: Costs) -> float:
     rows = min(job.rows, shards * job.shard)
     wide = job.width / costs.width
     # A shrink of l rows costs about l^2 D: l D a row. A merge is a shrink.
-    row = job.plain * (costs.fit + (0 if job.cached else costs.score)) + costs.sketch * wide * job.sketch / SKETCH
+    row = job.plain * (costs.fit + (0 if job.file else costs.score)) + (costs.read if job.file else 0)
+    row += costs.sketch * wide * job.sketch / SKETCH
     merges = shards - 1 + math.ceil(math.log2(job.processes))
     return costs.fixed + rows * row + merges * costs.merge * wide * (job.sketch / SKETCH) ** 2
 
@@ -107,7 +114,7 @@ def node_bytes(job: Job, shards: int) -> int:
 
 
 def wire_bytes(job: Job) -> int:
-    """What all processes send: nodes of their merge trees, the result to all, and the columns of two passes to all."""
+    """What all send: nodes of merge trees, the result to all, the columns of two passes and what is kept of rows."""
     trees = []
     for share in divide(job.shards, [], job.processes):
         tree = MergeTree()
@@ -122,15 +129,17 @@ def wire_bytes(job: Job) -> int:
                 trees[rank].push(node, start, size)
         step *= 2
     others = job.processes - 1
-    return sent + others * node_bytes(job, job.shards) + 2 * COLUMNS * job.rows * others
+    kept = record_of(job.sketch, job.embedding).itemsize
+    return sent + others * node_bytes(job, job.shards) + (2 * COLUMNS + kept) * job.rows * others
 
 
 def disk_bytes(job: Job) -> dict[str, int]:
     """Cached gradients; and what is finished, to go on from: the nodes of every process's tree, and the columns."""
     nodes = job.processes * (math.ceil(math.log2(max(2, job.shards / job.processes))) + 1)
+    kept = record_of(job.sketch, job.embedding).itemsize
     return {
-        "cache": job.rows * job.width * job.cached,
-        "finished": nodes * node_bytes(job, job.shards) + COLUMNS * job.rows,
+        "file": cache_bytes(job.rows, job.width, "float16", job.embedding) if job.file else 0,
+        "finished": nodes * node_bytes(job, job.shards) + (COLUMNS + kept) * job.rows,
     }
 
 
@@ -171,14 +180,16 @@ def calibrate(small: int = 64, large: int = 192) -> tuple[Costs, float]:
     selection(model, data.select(range(32)))
     plain = plain_pass(model, data, "cpu") / large
     measured = [selection(model, data.select(range(size))) for size in (small, large)]
-    fit, score = (
-        (measured[1][1][name] - measured[0][1][name]) / (large - small) for name in ("fit_seconds", "score_seconds")
+    fit, read = (
+        (getattr(measured[1][1], name) - getattr(measured[0][1], name)) / (large - small)
+        for name in ("fit_seconds", "score_seconds")
     )
-    width = measured[1][1]["row_width"]
+    score = selection(model, data.select(range(small)), cache_gradients=None)[1].score_seconds / small
+    width = measured[1][1].row_width
     sketch = sketch_seconds(large, width, "cpu") / large
     # No shrink comes before row 512, so that the fit pass that was measured has none.
-    fixed = max(0.0, measured[1][0] - large * (fit + score))
-    return Costs(fit / plain, score / plain, sketch, merge_seconds(width), fixed, width), plain
+    fixed = max(0.0, measured[1][0] - large * (fit + read))
+    return Costs(fit / plain, score / plain, max(0.0, read), sketch, merge_seconds(width), fixed, width), plain
 
 
 def in_one_process(model: LlamaForCausalLM, rows: int, length: int, **changes: Any) -> dict[str, Any]:
@@ -254,13 +265,14 @@ def small_runs(costs: Costs, plain: float) -> list[dict[str, Any]]:
         shape = {"shard": changes.get("shard_size", 2048), "sketch": changes.get("sketch_size", SKETCH)}
         job = Job(rows, run["plain"], run["width"], **shape)
         found.append(compare(name, "seconds", seconds(job, costs), run["seconds"]))
+    run = in_one_process(model, 256, LENGTH, cache_gradients=None)
+    job = Job(256, run["plain"], run["width"], file=False)
+    found.append(compare("256 rows without a file", "seconds", seconds(job, costs), run["seconds"]))
     with tempfile.TemporaryDirectory(prefix="sage_hf-benchmark-") as folder:
         run = in_one_process(model, 256, LENGTH, cache_gradients="float16", cache_dir=folder)
-        job = Job(256, run["plain"], run["width"], cached=2)
-        found.append(compare("256 rows, cached gradients", "seconds", seconds(job, costs), run["seconds"]))
-        # The warm-up over 32 rows keeps its rows, too, where the folder is the same: it has none here.
         held = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        found.append(compare("256 rows, cached gradients", "bytes on disk", disk_bytes(job)["cache"], held))
+        wanted = disk_bytes(Job(256, run["plain"], run["width"]))["file"]
+        found.append(compare("256 rows, the file of their gradients", "bytes on disk", wanted, held))
     run = in_one_process(other_model(), 96, 2 * LENGTH)
     job = Job(96, run["plain"], run["width"])
     found.append(compare("another model, 96 rows of 256 tokens", "seconds", seconds(job, costs), run["seconds"]))
@@ -288,12 +300,12 @@ def on_paper(costs: Costs) -> list[dict[str, Any]]:
     plain = 6 * WEIGHTS * TOKENS / (SHARE * PEAK)
     found = []
     for processes in (8, 64):
-        for cached in (0, 2):
-            job = Job(ROWS, plain, ROW_WIDTH, processes=processes, cached=cached)
+        for file in (True, False):
+            job = Job(ROWS, plain, ROW_WIDTH, processes=processes, file=file, embedding=512)
             found.append(
                 {
                     "gpus": processes,
-                    "cached": bool(cached),
+                    "file": file,
                     "seconds": seconds(job, costs),
                     "sketch_share": job.rows
                     / processes
@@ -333,13 +345,13 @@ def main() -> None:
         lines.append(
             f"| {run['run']} | {unit} | {show(run['predicted'])} | {show(run['measured'])} | {run['ratio']:.2f} |"
         )
-    lines += ["", "| 7B with LoRA, 10 million rows | hours | on the wire | cached gradients | finished shards |"]
+    lines += ["", "| 7B with LoRA, 10 million rows | hours | on the wire | gradient rows | what is finished |"]
     lines.append("|---|---|---|---|---|")
     for each in paper:
-        name = f"{each['gpus']} GPUs{', cached gradients' if each['cached'] else ''}"
+        name = f"{each['gpus']} GPUs{'' if each['file'] else ', no room for a file'}"
         lines.append(
             f"| {name} | {each['seconds'] / 3600:.1f} | {each['wire_bytes'] / 1e9:.1f} GB | "
-            f"{each['cache_bytes'] / 1e9:,.0f} GB | {each['finished_bytes'] / 1e9:.1f} GB |"
+            f"{each['file_bytes'] / 1e9:,.0f} GB | {each['finished_bytes'] / 1e9:.1f} GB |"
         )
     result = {"costs": asdict(costs), "plain_seconds_a_row": plain, "runs": runs, "on_paper": paper, "wanted": WANTED}
     write("cost", result, "\n".join(lines))

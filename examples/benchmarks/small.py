@@ -3,9 +3,9 @@
     python examples/benchmarks/small.py                 # three minutes
 
 Where a forward pass takes a millisecond, what is around it shows: encoding, checks, the sketch, the choice. An epoch
-is forward, backward and zero_grad over all rows, 32 a batch: once with batches that are ready, and once with batches
-that are read, encoded and joined for it. Selection and epochs take turns, in an order that turns, too; a ratio is of
-one round, and the table shows the mean and the range over rounds.
+is forward, backward and zero_grad over all rows, 32 a batch: once with batches that are ready, once with batches that
+are read, encoded and joined for it; and one of transformers' Trainer over encoded rows. Selection and epochs take
+turns, in an order that turns, too; a ratio is of one round, and the table shows the mean and the range over rounds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import write
@@ -34,6 +36,16 @@ from sage_hf.data.columns import open_source
 from sage_hf.demo import build_vit, load_noisy_digits
 
 BATCH, FRACTION, WANTED = 32, 0.1, 1.5
+TRAINER = {
+    "num_train_epochs": 1,
+    "learning_rate": 0.0,
+    "use_cpu": True,
+    "report_to": [],
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "remove_unused_columns": False,
+}
 WARM_UP = {"steps": 100, "learning_rate": 2e-3, "batch_size": BATCH}
 
 
@@ -83,6 +95,7 @@ class Epoch:
         self.shuffled = task.rows.select(order).flatten_indices()
         self.parts = [range(start, min(start + BATCH, len(order))) for start in range(0, len(order), BATCH)]
         self.ready = [self.batch(part) for part in self.parts]
+        self.encoded = self.source.encoder.encode(read_rows(task.rows, range(len(task.rows))))
 
     def batch(self, part: range) -> dict[str, Any]:
         """Rows as a batch."""
@@ -107,6 +120,16 @@ class Epoch:
         for part in self.parts:
             self.train(self.batch(part))
 
+    def by_trainer(self) -> None:
+        """Trainer's, with its optimizer, dataloader and callbacks; encoding is left out."""
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(folder, per_device_train_batch_size=BATCH, **TRAINER)
+            collate = self.source.encoder.collate
+            trainer = Trainer(self.task.model, arguments, train_dataset=self.encoded, data_collator=collate)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        self.task.model.zero_grad(set_to_none=True)
+
 
 def measure(task: Task, rounds: int) -> dict[str, Any]:
     """Seconds of every round, and what they come to."""
@@ -126,7 +149,12 @@ def measure(task: Task, rounds: int) -> dict[str, Any]:
         rest = whole - stats.fit_seconds - stats.score_seconds
         stages.append({"fit": stats.fit_seconds, "score": stats.score_seconds, "choose": rest})
 
-    work = {"selection": select, "epoch": epoch.from_ready, "epoch with encoding": epoch.from_rows}
+    work = {
+        "selection": select,
+        "epoch": epoch.from_ready,
+        "epoch with encoding": epoch.from_rows,
+        "Trainer's epoch": epoch.by_trainer,
+    }
     for each in work.values():
         each()
     stages.clear()
@@ -145,6 +173,7 @@ def measure(task: Task, rounds: int) -> dict[str, Any]:
         "weights": sum(parameter.numel() for parameter in task.model.parameters()),
         "selection_to_epoch": ratio(seconds, "epoch"),
         "selection_to_epoch_with_encoding": ratio(seconds, "epoch with encoding"),
+        "selection_to_trainers_epoch": ratio(seconds, "Trainer's epoch"),
         "shares": {name: sum(each[name] for each in stages) / whole for name in ("fit", "score", "choose")},
         "seconds": seconds,
     }
@@ -158,15 +187,28 @@ def ratio(seconds: list[dict[str, float]], epoch: str) -> dict[str, float]:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """The results as Markdown."""
-    heads = ("model and rows", "weights", "rows", "epochs", "range", "wanted", "with encoding", "fit, score, choose")
+    heads = (
+        "model and rows",
+        "weights",
+        "rows",
+        "epochs",
+        "range",
+        "wanted",
+        "with encoding",
+        "of Trainer",
+        "fit, score, choose",
+    )
     lines = [heads, ("---",) * len(heads)]
     for title, each in found.items():
-        one, other = each["selection_to_epoch"], each["selection_to_epoch_with_encoding"]
+        one, others = (
+            each["selection_to_epoch"],
+            [f"{each[f'selection_to_{name}']['mean']:.2f}" for name in ("epoch_with_encoding", "trainers_epoch")],
+        )
         shares = ", ".join(f"{share:.0%}" for share in each["shares"].values())
         spread = f"{one['low']:.2f} to {one['high']:.2f}"
         counts = (f"{each['weights']:,}", f"{each['rows']:,}")
         wanted = f"<= {WANTED}" if "ViT" in title else ""
-        lines.append((title, *counts, f"{one['mean']:.2f}", spread, wanted, f"{other['mean']:.2f}", shares))
+        lines.append((title, *counts, f"{one['mean']:.2f}", spread, wanted, *others, shares))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
