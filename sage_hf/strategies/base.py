@@ -51,8 +51,9 @@ class PartOf(Derived):
 
     def __init__(self, whole: Vectors, positions: Ints) -> None:
         if isinstance(whole, PartOf):  # two arrays of places would take twice the memory
-            whole, positions = whole._whole, picked(whole._positions, positions)
-        self._whole, self._positions = whole, positions
+            positions, whole = picked(whole.positions, positions), whole.whole
+        self.whole: Vectors = whole
+        self.positions: Ints = positions
         super().__init__((len(positions), whole.shape[1]), lambda places: whole[positions[places]])
 
 

@@ -161,7 +161,7 @@ def test_a_large_group_is_divided_into_parts_that_share_its_quota(monkeypatch):
     monkeypatch.setattr(parts, "PART_ROWS", 32)
     x, code = blobs(per_cluster=100)
     members = np.arange(0, len(x), 2)
-    found = divided(x, [Part(members, 150)], 0, JobRunner())
+    found = divided(x, [Part(members.copy(), 150)], 0, JobRunner())
     assert np.array_equal(np.sort(np.concatenate([part.members for part in found])), members)
     assert sum(part.quota for part in found) == 150
     for part in found:
