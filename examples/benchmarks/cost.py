@@ -4,9 +4,9 @@
 
 Measures a few unit costs on one model (the fit pass, and a second pass where there is no file, as multiples of a plain
 forward and backward pass, a row of sketch, a merge, the fixed rest), then predicts whole selections with other numbers
-of rows, shards, sketch sizes and processes, of another model at another length, and without a file of gradient rows; runs
-them; and compares seconds, bytes on the wire and bytes on disk. At the end, the same functions for 7 billion weights and
-10 million rows on 8 and 64 GPUs, from a stated share of their peak. Writes results/cost.json and results/cost.md.
+of rows, shards, sketch sizes and processes, of another model at another length, and without a file of gradient rows;
+runs them; and compares seconds, bytes on the wire and bytes on disk. At the end, the same functions for 7 billion
+weights and 10 million rows on 8 and 64 GPUs, from a stated share of their peak. Writes results/cost.{json,md}.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 from ..config import CLUSTERS, SageConfig
 from ..errors import GroupError, LabelError
 from ..gradients.model.state import num_weights, unwrap
+from ..utils.columns import blocks
 from .batches import Batcher, RowSource, sampled, with_texts
 from .classes import Classes, class_ids, names_of, tells_classes_apart, text_classes
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
@@ -102,6 +103,31 @@ def _encoder(
     return encoder
 
 
+class StoredValues(Collection[Any]):
+    """The values of a column as they are stored, read a block of rows at a time and each time anew.
+
+    Args:
+        dataset: The dataset.
+        column: Its column.
+    """
+
+    def __init__(self, dataset: Dataset, column: str) -> None:
+        self._stored, self._column = dataset.select_columns(column).with_format("arrow"), column
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._stored)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values, as Python's own."""
+        for block in blocks(len(self)):
+            yield from self._stored[block][self._column].to_pylist()
+
+    def __contains__(self, value: object) -> bool:
+        """Whether a row has the value."""
+        return any(value == other for other in self)
+
+
 def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Groups:
     """The groups of the rows: by a column, by the class label ("auto"), or all in one (None).
 
@@ -119,7 +145,7 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     if column is None or column == CLUSTERS:
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
-    values = _values(dataset, column)
+    values = StoredValues(dataset, column)
     if group_by == "auto" and (nulls := [row for row, value in enumerate(values) if value is None]):
         raise LabelError(
             f"{len(nulls):,} rows have no label, first in rows {nulls[:5]}",
@@ -131,12 +157,17 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     return groups
 
 
-def find_labels(model: nn.Module, dataset: Dataset) -> npt.NDArray[np.int32] | None:
-    """[N] the class of every row, whatever rows are grouped by; None where the task has no classes."""
+def find_labels(model: nn.Module, dataset: Dataset, groups: Groups) -> npt.NDArray[np.integer[Any]] | None:
+    """[N] the class of every row, whatever rows are grouped by; None where the task has no classes.
+
+    The groups' own codes, where rows are grouped by class.
+    """
     column = class_column(dataset.features, model)
     if column is None:
         return None
-    values = _values(dataset, column)
+    if column == groups.column:
+        return groups.codes
+    values = StoredValues(dataset, column)
     if any(value is None for value in values):
         return None
     return Groups.from_values(column, values).codes
@@ -157,11 +188,6 @@ def find_text_classes(
     if column is None or getattr(encoder, "hands_rows_on", True):
         return None
     return text_classes(model, column, features, values_of(column))
-
-
-def _values(dataset: Dataset, column: str) -> list[Any]:
-    """A whole column as Python's values; read at once, since one at a time takes twenty times as long."""
-    return list(dataset.with_format(None)[column][:])
 
 
 def _check_column(column: str, columns: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from ..errors import GroupError
+from ..utils.columns import code_type
 from ..utils.notices import warn_once
 
 # How many of the offending rows an error names.
@@ -24,13 +25,13 @@ class Groups:
 
     Attributes:
         column: The column they come from; None when all rows form one group.
-        codes: [N] int32, the group of every row.
+        codes: [N], the group of every row, in the smallest integers.
         names: [G], the column's value of each group, as text; class names where the dataset knows them.
         code_of: The code of every value, for rows that come later.
     """
 
     column: str | None
-    codes: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.integer[Any]]
     names: list[str]
     code_of: Mapping[Any, int]
 
@@ -42,15 +43,15 @@ class Groups:
     @classmethod
     def single(cls, num_rows: int) -> Groups:
         """All rows in one group."""
-        return cls(None, np.zeros(num_rows, dtype=np.int32), ["all"], {})
+        return cls(None, np.zeros(num_rows, dtype=code_type(1)), ["all"], {})
 
     @classmethod
-    def from_values(cls, column: str, values: Sequence[Any], class_names: Sequence[str] | None = None) -> Groups:
+    def from_values(cls, column: str, values: Collection[Any], class_names: Sequence[str] | None = None) -> Groups:
         """Groups of equal values, ordered by value.
 
         Args:
             column: The column's name, for messages.
-            values: [N] booleans, integers or strings.
+            values: [N] booleans, integers or strings; read three times.
             class_names: Names of the integers 0 .. len - 1, as `datasets.ClassLabel.names` gives them.
 
         Raises:
@@ -59,7 +60,7 @@ class Groups:
         check_values(column, values)
         distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value))
         code_of = {value: code for code, value in enumerate(distinct)}
-        codes = np.fromiter((code_of[value] for value in values), dtype=np.int32, count=len(values))
+        codes = np.fromiter((code_of[value] for value in values), dtype=code_type(len(distinct)), count=len(values))
         return cls(column, codes, [name_of(value, class_names) for value in distinct], code_of)
 
     def codes_for(self, values: Sequence[Any]) -> npt.NDArray[np.int32]:
@@ -89,7 +90,7 @@ def say_if_many(logger: logging.Logger, model: nn.Module, column: str | None, gr
         )
 
 
-def check_values(column: str, values: Sequence[Any], first: int = 0) -> None:
+def check_values(column: str, values: Iterable[Any], first: int = 0) -> None:
     """Refuses values that make no groups; `first` is the number of the first one's row.
 
     Raises:

@@ -59,11 +59,11 @@ class GroupConsensus:
     def scores(self) -> npt.NDArray[np.float32]:
         """[N] agreement of all rows whose z are kept."""
         assert self.kept is not None
-        codes = torch.from_numpy(self.groups.codes).long()
+        codes = torch.from_numpy(self.groups.codes)
         scores = np.full(len(codes), np.nan, dtype=np.float32)
         for rows in _blocks(len(codes)):
             part = slice(rows.start, rows.stop)
-            scores[part] = agreement(self.kept.read(rows), self.directions, codes[part]).numpy()
+            scores[part] = agreement(self.kept.read(rows), self.directions, codes[part].long()).numpy()
         return scores
 
 

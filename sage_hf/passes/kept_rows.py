@@ -148,7 +148,7 @@ class KeptRows:
             return None
         return Derived(self.array["embedding"].shape, self._embeddings_at)
 
-    def _embeddings_at(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _embeddings_at(self, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         return self.array["embedding"][places].astype(np.float32) * self.array["factor"][places][:, None]
 
     def numbers(self, name: str, count: int | None = None) -> npt.NDArray[Any] | None:

@@ -124,8 +124,10 @@ class Passes:
         computed = [window.rows_of(unit) for unit in missing if unit.start in self._computed]
         own = sum(-(-len(rows) // run.source.batch_size) for rows in computed)
         with self.processes.agreed(), ForwardSync(self, own, run.spare):
-            nothing = np.full((2, window.size), np.nan, dtype=np.float32)
-            piece = Piece(window, run.job.codes(window), np.zeros(window.size, dtype=np.uint8), *nothing)
+            status = np.zeros(window.size, dtype=np.uint8)
+            # Two arrays, not one: either may outlive the other.
+            numbers, values = (np.full(window.size, np.nan, dtype=np.float32) for _ in range(2))
+            piece = Piece(window, run.job.codes(window), status, numbers, values)
             batches = load(window.batches, computed, self.settings.workers, self.extractor.device)
             for unit in window.units:
                 if unit.is_finished:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..config import SageConfig
 from ..data.stats import GateStats, GroupStats
-from ..strategies import STRATEGIES
+from ..strategies import STRATEGIES, Candidates
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import allocate_quotas, allocate_shares
 from .gate import judge, let_through, set_hard_aside
@@ -67,18 +67,29 @@ def choose_within(
         SageError: A part of the work failed in another process.
     """
     signals.check(config.strategy, needed(config))
-    balanced = config.balance != "none"
-    candidates = replace(signals.candidates(balanced, config.spectrum_power), runner=runner)
-    gate = None
+    needs = STRATEGIES[config.strategy].needs
+    candidates = signals.candidates(config.balance != "none", config.spectrum_power, needs)
+    candidates, gate = replace(candidates, runner=runner), None
     if is_gated(config):
-        verdict = judge(config, signals, candidates)
-        doubted = int(verdict.doubted.sum())
-        gate = GateStats(verdict.method, doubted, len(verdict.doubts))
-        if config.gate == "auto" and verdict.method == "cross-fold":
-            verdict = set_hard_aside(candidates, quotas if whole is None else whole, verdict)
-            gate.hard = int(verdict.doubted.sum()) - doubted
-        candidates = let_through(candidates, quotas, verdict)
-    return STRATEGIES[config.strategy](candidates, quotas, config.seed), gate
+        candidates, gate = _gated(config, signals, candidates, quotas, quotas if whole is None else whole)
+    return np.asarray(STRATEGIES[config.strategy](candidates, quotas, config.seed), dtype=np.int64), gate
+
+
+def _gated(
+    config: SageConfig,
+    signals: RowSignals,
+    candidates: Candidates,
+    quotas: npt.NDArray[np.int64],
+    whole: npt.NDArray[np.int64],
+) -> tuple[Candidates, GateStats]:
+    """The candidates that pass the gate, and what it did; arguments as of `choose_within`."""
+    verdict = judge(config, signals, candidates)
+    doubted = int(verdict.doubted.sum())
+    gate = GateStats(verdict.method, doubted, len(verdict.doubts))
+    if config.gate == "auto" and verdict.method == "cross-fold":
+        verdict = set_hard_aside(candidates, whole, verdict)
+        gate.hard = int(verdict.doubted.sum()) - doubted
+    return let_through(candidates, quotas, verdict), gate
 
 
 def quotas_for(

@@ -26,10 +26,11 @@ from sklearn.mixture import GaussianMixture
 
 from ..config import SageConfig
 from ..strategies import Candidates, Vectors
-from ..strategies.base import PartOf, take_highest
+from ..strategies.base import highest
 from ..strategies.coverage import Centred
 from ..strategies.jobs import Job, JobRunner
-from .signals import RowSignals
+from ..utils.columns import blocks, coded, counts_of, picked, places_by_code, places_of, scratch
+from .signals import RowSignals, at
 
 # A row is doubted where the classifier finds another class this many times as likely as the row's own.
 ODDS = 2.0
@@ -71,11 +72,11 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         candidates: The rows to judge; their runner shares the work out.
     """
     rows = candidates.rows
-    if signals.labels is not None and signals.embeddings is not None:
-        embeddings = PartOf(signals.embeddings, rows)
-        doubts, _ = cross_fold(embeddings, signals.labels[rows], config.seed, candidates.runner)
+    if signals.labels is not None and candidates.embeddings is not None:
+        doubts, _ = cross_fold(candidates.embeddings, at(signals.labels, rows), config.seed, candidates.runner)
         if signals.doubts is not None:
-            doubts = joined_doubts(doubts, signals.doubts[rows])
+            for block in blocks(len(rows)):
+                doubts[block] = joined_doubts(doubts[block], signals.doubts[rows[block]])
         method = "cross-fold"
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
@@ -84,9 +85,8 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
     if config.gate == "auto":
         return Verdict(doubts, doubts > DOUBT_LIMIT, method)
     assert isinstance(config.gate, float)
-    counts = (config.gate * np.bincount(candidates.groups) + 0.5).astype(np.int64)
-    doubted = np.isin(rows, take_highest(candidates, doubts, counts))
-    return Verdict(doubts, doubted, method)
+    counts = (config.gate * counts_of(candidates.groups) + 0.5).astype(np.int64)
+    return Verdict(doubts, highest(candidates.groups, doubts, counts), method)
 
 
 def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Verdict:
@@ -99,20 +99,19 @@ def set_hard_aside(candidates: Candidates, quotas: npt.NDArray[np.int64], verdic
         quotas: [G].
         verdict: Verdict on the candidates.
     """
-    judged = np.bincount(candidates.groups[verdict.doubts > 0], minlength=len(quotas))
+    judged = counts_of(candidates.groups, len(quotas), verdict.doubts > 0)
     is_few = (quotas > 0) & (quotas < PLENTY)
     counts = np.where(is_few, (1 - quotas / PLENTY) / 2 * judged + 0.5, 0).astype(np.int64)
-    hard = np.isin(candidates.rows, take_highest(candidates, verdict.doubts, counts))
-    return replace(verdict, doubted=verdict.doubted | hard)
+    return replace(verdict, doubted=verdict.doubted | highest(candidates.groups, verdict.doubts, counts))
 
 
 def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:
     """The candidates without the doubted; where a group's quota needs some of these, its least doubted stay."""
     stays = ~verdict.doubted
-    lacking = np.maximum(0, quotas - np.bincount(candidates.groups[stays], minlength=len(quotas)))
-    out = np.flatnonzero(~stays)
-    stays |= np.isin(candidates.rows, take_highest(candidates.where(out), -verdict.doubts[out], lacking))
-    return candidates.where(np.flatnonzero(stays))
+    lacking = np.maximum(0, quotas - counts_of(candidates.groups, len(quotas), stays))
+    out = places_of(verdict.doubted)
+    stays[out] = highest(picked(candidates.groups, out), -picked(verdict.doubts, out), lacking)
+    return candidates.where(places_of(stays))
 
 
 def cross_fold_doubts(embeddings: Vectors, labels: npt.NDArray[np.integer], seed: int) -> npt.NDArray[np.float64]:
@@ -139,36 +138,42 @@ def cross_fold(
     Raises:
         SageError: A fold failed in another process.
     """
-    classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    doubts, others = np.zeros(len(labels)), codes.astype(np.int64)
-    judged = sizes[codes] >= _LEAST_ROWS
+    classes, codes = coded(labels)
+    sizes = counts_of(codes, len(classes))
+    doubts, others = scratch(len(labels), np.float64), scratch(len(labels), np.int64)
+    others[:] = codes
     if np.count_nonzero(sizes >= _LEAST_ROWS) < 2:
         return doubts, others
     generator = np.random.default_rng(seed)
-    folds = _stratified_folds(codes, generator)
+    folds = _stratified_folds(codes, len(classes), generator)
+    folds[picked(sizes < _LEAST_ROWS, codes)] = _FOLDS  # of which none is judged
+    asked_of = places_by_code(folds, _FOLDS + 1)[:_FOLDS]
     vectors = Centred(embeddings, _BLOCK_ROWS)
     most = min(_MOST_ROWS, max(_LEAST_ROWS * len(classes), _MOST_NUMBERS // embeddings.shape[1]))
-    all_asked, jobs = [], []
-    for fold in range(_FOLDS):
-        known, asked = np.flatnonzero((folds != fold) & judged), np.flatnonzero((folds == fold) & judged)
+    jobs = []
+    for fold, asked in enumerate(asked_of):
+        known = places_of((folds != fold) & (folds != _FOLDS))
         if len(known) > most:
-            known = np.sort(generator.choice(known, most, replace=False))
-        all_asked.append(asked)
+            known = np.sort(known[generator.choice(len(known), most, replace=False)])
         jobs.append(Job(partial(_fold_doubts, vectors, codes, known, asked), (2, len(asked)), len(known) + len(asked)))
     found = (runner or JobRunner()).run(jobs, np.float64)
-    for asked, (of_fold, other) in zip(all_asked, found, strict=True):
+    for asked, (of_fold, other) in zip(asked_of, found, strict=True):
         doubts[asked], others[asked] = of_fold, other.astype(np.int64)
     return doubts, others
 
 
 def _fold_doubts(
-    vectors: Vectors, codes: npt.NDArray[np.integer], known: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]
+    vectors: Vectors,
+    codes: npt.NDArray[np.integer],
+    known: npt.NDArray[np.integer],
+    asked: npt.NDArray[np.integer],
 ) -> npt.NDArray[np.float64]:
     """Doubts of the rows `asked`, and their likeliest other classes, by a classifier of the rows `known`: [2, n]."""
     model = LogisticRegression(C=_STRENGTH, max_iter=200).fit(vectors[known], codes[known])
-    place = np.full(codes.max() + 1, -1)
+    place = np.full(int(codes.max()) + 1, -1)
     place[model.classes_] = np.arange(len(model.classes_))
-    doubts, others = np.zeros((2, len(asked)))
+    found = scratch((2, len(asked)), np.float64)
+    doubts, others = found
     for start in range(0, len(asked), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         probabilities = model.predict_proba(vectors[asked[block]])
@@ -178,7 +183,7 @@ def _fold_doubts(
         other = probabilities.max(1)
         others[block] = model.classes_[probabilities.argmax(1)]
         doubts[block] = other / np.maximum(other + own, np.finfo(float).tiny)
-    return np.stack([doubts, others])
+    return found
 
 
 def joined_doubts(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -194,12 +199,16 @@ def joined_doubts(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]
     return np.where((one == 0) | np.isnan(other), one, both)
 
 
-def _stratified_folds(codes: npt.NDArray[np.integer], generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """[M] folds in [0, 5); each class is spread evenly over them."""
-    order = generator.permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]
-    folds = np.empty(len(codes), dtype=np.int64)
-    folds[order] = np.arange(len(codes)) % _FOLDS
+def _stratified_folds(
+    codes: npt.NDArray[np.integer], count: int, generator: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """[M] folds in [0, 5); each of the classes, `count` in number, is spread evenly over them."""
+    order = places_of(np.ones(len(codes), dtype=bool))
+    generator.shuffle(order)
+    folds, seen = np.empty(len(codes), dtype=np.uint8), 0
+    for members in places_by_code(picked(codes, order), count):
+        folds[order[members]] = np.arange(seen, seen + len(members)) % _FOLDS
+        seen += len(members)
     return folds
 
 
@@ -217,18 +226,23 @@ def mixture_doubts(losses: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np
         [M] in [0, 1]; all 0 where one kind of rows explains the losses as well (by the Bayesian information
         criterion), or where the harder kind is the majority.
     """
-    nothing = np.zeros(len(losses))
-    values = losses.astype(np.float64)[:, None]
+    doubts = scratch(len(losses), np.float64)
+    values = scratch((len(losses), 1), np.float64)
+    values[:, 0] = losses
     if len(values) < _LEAST_ROWS or not values.std() > 0:
-        return nothing
-    values = (values - values.mean()) / values.std()
+        return doubts
+    mean, deviation = values.mean(), values.std()
+    values -= mean
+    values /= deviation
     sample = values
     if len(values) > _MOST_ROWS:
         sample = values[np.random.default_rng(seed).choice(len(values), _MOST_ROWS, replace=False)]
     one, two = (GaussianMixture(kinds, n_init=3, random_state=seed).fit(sample) for kinds in (1, 2))
     harder = int(np.argmax(two.means_[:, 0]))
     if two.bic(sample) >= one.bic(sample) or two.weights_[harder] > 0.5:
-        return nothing
-    # A wide kind reaches below the other one, too: easy rows are not doubted.
-    is_hard = values[:, 0] > two.means_[1 - harder, 0]
-    return np.where(is_hard, two.predict_proba(values)[:, harder], 0.0)
+        return doubts
+    for block in blocks(len(values)):
+        # A wide kind reaches below the other one, too: easy rows are not doubted.
+        is_hard = values[block, 0] > two.means_[1 - harder, 0]
+        doubts[block] = np.where(is_hard, two.predict_proba(values[block])[:, harder], 0.0)
+    return doubts

@@ -23,6 +23,7 @@ from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
 from ..strategies import STRATEGIES
 from ..strategies.quotas import resolve_budget
+from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
 from .base import SelectionBase
 from .choice import choose_rows, lost_groups
@@ -93,16 +94,16 @@ class Selection(SelectionBase):
             set_aside=int((~usable).sum()),
             groups=table,
             lost_groups=lost_groups(table, config, say),
-            mean_score=float(scores[usable].mean(dtype=np.float64)),
+            mean_score=float(_at(scores, usable).mean(dtype=np.float64)),
             mean_score_kept=float(scores[indices].mean(dtype=np.float64)),
-            mean_loss=float(signals.losses[usable].mean(dtype=np.float64)),
+            mean_loss=float(_at(signals.losses, usable).mean(dtype=np.float64)),
             gate=gate,
         )
         return cls(
             indices=indices,
             scores=scores,
             losses=signals.losses,
-            groups=signals.groups.codes,
+            groups=signals.groups.codes.astype(np.int32),
             group_names=signals.groups.names,
             status=signals.status,
             stats=stats,
@@ -311,13 +312,17 @@ def group_table(
     kept = np.zeros(len(scores), dtype=bool)
     kept[indices] = True
     table = []
-    for code, name in enumerate(groups.names):
-        mine = groups.codes == code
-        scored, chosen = mine & (status == SCORED), mine & kept
-        aside = int(mine.sum() - scored.sum())
-        means = (_mean(scores[scored]), _mean(scores[chosen]))
-        table.append(GroupStats(name, int(mine.sum()), int(chosen.sum()), aside, *means))
+    for name, rows in zip(groups.names, places_by_code(groups.codes, groups.count), strict=True):
+        mine, scored, chosen = scores[rows], status[rows] == SCORED, kept[rows]
+        aside = len(rows) - int(scored.sum())
+        means = (_mean(_at(mine, scored)), _mean(mine[chosen]))
+        table.append(GroupStats(name, len(rows), int(chosen.sum()), aside, *means))
     return table
+
+
+def _at(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Values under a mask; without a copy where these are all."""
+    return values if mask.all() else values[mask]
 
 
 def _mean(values: npt.NDArray[np.float32]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,9 @@ from ..data.groups import Groups
 from ..data.stats import FitStats
 from ..data.status import SCORED
 from ..errors import ConfigError
-from ..strategies import Candidates, Vectors
+from ..strategies import SIGNALS, Candidates, Vectors
 from ..strategies.base import PartOf
+from ..utils.columns import counts_of, picked, places_of
 
 
 @dataclass
@@ -42,7 +44,7 @@ class RowSignals:
     scores: npt.NDArray[np.float32]
     losses: npt.NDArray[np.float32]
     stats: FitStats | None = None
-    labels: npt.NDArray[np.int32] | None = None
+    labels: npt.NDArray[np.integer[Any]] | None = None
     norms: npt.NDArray[np.float32] | None = None
     sketched: Vectors | None = None
     spectrum: npt.NDArray[np.float32] | None = None
@@ -61,22 +63,23 @@ class RowSignals:
         """[G] rows of each group that have a score; of all together where the groups do not count."""
         if not balanced:
             return np.array([np.count_nonzero(self.usable)])
-        return np.bincount(self.groups.codes[self.usable], minlength=self.groups.count)
+        return counts_of(self.groups.codes, self.groups.count, self.usable)
 
-    def candidates(self, balanced: bool, spectrum_power: float | None) -> Candidates:
-        """The rows that have a score; all in one group where the groups do not count."""
-        rows = np.flatnonzero(self.usable).astype(np.int64)
-        codes = self.groups.codes[rows].astype(np.int64) if balanced else np.zeros(len(rows), dtype=np.int64)
+    def candidates(
+        self, balanced: bool, spectrum_power: float | None, needs: Set[str] = frozenset(SIGNALS)
+    ) -> Candidates:
+        """The rows that have a score, with what is needed of them; all in one group where the groups do not count."""
+        rows = places_of(self.usable)
         return Candidates(
             rows,
-            self.scores[rows],
-            self.losses[rows],
-            codes,
-            norms=None if self.norms is None else self.norms[rows],
+            at(self.scores, rows),
+            at(self.losses, rows),
+            at(self.groups.codes, rows) if balanced else np.zeros(len(rows), dtype=np.uint8),
+            norms=at(self.norms, rows) if self.norms is not None and "norms" in needs else None,
             sketched=None if self.sketched is None else PartOf(self.sketched, rows),
             spectrum=self.spectrum,
             embeddings=None if self.embeddings is None else PartOf(self.embeddings, rows),
-            el2n=None if self.el2n is None else self.el2n[rows],
+            el2n=at(self.el2n, rows) if self.el2n is not None and "el2n" in needs else None,
             has_classes=self.labels is not None,
             spectrum_power=spectrum_power,
             progress=self.progress,
@@ -95,3 +98,8 @@ class RowSignals:
                 where="strategy",
                 fix=f"Select again with SageSelector and strategy={strategy!r}.",
             )
+
+
+def at(column: npt.NDArray[Any], rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    """A column at distinct ascending rows: itself, where these are all."""
+    return column if len(rows) == len(column) else picked(column, rows)

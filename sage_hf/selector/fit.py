@@ -26,6 +26,7 @@ from ..passes.merge_tree import Partial
 from ..passes.run import Passes
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
+from ..utils.columns import counts_of
 from .stream import StreamTally
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
     streaming = is_streaming(config, groups.count, passes.extractor.width)
     job = _sketch_pass(passes, config, lambda: groups.count if streaming else 0, lambda window: groups.codes)
     result, piece = passes.run_whole(source, job)
-    _check_any_scored(np.bincount(piece.status, minlength=STATUSES))
+    _check_any_scored(counts_of(piece.status, STATUSES))
     assert result.sketch is not None
     matrix, spectrum = sketch_matrix(result.sketch, config.spectrum_power)
     if config.group_by == CLUSTERS:
@@ -67,7 +68,7 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
         status=piece.status,
         rows=len(piece.status),
         digests=[],
-        group_rows=np.bincount(consensus.groups.codes[piece.status == SCORED], minlength=consensus.groups.count),
+        group_rows=counts_of(consensus.groups.codes, consensus.groups.count, piece.status == SCORED),
         run_key=key,
         seconds=seconds,
     )

@@ -68,12 +68,17 @@ def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str])
         _, piece = passes.run_whole(source, score_pass(fit, lambda window: fit.groups.codes))
         scores = piece.values
     assert piece is not None
-    status, losses = np.maximum(fit.status, piece.status), piece.numbers
-    scores[status != SCORED] = losses[status != SCORED] = np.nan
+    status, losses = np.maximum(fit.status, piece.status, out=piece.status), piece.numbers
+    aside = status != SCORED
+    scores[aside] = losses[aside] = np.nan
     signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
     if kept is not None:
         signals.sketched, signals.embeddings = kept.sketched, kept.embeddings
-        signals.norms, signals.el2n, signals.doubts = (kept.numbers(name) for name in ("norm", "el2n", "doubt"))
+        # Not read into memory: like the vectors, they stay where they are.
+        names = kept.array.dtype.names or ()
+        signals.norms, signals.el2n, signals.doubts = (
+            np.asarray(kept.array[name]) if name in names else None for name in ("norm", "el2n", "doubt")
+        )
     return signals
 
 

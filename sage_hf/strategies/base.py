@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
+from ..utils.columns import picked, places_by_code
 from .jobs import JobRunner
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
 
 # What a strategy may need of each row besides its score, its loss and its group; each costs disk, or a forward pass.
@@ -49,6 +50,10 @@ class PartOf(Derived):
     """Some of the rows of `Vectors`."""
 
     def __init__(self, whole: Vectors, positions: Ints) -> None:
+        if isinstance(whole, PartOf):  # two arrays of places would take twice the memory
+            positions, whole = picked(whole.positions, positions), whole.whole
+        self.whole: Vectors = whole
+        self.positions: Ints = positions
         super().__init__((len(positions), whole.shape[1]), lambda places: whole[positions[places]])
 
 
@@ -57,10 +62,10 @@ class Candidates:
     """The rows that may be chosen: those that have a score and passed the gate.
 
     Attributes:
-        rows: [M] int64, row numbers of the source dataset, ascending.
+        rows: [M] int32 or int64, row numbers of the source dataset, ascending.
         scores: [M] float32 agreement in [-1, 1].
         losses: [M] float32, each row's own loss.
-        groups: [M] int64 in [0, G), the groups that the quotas are for.
+        groups: [M] integers of any size in [0, G), the groups that the quotas are for.
         norms: [M] float32, lengths of the gradients.
         sketched: [M, l], z = S g / |g|: column j is the coordinate of the gradient's direction along the sketch's
             direction j, times the singular value j to the power `spectrum_power` (1 where that is None).
@@ -100,7 +105,7 @@ class Candidates:
         vectors = {name: getattr(self, name) for name in ("sketched", "embeddings")}
         numbers = {name: getattr(self, name) for name in ("rows", "scores", "losses", "groups", "norms", "el2n")}
         parts: dict[str, Any] = {name: PartOf(each, positions) for name, each in vectors.items() if each is not None}
-        parts |= {name: each[positions] for name, each in numbers.items() if each is not None}
+        parts |= {name: picked(each, positions) for name, each in numbers.items() if each is not None}
         return replace(self, **parts)
 
 
@@ -170,10 +175,34 @@ def register_strategy(
 
 def take_highest(candidates: Candidates, merit: npt.NDArray[np.floating], quotas: Ints) -> Ints:
     """Of every group the `quotas[g]` rows of highest merit, ascending; equal merit goes to the lower row."""
-    # Group first, then merit downwards, then row number: the first quota entries of every run are the chosen ones.
-    # Rows ascend already, and the sort is stable.
-    order = np.lexsort((-merit, candidates.groups))
-    groups = candidates.groups[order]
-    first = np.searchsorted(groups, np.arange(len(quotas)))
-    rank = np.arange(len(order)) - first[groups]
-    return np.sort(candidates.rows[order[rank < quotas[groups]]])
+    return np.asarray(candidates.rows[highest(candidates.groups, merit, quotas)])
+
+
+def highest(groups: Ints, merit: npt.NDArray[np.floating], quotas: Ints) -> npt.NDArray[np.bool_]:
+    """[M] whether a row is among the `quotas[g]` of highest merit of its group, or the group has no more.
+
+    Equal merit goes to the lower place; NaN is lower than any number.
+
+    Args:
+        groups: [M] in [0, G).
+        merit: [M].
+        quotas: [G].
+    """
+    if len(quotas) == 1:
+        return _highest(merit, int(quotas[0]))
+    taken = np.zeros(len(merit), dtype=bool)
+    for members, quota in zip(places_by_code(groups, len(quotas)), quotas, strict=True):
+        if quota and len(members):
+            taken[members] = _highest(merit[members], int(quota))
+    return taken
+
+
+def _highest(merit: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.bool_]:
+    if count <= 0 or count >= len(merit):
+        return np.full(len(merit), count > 0)
+    lowest = -merit
+    lowest.partition(count - 1)  # NaN comes last
+    last = -lowest[count - 1]
+    taken, is_equal = (~np.isnan(merit), np.isnan(merit)) if np.isnan(last) else (merit > last, merit == last)
+    taken[np.flatnonzero(is_equal)[: count - int(np.count_nonzero(taken))]] = True
+    return np.asarray(taken)

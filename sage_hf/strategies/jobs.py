@@ -21,6 +21,8 @@ from accelerate.utils import tqdm
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from ..utils.columns import scratch
+
 Array = npt.NDArray[Any]
 
 # Jobs that a process runs at the same time, at most: each holds some tens of MB of vectors.
@@ -133,7 +135,7 @@ class JobRunner:
                 slots[place] = slice(end, end + sizes[place])
                 end += sizes[place]
             parts.append(range(start, end))
-        column = np.zeros(end, dtype=dtype)
+        column = scratch(end, dtype)
         try:
             with self.workers.agreed():
                 mine = shares[self.workers.rank]

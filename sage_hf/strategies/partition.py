@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
+from ..utils.columns import counts_of, places_by_code
 from .base import Candidates, Floats, Ints, Vectors
 from .jobs import Job, JobRunner
 from .quotas import allocate_quotas
@@ -40,7 +41,7 @@ class Part:
     """Rows of one group that are chosen from together.
 
     Attributes:
-        members: [n] int64, places among the candidates, ascending.
+        members: [n], places among the candidates, ascending.
         quota: Number of them to keep.
     """
 
@@ -50,11 +51,8 @@ class Part:
 
 def pick_within_groups(candidates: Candidates, vectors: Vectors, quotas: Ints, seed: int, pick: Pick) -> Ints:
     """The rows that `pick` takes of every group [G], ascending; rows are compared by `vectors` [M, width]."""
-    order = np.argsort(candidates.groups, kind="stable")
-    ends = np.cumsum(np.bincount(candidates.groups, minlength=len(quotas)))
-    groups = [
-        Part(members, int(quota)) for members, quota in zip(np.split(order, ends[:-1]), quotas, strict=True) if quota
-    ]
+    places = places_by_code(candidates.groups, len(quotas))
+    groups = [Part(members, int(quota)) for members, quota in zip(places, quotas, strict=True) if quota]
     chosen: list[Ints] = []
     picked: list[Part] = []
     for part in divided(vectors, groups, seed, candidates.runner):
@@ -66,8 +64,8 @@ def pick_within_groups(candidates: Candidates, vectors: Vectors, quotas: Ints, s
         Job(partial(_pick_of, vectors, part, pick, seed), (part.quota,), len(part.members) * part.quota)
         for part in picked
     ]
-    places = candidates.runner.run(jobs, np.int64, desc="choosing", progress=candidates.progress)
-    chosen += [part.members[found] for part, found in zip(picked, places, strict=True)]
+    found = candidates.runner.run(jobs, np.int64, desc="choosing", progress=candidates.progress)
+    chosen += [part.members[each] for part, each in zip(picked, found, strict=True)]
     return np.sort(candidates.rows[np.concatenate(chosen)]) if chosen else candidates.rows[:0]
 
 
@@ -78,7 +76,8 @@ def _pick_of(vectors: Vectors, part: Part, pick: Pick, seed: int) -> Ints:
 def divided(vectors: Vectors, groups: Sequence[Part], seed: int, runner: JobRunner) -> list[Part]:
     """The groups as parts of at most `PART_ROWS` rows, near each other, each with its share of the group's quota.
 
-    Parts of which nothing is kept are left out; what is kept whole is not divided.
+    Parts of which nothing is kept are left out; what is kept whole is not divided. A part is a piece of its group's
+    array of members, which is put in the order of the parts: there is one place a row, however often groups divide.
     """
     small: list[Part] = []
     large = list(groups)
@@ -91,7 +90,8 @@ def divided(vectors: Vectors, groups: Sequence[Part], seed: int, runner: JobRunn
         codes_of = _codes(vectors, members, _centres(vectors, members, counts, seed, runner), runner)
         pieces: list[Part] = []
         for part, count, codes in zip(large, counts, codes_of, strict=True):
-            cut = [part.members[codes == code] for code in range(count)]
+            part.members[:] = np.concatenate([part.members[codes == code] for code in range(count)])
+            cut = np.split(part.members, np.cumsum(counts_of(codes, count))[:-1])
             if max(map(len, cut)) == len(part.members):  # all alike: any cut is as good
                 cut = np.array_split(part.members, count)
             shares = allocate_quotas([len(each) for each in cut], part.quota, "proportional")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ..config import BALANCES, check_budget
 from ..errors import BudgetError
-from .base import Ints
+
+Ints = npt.NDArray[np.int64]
 
 
 def resolve_budget(num_rows: int, fraction: float | None, num_examples: int | None) -> int:

@@ -4,15 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from datasets import Audio, Dataset, Image, List
+from datasets import Audio, ClassLabel, Dataset, Image, List
 from torch import nn
 from transformers import BertConfig, BertForMultipleChoice
 
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, find_label_issues
-from sage_hf.data.columns import open_source, open_stream
+from sage_hf.data.columns import StoredValues, find_groups, find_labels, open_source, open_stream
 from sage_hf.errors import ConfigError, DatasetError
 from sage_hf.training.warmup import warm_up
+from sage_hf.utils import columns as column_blocks
 
 from ..cases import BERT, bert, llama
 
@@ -150,3 +151,30 @@ def test_a_stream_that_begins_without_tokens_is_looked_at_further():
     rows = Dataset.from_dict({"input_ids": [[]] * 9 + [[5, 6]], "label": [0] * 10}).to_iterable_dataset()
     source = open_stream(bert(), rows, SageConfig(batch_size=4), None, None)
     assert [len(feature["input_ids"]) for feature in source.beginning().telling()] == [2]
+
+
+@pytest.mark.parametrize("values", [[2, 0, 1] * 5, [True, False, False] * 5, ["b", "a", "é"] * 5])
+def test_a_column_is_read_in_blocks_as_it_is_stored(values, monkeypatch):
+    monkeypatch.setattr(column_blocks, "BLOCK_ROWS", 4)
+    rows = Dataset.from_dict({"label": values, "text": TEXTS[:15]})
+    if isinstance(values[0], int) and not isinstance(values[0], bool):
+        rows = rows.cast_column("label", ClassLabel(names=["x", "y", "z"]))
+    shuffled = rows.shuffle(seed=1)
+    for form in (shuffled, shuffled.with_format("torch"), shuffled.with_transform(lambda batch: {"other": [0]})):
+        stored = StoredValues(form, "label")
+        assert list(stored) == list(stored) == list(shuffled.with_format(None)["label"])
+        assert [type(value) for value in stored] == [type(values[0])] * len(stored)
+
+
+def test_labels_are_the_groups_where_rows_are_grouped_by_class():
+    rows = Dataset.from_dict({"text": TEXTS, "label": LABELS, "source": ["a", "b"] * 10})
+    model = bert(**SIZE)
+    by_class = find_groups(model, rows, "auto")
+    assert find_labels(model, rows, by_class) is by_class.codes
+    assert find_labels(model, rows, find_groups(model, rows, "source")).tolist() == LABELS
+
+
+def test_a_selection_tells_rows_and_groups_in_the_types_that_it_documents():
+    selection = select(bert(**SIZE), Dataset.from_dict({"text": TEXTS, "label": LABELS}))
+    assert (selection.indices.dtype, selection.groups.dtype) == (np.int64, np.int32)
+    assert (selection.scores.dtype, selection.losses.dtype, selection.status.dtype) == ("f4", "f4", "u1")

@@ -7,6 +7,7 @@ from sklearn.datasets import make_blobs
 from sage_hf.errors import ConfigError
 from sage_hf.strategies import STRATEGIES, Candidates, register_strategy, take_highest
 from sage_hf.strategies import partition as parts
+from sage_hf.strategies.base import PartOf, highest
 from sage_hf.strategies.coverage import COVERAGE_POWER, Centred, GradientDirections, SideBySide
 from sage_hf.strategies.jobs import JobRunner
 from sage_hf.strategies.partition import Part, by_density, cluster, divided, nearest_to_centres, pick_within_groups
@@ -51,6 +52,29 @@ def test_every_strategy_fills_the_quotas_with_distinct_sorted_candidates(name, l
     taken = pool.groups[np.isin(pool.rows, rows)]
     assert np.bincount(taken, minlength=groups).tolist() == quotas.tolist()
     assert np.array_equal(rows, STRATEGIES[name](pool, quotas, seed))
+
+
+@settings(max_examples=100)
+@given(
+    merit=st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1.0, np.nan]), max_size=40),
+    groups=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_the_highest_are_those_of_a_stable_sort(merit, groups, seed):
+    rng, merit = np.random.default_rng(seed), np.array(merit, dtype=np.float32)
+    codes = rng.integers(0, groups, len(merit)).astype(np.uint8)
+    quotas = rng.integers(0, 12, groups)
+    # Group first, then merit downwards, then place.
+    order = np.lexsort((-merit, codes))
+    wanted = np.concatenate([order[codes[order] == group][:quota] for group, quota in enumerate(quotas)])
+    assert np.flatnonzero(highest(codes, merit, quotas)).tolist() == sorted(wanted.tolist())
+
+
+def test_a_part_of_a_part_looks_up_the_whole_once():
+    whole = np.arange(20, dtype=np.float32).reshape(10, 2)
+    part = PartOf(PartOf(whole, np.array([1, 3, 5, 7])), np.array([0, 2]))
+    assert part.whole is whole
+    assert np.array_equal(part[np.array([1])], whole[[5]])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +185,7 @@ def test_a_large_group_is_divided_into_parts_that_share_its_quota(monkeypatch):
     monkeypatch.setattr(parts, "PART_ROWS", 32)
     x, code = blobs(per_cluster=100)
     members = np.arange(0, len(x), 2)
-    found = divided(x, [Part(members, 150)], 0, JobRunner())
+    found = divided(x, [Part(members.copy(), 150)], 0, JobRunner())
     assert np.array_equal(np.sort(np.concatenate([part.members for part in found])), members)
     assert sum(part.quota for part in found) == 150
     for part in found:
