@@ -163,4 +163,4 @@ def test_rows_that_are_taken_one_at_a_time_are_said_with_the_reason_and_nothing_
     assert logger.handlers == [] and logger.level == logging.NOTSET
     caplog.set_level(logging.INFO, logger="sage_hf")
     SageSelector(MLP(), config=config, progress=False).fit(numbers())
-    assert "whole batches of 32 rows" in caplog.text
+    assert "whole batches of 128 rows" in caplog.text

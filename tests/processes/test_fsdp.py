@@ -37,8 +37,8 @@ def test_all_processes_make_as_many_forward_passes(report, case):
 
 
 def test_the_rows_are_shared_not_repeated(report):
-    """41 rows by 5 in shards of 8 are 11 batches a pass: 22 for one process alone."""
-    assert report["images"]["forwards"][0] == {2: 12, 3: 8}[report["images"]["processes"]]
+    """41 rows by 5 in shards of 8 are 11 batches, in one pass: 11 for one process alone."""
+    assert report["images"]["forwards"][0] == {2: 6, 3: 4}[report["images"]["processes"]]
 
 
 def test_a_process_that_fails_keeps_in_step_and_takes_the_others_with_it(report):
