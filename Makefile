@@ -43,12 +43,15 @@ benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks
 	$(BIN)/python examples/benchmarks/scale.py
 	$(BIN)/python examples/benchmarks/cost.py
 	$(BIN)/python examples/benchmarks/check.py
+	$(BIN)/python examples/benchmarks/small.py
+	$(BIN)/python examples/benchmarks/choose.py
 
 .PHONY: benchmark-quality
 benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong labels are found: hours; goes on where it stopped
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python examples/benchmarks/quality.py
 	$(BIN)/python examples/benchmarks/label_issues.py
+	$(BIN)/python examples/benchmarks/width.py
 	$(BIN)/python examples/benchmarks/readme.py
 
 .PHONY: models

@@ -107,7 +107,7 @@ class SageConfig:
         preset: "fast": `target_modules="last"`, unless another is given: about half a training pass, where all layers
             take three quarters. Accuracy is the same within the interval (+0.1 ± 1.6 points on three tasks); a small
             language model's loss is worse by 0.04 ± 0.03 (examples/benchmarks/results/width.md).
-        consensus: "streaming" needs two passes and one D-wide vector a group; "exact" is the paper's formula, which
+        consensus: "streaming" needs one D-wide vector a group in the first pass; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
             classification dataset; "cluster" finds groups in the sketch itself, of rows whose gradients point alike,
@@ -172,7 +172,7 @@ class SageConfig:
     )
     preset: str = _knob("default", "default, or fast: gradients of the last blocks alone, half a training pass.")
     consensus: str = _knob(
-        "streaming", "streaming (two passes, nothing stored) or exact (the paper's, a file between)."
+        "streaming", "streaming (summed in the first pass) or exact (the paper's, of all sketched gradients)."
     )
     group_by: str | None = _knob(
         "auto", "Column with a consensus and quota per value; auto: class label; cluster: found in the sketch; none."

@@ -1,7 +1,7 @@
-"""The two passes over a dataset, and the choice.
+"""The two passes over a dataset, of which one goes through the model, and the choice.
 
-    pass 1, fit      per-example gradients -> Frequent Directions sketch S and consensus directions
-    pass 2, score    per-example gradients -> z = g S^T -> agreement with the group's consensus
+    pass 1, fit      per-example gradients -> a file, a Frequent Directions sketch S and consensus directions
+    pass 2, score    gradients in the file -> z = g S^T -> agreement with the group's consensus
     choose           scores -> quotas per group -> strategy -> rows
 
 Axes: N rows of the dataset, B rows of a batch, D row width, l sketch size, G groups.

@@ -16,7 +16,7 @@ from .jobs import JobRunner
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float32]
 
-# What a strategy may need of each row besides its score, its loss and its group; each costs disk, or a forward pass.
+# What a strategy may need of each row besides its score, its loss and its group; each costs disk.
 SIGNALS = ("norms", "sketched", "embeddings", "el2n")
 
 
