@@ -24,6 +24,7 @@ SELECTION_FOLDER = "sage_selection"
 # Key in a selection's stats: the optimizer steps before it.
 CHOSEN_AT = "trained_steps"
 # Settings that change no score.
+_SETTLED = ("sketch_size",)
 _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 
@@ -54,6 +55,7 @@ def check_selection(selection: Selection, config: SageConfig, chosen_at: int, ch
     """
     then = {**selection.config.to_dict(), CHOSEN_AT: selection.stats.trained_steps}
     now = {**config.to_dict(), CHOSEN_AT: chosen_at}
+    now |= {name: then.get(name) for name in _SETTLED if now[name] == "auto"}  # the model settled it, as it does now
     changed = sorted(name for name in now if now[name] != then.get(name) and name not in _HARMLESS)
     if changed:
         changes = ", ".join(f"{name} {then.get(name)!r} (now {now[name]!r})" for name in changed)
