@@ -4,8 +4,8 @@
 
 A stream of up to 32,768 rows gives the rows that a dataset gives (the column "same rows"). So that windows show on
 tasks of some hundred or thousand rows, streams are chosen from in windows of 256 rows, too, and a fresh model is
-trained on what each of the two keeps, with the same seed. A fifth of the rows is spoilt, a tenth is kept. Differences are paired
-by seed, Student's t over seeds, 95 %. Writes results/streams.json and results/streams.md.
+trained on what each of the two keeps, with the same seed. A fifth of the rows is spoilt, a tenth is
+kept. Differences are paired by seed, Student's t over seeds, 95 %. Writes results/streams.json and results/streams.md.
 """
 
 from __future__ import annotations
