@@ -260,6 +260,7 @@ class SageMixin(PublishesSelection):
                 config=config,
                 progress=not self.args.disable_tqdm,
             )
+        self._scorer.collector.loss_function = self.get_sage_loss_function()  # it may be another by now
         return self._scorer
 
     # ------------------------------------------------------------------ loaders
