@@ -129,6 +129,11 @@ class GradientCollector:
         return frozenset(self.layout.left_out)
 
     @property
+    def knows_axes(self) -> bool:
+        """Whether it is known where layers have their rows, or rows are taken one at a time anyway."""
+        return self._axes is not None or self.one_at_a_time
+
+    @property
     def device(self) -> torch.device:
         """Where the rows are."""
         return next(self.model.parameters()).device

@@ -58,20 +58,39 @@ class Embedded:
 
 @dataclass
 class _Seen:
-    """The last input of the output layer, and output of the body and of the model, of a forward pass."""
+    """What the first forward pass shows: later ones are a loss function's.
+
+    Attributes:
+        tensors: The last input of the output layer ("head"), and output of the body and of the model ("logits").
+        depth: Number of calls of the model that are going on.
+        is_done: Whether the pass is over.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    depth: int = 0
+    is_done: bool = False
+
+    def on_start(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.depth += 1
 
     def on_head(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.is_done:
+            return
         value = args[0] if args else next(iter(kwargs.values()))
         self.tensors["head"] = value.detach()
 
     def on_body(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.is_done:
+            return
         hidden = output[0] if isinstance(output, tuple) else output_field(output, "last_hidden_state")
         if isinstance(hidden, Tensor):
             self.tensors["body"] = hidden.detach()
 
     def on_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.depth -= 1
+        if self.is_done or self.depth:
+            return
+        self.is_done = True
         logits = output_field(output, "logits")
         if isinstance(logits, Tensor) and logits.ndim == 2:  # else too large to hold for nothing
             self.tensors["logits"] = logits.detach()
@@ -111,6 +130,7 @@ class EmbeddingReader:
             handles.append(self._head.register_forward_pre_hook(seen.on_head, with_kwargs=True))
         if isinstance(self._body, nn.Module) and self._body is not self.model:
             handles.append(self._body.register_forward_hook(seen.on_body))
+        handles.append(self.model.register_forward_pre_hook(seen.on_start))
         handles.append(self.model.register_forward_hook(seen.on_model))
         try:
             yield seen
@@ -120,7 +140,7 @@ class EmbeddingReader:
 
     def read(self, seen: _Seen, batch: dict[str, Any]) -> Embedded:
         """The rows of a batch that went through the model, all at once, while it was watched."""
-        vectors = _row_vectors(seen.tensors, batch, batch_rows(batch))
+        vectors = self._row_vectors(seen, batch)
         return self.forward(batch) if vectors is None else self._embedded(vectors, seen, batch)
 
     def forward(self, batch: dict[str, Any]) -> Embedded:
@@ -141,7 +161,7 @@ class EmbeddingReader:
             inputs["logits_to_keep"] = 1
         with as_scored(model), torch.no_grad(), self.watching() as seen:
             model(**inputs)
-        vectors = _row_vectors(seen.tensors, batch, batch_rows(batch))
+        vectors = self._row_vectors(seen, batch)
         if vectors is None:
             raise ConfigError(
                 f"{type(model).__name__} shows no vector of a row: neither does its last layer get one, nor has it a "
@@ -150,6 +170,10 @@ class EmbeddingReader:
                 fix='Use a strategy that needs no embeddings, such as "coverage" with gate=None, or "agreement".',
             )
         return self._embedded(vectors, seen, batch)
+
+    def _row_vectors(self, seen: _Seen, batch: dict[str, Any]) -> Tensor | None:
+        is_writer = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
+        return _row_vectors(seen.tensors, batch, batch_rows(batch), is_writer)
 
     def _embedded(self, vectors: Tensor, seen: _Seen, batch: dict[str, Any]) -> Embedded:
         vectors = vectors.float()
@@ -160,8 +184,8 @@ class EmbeddingReader:
         )
 
 
-def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int) -> Tensor | None:
-    """[B, H] from what was seen."""
+def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int, is_writer: bool) -> Tensor | None:
+    """[B, H] from what was seen; `is_writer`: of an encoder-decoder."""
     head, body = seen.get("head"), seen.get("body")
     if head is not None and head.ndim == 2 and len(head) == size:
         return head
@@ -169,7 +193,7 @@ def _row_vectors(seen: dict[str, Tensor], batch: dict[str, Any], size: int) -> T
         return head.unflatten(0, (size, -1)).mean(1)
     for hidden in (body, head):
         if hidden is not None and hidden.ndim == 3 and len(hidden) == size:
-            weight = _own_positions(batch, hidden).to(hidden.device, torch.float32)[..., None]
+            weight = _own_positions(batch, hidden, is_writer).to(hidden.device, torch.float32)[..., None]
             return (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1.0)
     return None
 
@@ -180,9 +204,9 @@ def _choices(batch: dict[str, Any]) -> int:
     return ids.shape[1] if isinstance(ids, Tensor) and ids.ndim == 3 else 0
 
 
-def _own_positions(batch: dict[str, Any], hidden: Tensor) -> Tensor:
+def _own_positions(batch: dict[str, Any], hidden: Tensor, is_writer: bool) -> Tensor:
     """[B, T], which positions of hidden states [B, T, H] are the row's and no padding."""
-    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    mask, labels = batch.get("decoder_attention_mask" if is_writer else "attention_mask"), batch.get("labels")
     if isinstance(mask, Tensor) and mask.shape == hidden.shape[:2]:
         return mask
     if isinstance(labels, Tensor) and labels.shape == hidden.shape[:2]:  # of an encoder-decoder, what it writes

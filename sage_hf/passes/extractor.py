@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import GradientError
 from ..gradients import GradientCollector
-from ..gradients.batch_axis import rows_of
+from ..gradients.batch_axis import batch_rows, rows_of
 from .embeddings import Embedded, EmbeddingReader
 
 
@@ -175,10 +175,16 @@ class GradientExtractor:
         if self._reader is None:
             (gradients, losses), embedded = self.collector.collect(batch), None
         else:
+            size = batch_rows(batch)
+            if size > 1 and not self.collector.knows_axes:  # which takes forward passes of other rows
+                self.collector.collect(rows_of(batch, slice(2)))
             with self._reader.watching() as seen:
                 gradients, losses = self.collector.collect(batch)
-            alone = self.collector.one_at_a_time and len(losses) > 1  # only the last row was seen
-            embedded = self._reader.forward(batch) if alone else self._reader.read(seen, batch)
+            if self.collector.one_at_a_time and size > 1:  # only the first row was seen
+                rows = [rows_of(batch, slice(row, row + 1)) for row in range(size)]
+                embedded = Embedded.join([self._reader.forward(row) for row in rows])
+            else:
+                embedded = self._reader.read(seen, batch)
         squared = gradients.to(torch.float64).square().sum(1)
         finite = squared.isfinite() & losses.isfinite()
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)

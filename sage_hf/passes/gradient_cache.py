@@ -39,6 +39,7 @@ DISK_SHARE = 0.2
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
 # Bytes a row beside its numbers: row number, factor, loss, status.
 _BESIDE = 24
+_DIGEST = "digest"
 
 
 class GradientCache:
@@ -60,15 +61,17 @@ class GradientCache:
         self.dtype = np.dtype(dtype)
         self.written = 0
         self._room = room
+        self._processes = 1
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def of_run(cls, folder: Path | None, processes: int) -> GradientCache:
+    def of_run(cls, folder: Path | None, processes: int, reserved: int = 0) -> GradientCache:
         """The rows of one run, in half precision, in a share of the free disk.
 
         Args:
             folder: Where a killed run finds them again; None takes a temporary one.
             processes: Number of processes that share the disk.
+            reserved: Bytes of it that other files of the run will take.
 
         Raises:
             OutputError: The folder cannot be made.
@@ -84,14 +87,14 @@ class GradientCache:
             where = "TMPDIR" if folder is None else str(folder)
             fix = "Choose a folder that can be written to, or cache_gradients=None."
             raise OutputError(f"There is no folder for gradient rows: {error}", where=where, fix=fix) from error
-        cache = cls(folder, "float16", int(free * DISK_SHARE) // processes)
-        cache._temporary = temporary
+        cache = cls(folder, "float16", int(max(0, free - reserved) * DISK_SHARE) // processes)
+        cache._temporary, cache._processes = temporary, processes
         return cache
 
     @property
     def room(self) -> int | None:
-        """Bytes that may still be written; None for all that there are."""
-        return self._room
+        """Bytes that all processes may write; None for all that there are."""
+        return None if self._room is None else self._room * self._processes
 
     def remove(self) -> None:
         """Deletes the folder; a temporary one goes with the object, too."""
@@ -99,9 +102,17 @@ class GradientCache:
             self._temporary.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def holds(self, number: int) -> bool:
-        """Whether a shard is there, whole."""
-        return self._columns(number).is_file() and self._rows(number).is_file()
+    def holds(self, number: int, digest: int = 0) -> bool:
+        """Whether a shard is there, whole; of a stream, with the digest that it has now."""
+        if not (self._columns(number).is_file() and self._rows(number).is_file()):
+            return False
+        if not digest:
+            return True
+        try:
+            with safe_open(self._columns(number), framework="np") as file:
+                return bool((file.metadata() or {}).get(_DIGEST) == str(digest))
+        except (OSError, SafetensorError):
+            return False
 
     def check_space(self, missing: int, width: int, embedding_width: int) -> None:
         """Refuses what the disk cannot hold, before the pass.
@@ -125,7 +136,7 @@ class GradientCache:
             )
 
     def keep(
-        self, number: int, rows: range, made: Iterator[tuple[Tensor, Extracted]]
+        self, number: int, rows: range, made: Iterator[tuple[Tensor, Extracted]], digest: int = 0
     ) -> Iterator[tuple[Tensor, Extracted]]:
         """Writes the batches of a shard as they pass by; the shard is there when all of its rows are.
 
@@ -133,6 +144,7 @@ class GradientCache:
             number: The shard.
             rows: Its rows, as they are numbered now.
             made: Row numbers [B], and what was extracted of them, which goes through as it is.
+            digest: Of a stream, the shard's.
 
         Raises:
             OutputError: The disk is full, or the files cannot be written, and all rows must be kept.
@@ -146,7 +158,7 @@ class GradientCache:
                 yield numbers, extracted
             with self._writing():
                 if shard.count == len(rows):
-                    self.written += shard.finish(self._rows(number), self._columns(number))
+                    self.written += shard.finish(self._rows(number), self._columns(number), digest)
         finally:
             shard.drop()
 
@@ -250,7 +262,7 @@ class _Shard:
         self._columns.append({name: column.cpu().numpy() for name, column in columns.items()})
         self.count += len(numbers)
 
-    def finish(self, rows: Path, columns: Path) -> int:
+    def finish(self, rows: Path, columns: Path, digest: int) -> int:
         """Gives the files their names; how many bytes they have."""
         assert self._file is not None
         self._file.flush()
@@ -258,9 +270,8 @@ class _Shard:
         self._file.close()
         self._part.replace(rows)
         with whole_file(columns, _FULL) as part:
-            save_file(
-                {name: np.concatenate([each[name] for each in self._columns]) for name in self._columns[0]}, part
-            )
+            joined = {name: np.concatenate([each[name] for each in self._columns]) for name in self._columns[0]}
+            save_file(joined, part, {_DIGEST: str(digest)})
         return rows.stat().st_size + columns.stat().st_size
 
     def drop(self) -> None:

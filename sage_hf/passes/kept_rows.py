@@ -30,8 +30,11 @@ def record_of(sketch_size: int, embedding_width: int) -> np.dtype:
     return np.dtype(record)
 
 
-def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path | None) -> None:
+def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path | None) -> int:
     """Refuses, before the first pass, what the second will have no disk for; arguments as of `KeptRows`.
+
+    Returns:
+        The bytes that it will take.
 
     Raises:
         OutputError: The disk has less room.
@@ -45,6 +48,7 @@ def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path |
             where=str(there),
             fix=_ELSEWHERE,
         )
+    return needed
 
 
 class KeptRows:

@@ -120,7 +120,9 @@ class Passes:
         """This process's shards of a window, those that are finished from their files."""
         missing = [unit for unit in window.units if not unit.is_finished]
         # Settled here: the batches that are made ahead are of these shards, whatever another run caches meanwhile.
-        self._computed = {unit.start for unit in missing if not (self.cache and self.cache.holds(unit.start))}
+        self._computed = {
+            unit.start for unit in missing if not (self.cache and self.cache.holds(unit.start, _digest(window, unit)))
+        }
         computed = [window.rows_of(unit) for unit in missing if unit.start in self._computed]
         own = sum(-(-len(rows) // run.source.batch_size) for rows in computed)
         with self.processes.agreed(), ForwardSync(self, own, run.spare):
@@ -174,7 +176,7 @@ class Passes:
         if self.cache is not None and number not in self._computed:
             return self.cache.read(number, rows.start, self.extractor.device)
         made = self._made(batches, len(rows), window.first)
-        return made if self.cache is None else self.cache.keep(number, rows, made)
+        return made if self.cache is None else self.cache.keep(number, rows, made, _digest(window, Unit(number)))
 
     def _made(self, batches: Iterator[Numbered], rows: int, first: int) -> Iterator[tuple[Tensor, Extracted]]:
         """What is extracted of the next `rows` rows; the batches of later shards stay where they are."""
@@ -243,6 +245,11 @@ class Passes:
                 )
 
 
+def _digest(window: Window, unit: Unit) -> int:
+    """Of a shard of a stream; 0 of a dataset's."""
+    return window.digests[unit.start - window.first_shard] if window.digests else 0
+
+
 class ForwardSync:
     """Keeps processes in step whose every forward pass needs all of them (FSDP2), in a block that makes some.
 
@@ -292,7 +299,7 @@ class _Run:
         assert self.finished is not None
         return DatasetError(
             f"The stream is not that of the run that was not finished: rows from number {row} on differ",
-            where=str(self.finished.folder),
+            where=str(self.finished.folder.parent),
             fix="Give the same stream again, or delete this folder to start anew.",
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Set
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, IterableDataset
+from datasets.fingerprint import Hasher
 from torch import Tensor
 
 from ..config import SageConfig
@@ -37,7 +38,7 @@ def score_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> 
     def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         return agreement(sketched(extracted.vectors, fit.matrix), fit.directions, codes)
 
-    return Pass("scoring agreement", add, codes=codes)
+    return Pass("scoring agreement", add, codes=codes, name=f"scoring-agreement-{_towards(fit)}")
 
 
 def keep_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
@@ -46,7 +47,12 @@ def keep_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> P
     def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         return agreement(extracted.vectors, fit.directions, codes)
 
-    return Pass("scoring and keeping", add, codes=codes)
+    return Pass("scoring and keeping", add, codes=codes, name=f"scoring-and-keeping-{_towards(fit)}")
+
+
+def _towards(fit: Fit) -> str:
+    """A hash of the directions that scores are of, which may be those of a target."""
+    return str(Hasher.hash(fit.directions.cpu().numpy().tobytes()))
 
 
 def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str]) -> RowSignals:

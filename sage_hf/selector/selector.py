@@ -35,6 +35,7 @@ from ..gradients.model.state import num_weights
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.fit import Fit, RunKey
+from ..passes.gradient_cache import FORMAT_VERSION as CACHE_FORMAT
 from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.kept_rows import check_disk
@@ -169,19 +170,21 @@ class SageSelector(ScoredInMap):
             say_targets(self.collector, config)
             cache = None
             if config.cache_gradients in CACHE_DTYPES:
-                cache = GradientCache(self._cache_dir / key.folder(), str(config.cache_gradients))
+                place = self._cache_dir / key.folder(format=CACHE_FORMAT)
+                cache = GradientCache(place, str(config.cache_gradients))
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
             if missing:
                 self._check_gradients(source)
             reader = self._reader(source, needs or set(), cache is not None and bool(missing))
             embedding_width = reader.width if reader is not None else 0
             streaming = is_streaming(config, groups.count, width)
+            reserved = 0
             if needs or not streaming:
-                check_disk(len(dataset), int(config.sketch_size), embedding_width, folder)
+                reserved = check_disk(len(dataset), int(config.sketch_size), embedding_width, folder)
             if cache is not None:
                 cache.check_space(sum(map(len, missing)), width, embedding_width)
             elif config.cache_gradients == "auto" and not (needs is None and streaming):
-                cache = self._cache_of_run(folder, embedding_width)
+                cache = self._cache_of_run(folder, embedding_width, reserved)
             self._passes = self._new_passes(folder, cache, reader)
         say_check(self.collector, config, not missing)
         say_rows(cache, len(dataset), width, embedding_width)
@@ -232,7 +235,7 @@ class SageSelector(ScoredInMap):
         if not (is_needed or is_kept):
             return None
         with isolated_rng(self.config.seed):
-            batch = source.sample(CHECKED_ROWS)[0]
+            batch = source.sample(1 if self.collector.one_at_a_time else CHECKED_ROWS)[0]
         try:
             return EmbeddingReader(self.collector.model, self.collector.device, batch, self.config.seed)
         except ConfigError:
@@ -240,10 +243,11 @@ class SageSelector(ScoredInMap):
                 raise
             return None
 
-    def _cache_of_run(self, folder: Path | None, embedding_width: int) -> GradientCache:
+    def _cache_of_run(self, folder: Path | None, embedding_width: int, reserved: int = 0) -> GradientCache:
         """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
         name = "gradients-with-embeddings" if embedding_width else "gradients"
-        return GradientCache.of_run(folder / name if folder is not None else None, self._passes.processes.count)
+        place = folder / name if folder is not None else None
+        return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
     @contextmanager
     def _rows_of_run(self) -> Iterator[None]:
@@ -268,7 +272,8 @@ class SageSelector(ScoredInMap):
         if self._resume_dir is None:
             return None
         check_format(self._resume_dir)
-        return self._resume_dir / key.folder(format=FORMAT_VERSION, sketch_size=self.config.sketch_size, **more)
+        settings = {"sketch_size": self.config.sketch_size, "spectrum_power": self.config.spectrum_power}
+        return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 
     # ------------------------------------------------------------------- choose
     @overload

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import SageConfig
@@ -64,29 +66,31 @@ class TrainingRows(RowSource):
         super().__post_init__()
         self._kept: dict[tuple[range, int], list[Numbered]] = {}
         self._bytes = 0
+        self._state: str | None = None
 
     def make(self, unit: range) -> Iterator[Numbered]:
         """See `BatchSource`."""
         key = (unit, self.batch_size)
         if key not in self._kept:
             made = list(super().make(unit))
-            size = sum(value.nbytes for _, batch in made for value in _tensors(batch))
-            if self._bytes + size > _KEPT_BYTES:
+            leaves = [leaf for _, batch in made for leaf in tree_leaves(batch)]
+            size = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+            is_plain = all(isinstance(leaf, (Tensor, str, int, float, type(None))) for leaf in leaves)
+            if self._state is None or not is_plain or self._bytes + size > _KEPT_BYTES:
                 return iter(made)
             self._kept[key], self._bytes = made, self._bytes + size
         # Copies of tensors, because a model may write into what it is given.
-        return ((rows, batch and _copied(batch)) for rows, batch in self._kept[key])
+        return ((rows, tree_map_only(Tensor, Tensor.clone, batch)) for rows, batch in self._kept[key])
+
+    def forget_unless(self, state: str | None) -> None:
+        """Drops the batches, unless what makes them is as it was; None is never as it was."""
+        if state is None or state != self._state:
+            self._kept.clear()
+            self._bytes = 0
+        self._state = state
 
     def _features(self, rows: range) -> list[Row]:
         return self.dataset.__getitems__(list(rows))
-
-
-def _tensors(batch: Mapping[str, Any] | None) -> Iterator[Tensor]:
-    return (value for value in (batch or {}).values() if isinstance(value, Tensor))
-
-
-def _copied(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 class TrainingSelector(SageSelector):
@@ -125,7 +129,7 @@ class TrainingSelector(SageSelector):
                 "SageSelector(...).select(dataset).dataset.",
             )
         self._dataset = dataset
-        self._source: RowSource | None = None
+        self._source: TrainingRows | None = None
         self._known_groups: Groups | None = None
         self._is_checked = False
         self._rows: Any = dataloader.dataset
@@ -156,6 +160,7 @@ class TrainingSelector(SageSelector):
     def _open_source(self, dataset: Dataset) -> RowSource:
         is_own = dataset is self._dataset
         if is_own and self._source is not None:
+            self._source.forget_unless(self._state())
             return self._source
         columns = self._rows.column_names
         rows = self._rows if is_own else _with_columns(dataset, columns)
@@ -163,7 +168,19 @@ class TrainingSelector(SageSelector):
         source = TrainingRows(rows, batcher, int(self.config.batch_size), self.config.shard_size)
         if is_own:
             self._source = source
+            source.forget_unless(self._state())
         return source
+
+    def _state(self) -> str | None:
+        """A hash of what makes batches; None where nobody can tell whether it is still the same."""
+        try:
+            return str(Hasher.hash((self._collator, self._rows.format, self._rows._fingerprint)))
+        except Exception:  # of a user's object that has no pickle
+            return None
+
+    def score_by(self, loss_function: LossFunction | None) -> None:
+        """Takes another loss function from now on."""
+        self.collector.loss_function = self._outside[2] = loss_function
 
     def _groups(self, dataset: Dataset) -> Groups:
         if dataset is not self._dataset:

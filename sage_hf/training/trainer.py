@@ -238,6 +238,7 @@ class SageMixin(PublishesSelection):
         if self.selection is not None:
             overlap = np.intersect1d(self.selection.indices, selection.indices, assume_unique=True)
             logs["sage_overlap"] = len(overlap) / len(selection)
+        selector.fitted = None  # its sketch would lie on the device while the training goes on
         self.selections.append(selection)
         self._drop_loader()
         # Past a subclass's log, which may take it for a step's: trl's averages its metrics so far, and clears them.
@@ -260,7 +261,7 @@ class SageMixin(PublishesSelection):
                 config=config,
                 progress=not self.args.disable_tqdm,
             )
-        self._scorer.collector.loss_function = self.get_sage_loss_function()  # it may be another by now
+        self._scorer.score_by(self.get_sage_loss_function())  # it may be another by now
         return self._scorer
 
     # ------------------------------------------------------------------ loaders

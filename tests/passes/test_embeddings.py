@@ -130,3 +130,64 @@ def test_a_pass_reads_every_row_once_and_in_its_place():
     assert (np.abs(signals.embeddings[np.arange(30)] - vectors.numpy()) <= 2**-10 * largest).all()
     assert np.allclose(signals.el2n, el2n.numpy(), atol=1e-5)
     assert signals.labels.tolist() == rows["label"][:]
+
+
+@pytest.mark.parametrize("again", ["model", "head"])
+def test_a_loss_that_calls_the_model_again_changes_no_embedding(again):
+    model, rows = vit(), image_rows(30)
+
+    def loss(outputs, batch):
+        with torch.no_grad():
+            if again == "model":
+                model(pixel_values=torch.zeros_like(batch["pixel_values"]))
+            else:
+                model.classifier(torch.ones(len(batch["labels"]), model.classifier.in_features))
+        return torch.nn.functional.cross_entropy(outputs.logits, batch["labels"], reduction="none")
+
+    config = SageConfig(sketch_size=8, batch_size=7, shard_size=12)
+    wanted = SageSelector(model, config=config, progress=False).gather(rows, {"embeddings"})
+    found = SageSelector(model, config=config, loss_function=loss, progress=False).gather(rows, {"embeddings"})
+    every = np.arange(30)
+    assert np.allclose(found.embeddings[every], wanted.embeddings[every], atol=1e-3)
+    assert np.allclose(found.doubts, wanted.doubts, atol=1e-5)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("batch_size", [2, 3, 7])
+def test_embeddings_are_the_rows_own_also_without_the_check(batch_size, checked):
+    model, rows = vit().eval(), image_rows(20)
+    config = SageConfig(sketch_size=8, batch_size=batch_size, shard_size=12, check_gradients=checked)
+    signals = SageSelector(model, config=config, progress=False).gather(rows, {"embeddings"})
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    wanted = EmbeddingReader(model, CPU, batch).forward(batch).embeddings.numpy()
+    assert np.allclose(signals.embeddings[np.arange(20)], wanted, atol=2e-3)
+
+
+def test_an_encoder_decoders_positions_are_those_that_it_writes_also_where_both_sides_are_as_long():
+    config = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(config).eval()
+    batch = {"input_ids": torch.randint(2, 40, (3, 6)), "labels": torch.randint(2, 40, (3, 6))}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    batch["attention_mask"][0, 2:] = 0
+    batch["labels"][1, 2:] = -100
+    together, _, _ = features(model, batch)
+    alone = torch.cat([features(model, {k: v[row : row + 1] for k, v in batch.items()})[0] for row in range(3)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+class OneRow(nn.Module):
+    """A model that takes one row at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = vit()
+
+    def forward(self, pixel_values, labels=None):
+        if len(pixel_values) > 1:
+            raise ValueError("one row only")
+        return self.model(pixel_values=pixel_values, labels=labels)
+
+
+def test_a_model_that_takes_one_row_has_embeddings_too():
+    selection = SageSelector(OneRow(), config=SageConfig(fraction=0.3), progress=False).select(image_rows(30))
+    assert len(selection) == 9

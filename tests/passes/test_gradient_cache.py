@@ -235,8 +235,8 @@ def room(monkeypatch, size):
     """A disk on which a run may write so many bytes of gradient rows."""
     made = GradientCache.of_run.__func__
 
-    def limited(cls, folder, processes):
-        cache = made(cls, folder, processes)
+    def limited(cls, folder, processes, reserved=0):
+        cache = made(cls, folder, processes, reserved)
         cache._room = size
         return cache
 

@@ -226,3 +226,31 @@ def test_vectors_of_finished_shards_that_are_gone_or_damaged_are_no_zeros(tmp_pa
     again, ran = select(tmp_path, None, monkeypatch, **changes)
     assert 0 < ran <= 18
     assert np.array_equal(again.scores, whole.scores) and np.array_equal(again.indices, whole.indices)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"strategy": "coverage"}, {"strategy": "coverage", "spectrum_power": 0.0}),
+        ({"consensus": "exact"}, {"consensus": "exact", "spectrum_power": 0.0}),
+        ({}, {"spectrum_power": 0.25}),
+    ],
+    ids=str,
+)
+def test_another_power_of_the_spectrum_starts_again(tmp_path, monkeypatch, first, second):
+    select(tmp_path, None, monkeypatch, **first)
+    found, _ = select(tmp_path, None, monkeypatch, **second)
+    wanted, _ = select(None, None, monkeypatch, **second)
+    assert np.array_equal(found.scores, wanted.scores)
+    assert np.array_equal(found.indices, wanted.indices)
+
+
+def test_another_target_is_never_scored_from_the_files_of_the_first(tmp_path):
+    config = SageConfig(fraction=0.3, sketch_size=8, shard_size=16)
+
+    def towards(seed, folder):
+        selector = SageSelector(vit(), config=config, resume_dir=folder, progress=False)
+        return selector.select(image_rows(50), target=image_rows(12, seed=seed)).scores
+
+    towards(1, tmp_path)
+    assert np.array_equal(towards(2, tmp_path), towards(2, None))

@@ -1,8 +1,11 @@
 """A pass over a stream goes on from its last finished shard, and only with the same stream, model and settings."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from datasets import concatenate_datasets
 from safetensors.torch import save_file
 
 from sage_hf import SageConfig, SageError, SageSelector
@@ -108,3 +111,28 @@ def test_files_of_an_older_format_are_refused_with_what_to_do(tmp_path):
         ) as caught:
             selector.select(rows)
         assert "resume_dir" in caught.value.fix
+
+
+def test_cached_rows_of_another_stream_are_not_read_though_the_finished_shards_are_gone(tmp_path, monkeypatch):
+    from sage_hf.passes.run import Passes
+
+    other = concatenate_datasets([image_rows(70).select(range(32)), image_rows(38, seed=9)])
+    run, shards = Passes.run_shard, []
+
+    def killed(self, *arguments):
+        if len(shards) == 7:
+            raise KeyboardInterrupt
+        shards.append(1)
+        return run(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Passes, "run_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            select(tmp_path, strategy="auto")
+    for folder in tmp_path.rglob("sketching-gradients"):
+        shutil.rmtree(folder)
+    assert list(tmp_path.rglob("rows-*.npy"))
+    _, found = select(tmp_path, other, strategy="auto")
+    _, wanted = select(None, other, strategy="auto")
+    assert found.indices.tolist() == wanted.indices.tolist()
+    assert np.array_equal(found.kept_scores, wanted.kept_scores)

@@ -1,12 +1,14 @@
 """Rows are scored as a training reads them: those that are asked for, through its columns and its collator."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from sage_hf import SageConfig, SageSelector
+from sage_hf import SageConfig, SageSelector, SageTrainer
 from sage_hf.errors import DatasetError
 from sage_hf.training import selector as training_selector_module
 from sage_hf.training.selector import TrainingSelector
@@ -48,13 +50,16 @@ def test_a_target_is_read_with_the_columns_that_the_training_reads():
 
 
 class Counted:
-    """`collate` that counts its calls."""
+    """`collate` that counts its calls, outside of itself: its own state is no other after a call."""
 
-    def __init__(self):
-        self.calls = 0
+    counts: ClassVar[list[int]] = []
+
+    @property
+    def calls(self):
+        return len(self.counts)
 
     def __call__(self, rows):
-        self.calls += 1
+        self.counts.append(1)
         return collate(rows)
 
 
@@ -141,3 +146,38 @@ def test_a_weight_that_a_callback_unfreezes_is_targeted_from_then_on(tmp_path):
     trainer = train(model, sage_args(tmp_path, **settings), image_rows(40), callbacks=[Unfreeze()])
     widths = [selection.stats.target_weights for selection in trainer.selections]
     assert widths[-1] > 1000 > model.classifier.weight.numel()
+
+
+class Scaled:
+    """A collator whose state a callback may change."""
+
+    scale = 1.0
+
+    def __call__(self, rows):
+        batch = collate(rows)
+        return {**batch, "pixel_values": self.scale * batch["pixel_values"]}
+
+
+def test_a_collator_that_has_changed_makes_batches_anew():
+    rows = image_rows(40)
+    selector, fresh = training_selector(rows), training_selector(rows)
+    selector._collator, fresh._collator = Scaled(), Scaled()
+    first = selector.select(rows)
+    selector._collator.scale = fresh._collator.scale = -3.0
+    second = selector.select(rows)
+    assert not np.array_equal(second.losses, first.losses)
+    assert np.array_equal(second.losses, fresh.select(rows).losses)
+
+
+def test_the_loss_is_asked_for_at_every_refresh(tmp_path):
+    class Growing(SageTrainer):
+        def get_sage_loss_function(self):
+            scale = 100.0 if (self.state.epoch or 0) > 1.5 else 1.0
+            return lambda outputs, batch: (
+                scale * torch.nn.functional.cross_entropy(outputs["logits"], batch["labels"], reduction="none")
+            )
+
+    settings = {"num_train_epochs": 4, "sage_refresh_epochs": 1}
+    trainer = train(vit(), sage_args(tmp_path, **settings), image_rows(40), Growing)
+    losses = [selection.stats.mean_loss for selection in trainer.selections]
+    assert losses[-1] > 20 * losses[0]
