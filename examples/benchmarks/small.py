@@ -215,10 +215,13 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--task", nargs="+", choices=("digits", "topics", "numbers"), default=("digits", "topics", "numbers")
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
-    for build in (digits, topics, numbers):
+    for build in (globals()[name] for name in arguments.task):
         task = build()
         found[task.title] = measure(task, arguments.rounds)
     write("small", {"models": found}, table(found))
