@@ -26,17 +26,8 @@ TARGET_KEYWORDS = ("auto", "last", "all-linear", "head", "all")
 
 # Settings that a gradient row or its place in a pass depends on.
 _GRADIENT_SETTINGS = (
-    *(
-        "target_modules",
-        "projection",
-        "row_width",
-        "loss_reduction",
-        "batch_size",
-        "shard_size",
-        "text_columns",
-        "max_length",
-    ),
-    *("seed", "cache_gradients"),
+    *("target_modules", "projection", "row_width", "loss_reduction", "batch_size", "shard_size", "text_columns"),
+    *("max_length", "seed", "cache_gradients"),
 )
 
 # Settings that are whole numbers, and the least that each can be.
@@ -104,9 +95,7 @@ class SageConfig:
             0.55 on digits, 0.90 for 0.42 on text); a language model learned less (loss +0.038 +- 0.027). "all-linear"
             (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a list of
             module-name endings, or a regular expression.
-        preset: "fast": `target_modules="last"`, unless another is given: about half a training pass, where all layers
-            take three quarters. Accuracy is the same within the interval (+0.1 ± 1.6 points on three tasks); a small
-            language model's loss is worse by 0.04 ± 0.03 (examples/benchmarks/results/width.md).
+        preset: "fast": `target_modules="last"`, unless other modules are given, at the price that stands there.
         consensus: "streaming" needs one D-wide vector a group in the first pass; "exact" is the paper's formula, which
             keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
@@ -249,8 +238,13 @@ class SageConfig:
             weights: Number of its weights.
         """
         sketch_size = min(256, max(64, row_width // 32)) if self.sketch_size == "auto" else self.sketch_size
-        batch_size = (32 if weights >= _SMALL_MODEL else 128) if self.batch_size == "auto" else self.batch_size
-        return replace(self, sketch_size=sketch_size, batch_size=batch_size)
+        return replace(self, sketch_size=sketch_size, batch_size=self.batch_size_for(weights))
+
+    def batch_size_for(self, weights: int) -> int:
+        """Rows a forward pass of a model with so many weights."""
+        if self.batch_size == "auto":
+            return 32 if weights >= _SMALL_MODEL else 128
+        return int(self.batch_size)
 
     @property
     def gradient_settings(self) -> dict[str, Any]:

@@ -20,14 +20,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from memory import own_bytes
+from memory import Peak
 from scale import make_rows, plain_pass
 from speed import VOCABULARY, build_model
 from torch import nn
@@ -108,19 +107,10 @@ def measure(size: int, way: str, folder: Path) -> dict[str, Any]:
     processes, config = Processes(nn.Linear(1, 1)), SageConfig(fraction=FRACTION)
     shared_choice(config, open_signals(FEW, way, folder), processes)  # libraries loaded
     signals = open_signals(size, way, folder)
-    before, peak, done = own_bytes(), [0], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], own_bytes())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    start = time.perf_counter()
-    kept, gate = shared_choice(config, signals, processes)
-    seconds = time.perf_counter() - start
-    done.set()
-    thread.join()
+    with Peak() as peak:
+        start = time.perf_counter()
+        kept, gate = shared_choice(config, signals, processes)
+        seconds = time.perf_counter() - start
     assert len(kept) == round(FRACTION * size)
     plain = plain_row()
     return {
@@ -128,7 +118,7 @@ def measure(size: int, way: str, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "plain_row_seconds": plain,
         "share": seconds / (size * plain * GRADIENT_PASS),
-        "more_mb": (peak[0] - before) / 2**20,
+        "more_mb": (peak.bytes - peak.before) / 2**20,
         "doubted": 0 if gate is None else gate.doubted,
         "digest": hashlib.sha256(kept.tobytes()).hexdigest()[:16],
     }

@@ -71,6 +71,30 @@ def own_bytes() -> int:
     raise SystemExit("This benchmark reads /proc/self/status, which only Linux has.")
 
 
+class Peak:
+    """The most memory that this process owns inside a block, beside what it owned before.
+
+    Attributes:
+        before: Bytes at its beginning.
+        bytes: Bytes at the peak.
+    """
+
+    def __enter__(self) -> Peak:
+        self.before = self.bytes = own_bytes()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.02):
+            self.bytes = max(self.bytes, own_bytes())
+
+
 def make_rows(size: int) -> Iterator[dict[str, Any]]:
     """Random rows around ten centres, made as they are read."""
     centres = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
@@ -99,22 +123,13 @@ def measure(size: int, way: str, folder: Path) -> dict[str, float]:
     # Libraries loaded and pools filled: what allocators take in their first seconds does not come from the rows.
     SageSelector(Classifier(), config=config, progress=False).select(open_rows(WARM_UP, way, folder))
     rows = open_rows(size, way, folder)
-    before, peak, done = own_bytes(), [0], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], own_bytes())
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    start = time.perf_counter()
-    selection = SageSelector(Classifier(), config=config, progress=False).select(rows)
-    seconds = time.perf_counter() - start
-    done.set()
-    thread.join()
+    with Peak() as peak:
+        start = time.perf_counter()
+        selection = SageSelector(Classifier(), config=config, progress=False).select(rows)
+        seconds = time.perf_counter() - start
     assert selection.stats.rows == size
     assert len(selection) == size // 100
-    return {"before_mb": before / 2**20, "peak_mb": peak[0] / 2**20, "seconds": seconds}
+    return {"before_mb": peak.before / 2**20, "peak_mb": peak.bytes / 2**20, "seconds": seconds}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:

@@ -83,6 +83,9 @@ def numbers() -> Task:
     return Task("MLP, numbers of tumours", prepared.scorer, prepared.train, None, prepared.collator)
 
 
+TASKS = {"digits": digits, "topics": topics, "numbers": numbers}
+
+
 class Epoch:
     """An epoch of training without the optimizer, rows in random order."""
 
@@ -215,14 +218,12 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--task", nargs="+", choices=("digits", "topics", "numbers"), default=("digits", "topics", "numbers")
-    )
+    parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
-    for build in (globals()[name] for name in arguments.task):
-        task = build()
+    for name in arguments.task:
+        task = TASKS[name]()
         found[task.title] = measure(task, arguments.rounds)
     write("small", {"models": found}, table(found))
 

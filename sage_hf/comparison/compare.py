@@ -156,7 +156,7 @@ def compare(
         )
     arguments = complete(
         training_args,
-        int(config.settled(0, num_weights(model)).batch_size),
+        config.batch_size_for(num_weights(model)),
         next(model.parameters()).device.type == "cpu",
     )
     check_dataset(train_dataset)

@@ -37,7 +37,7 @@ def open_source(
         LabelError: It has no labels.
     """
     encoder = _encoder(model, sampled(dataset), dataset.features, config, processing_class, data_collator)
-    batch_size = int(config.settled(0, num_weights(model)).batch_size)
+    batch_size = config.batch_size_for(num_weights(model))
     return RowSource(dataset, encoder, batch_size, config.shard_size, config.seed, encoder.columns)
 
 
@@ -70,7 +70,7 @@ def open_stream(
     if column is not None:
         _check_column(column, list(example))
     names = names_of(features.get(column))
-    batch_size = int(config.settled(0, num_weights(model)).batch_size)
+    batch_size = config.batch_size_for(num_weights(model))
     source = StreamSource(stream, encoder, batch_size, config.shard_size, column, names, config.seed, example)
     source.features, source.columns = features, encoder.columns
     return source

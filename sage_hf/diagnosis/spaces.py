@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..passes.gradient_cache import DISK_SHARE, cache_bytes
 from ..passes.kept_rows import record_of
 from ..passes.memory import Memory, free_bytes, is_streaming
 from ..selection.choice import needed
+from ..utils.files import free_disk
 from .findings import Problem, Space
 from .text import size
 
@@ -70,7 +70,7 @@ def rows_fit(config: SageConfig, rows: int, width: int, embedding: int) -> bool:
     """
     if config.cache_gradients != "auto":
         return config.cache_gradients is not None
-    room = DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free
+    room = DISK_SHARE * free_disk(Path(tempfile.gettempdir()))
     return cache_bytes(rows, width, "float16", embedding) <= room
 
 
@@ -83,6 +83,5 @@ def space_problems(spaces: tuple[Space, ...]) -> Iterator[Problem]:
 
 
 def _on_disk(what: str, taken: int, place: Path, used: bool, fix: str) -> Space:
-    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = free_disk(place)
     return Space(what, taken, free, str(place), used, taken <= free, fix)

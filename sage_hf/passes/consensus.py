@@ -23,15 +23,13 @@ from ..scoring.agreement import Consensus, agreement, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
+from ..utils.columns import blocks
 from .extractor import Extracted
 from .job import Pass, Piece
 from .kept_rows import KeptRows
 from .merge_tree import Partial
 from .resume import FinishedNodes
 from .run import Passes
-
-# Rows that are read at once.
-_BLOCK_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class GroupConsensus:
         assert self.kept is not None
         codes = torch.from_numpy(self.groups.codes)
         scores = np.full(len(codes), np.nan, dtype=np.float32)
-        for rows in _blocks(len(codes)):
-            part = slice(rows.start, rows.stop)
-            scores[part] = agreement(self.kept.read(rows), self.directions, codes[part].long()).numpy()
+        for rows in blocks(len(codes)):
+            scores[rows] = agreement(self.kept.read(rows), self.directions, codes[rows].long()).numpy()
         return scores
 
 
@@ -194,11 +191,7 @@ def clustered_consensus(
     codes, centres = passes.processes.array_from_main(codes), passes.processes.array_from_main(centres)
     groups = Groups(CLUSTERS, codes.astype(np.int32), [f"cluster {number}" for number in range(len(centres))], {})
     sums = Consensus(groups.count, len(matrix))
-    for rows in _blocks(len(codes)):
-        sums.update(kept.read(rows), torch.from_numpy(codes[rows.start : rows.stop]))
+    for rows in blocks(len(codes)):
+        sums.update(kept.read(rows), torch.from_numpy(codes[rows]))
     place = NearestCentre(centres, spectrum, config.spectrum_power)
     return GroupConsensus(groups, sums.directions().float(), place, kept, piece)
-
-
-def _blocks(count: int) -> list[range]:
-    return [range(start, min(start + _BLOCK_ROWS, count)) for start in range(0, count, _BLOCK_ROWS)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 from ..errors import OutputError
 from ..strategies import Vectors
 from ..strategies.base import Derived
+from ..utils.files import free_disk, reserve
 from .extractor import Extracted, halved
 
 _ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
@@ -40,12 +39,11 @@ def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path |
         OutputError: The disk has less room.
     """
     place = Path(tempfile.gettempdir() if folder is None else folder)
-    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
-    needed, free = rows * record_of(sketch_size, embedding_width).itemsize, shutil.disk_usage(there).free
+    needed, free = rows * record_of(sketch_size, embedding_width).itemsize, free_disk(place)
     if needed > free:
         raise OutputError(
             f"What is kept of all rows takes {needed >> 20} MB, and {free >> 20} MB are free",
-            where=str(there),
+            where=str(place),
             fix=_ELSEWHERE,
         )
     return needed
@@ -77,7 +75,8 @@ class KeptRows:
             if not path.exists():
                 part = path.with_suffix(".part")
                 np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=(rows,))
-                _reserve(part)
+                with part.open("rb+") as file:
+                    reserve(file.fileno(), part.stat().st_size)
                 part.replace(path)
         except OSError as error:
             raise OutputError(
@@ -135,7 +134,7 @@ class KeptRows:
         """Puts what was written onto the disk."""
         self.array.flush()
 
-    def read(self, rows: range) -> Tensor:
+    def read(self, rows: range | slice) -> Tensor:
         """Z of consecutive rows, [len(rows), l] on the CPU."""
         return torch.from_numpy(np.array(self.array["sketched"][rows.start : rows.stop]))
 
@@ -158,14 +157,3 @@ class KeptRows:
     def numbers(self, name: str, count: int | None = None) -> npt.NDArray[Any] | None:
         """One of "norm", "el2n", "doubt" and "label" of the first `count` rows, or all; None where it is not kept."""
         return np.array(self.array[name][:count]) if name in (self.array.dtype.names or ()) else None
-
-
-def _reserve(path: Path) -> None:
-    """Takes the disk that a file of holes will need: a full one would end the process where the file is written to.
-
-    Raises:
-        OSError: The disk has less room.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

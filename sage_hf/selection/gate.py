@@ -44,7 +44,6 @@ _LEAST_ROWS = 2 * _FOLDS
 # Rows that a fold's classifier learns from at most, and numbers in them.
 _MOST_ROWS = 20_000
 _MOST_NUMBERS = 2**24
-_BLOCK_ROWS = 2**14
 _STRENGTH = 10.0
 
 
@@ -148,7 +147,7 @@ def cross_fold(
     folds = _stratified_folds(codes, len(classes), generator)
     folds[picked(sizes < _LEAST_ROWS, codes)] = _FOLDS  # of which none is judged
     asked_of = places_by_code(folds, _FOLDS + 1)[:_FOLDS]
-    vectors = Centred(embeddings, _BLOCK_ROWS)
+    vectors = Centred(embeddings)
     most = min(_MOST_ROWS, max(_LEAST_ROWS * len(classes), _MOST_NUMBERS // embeddings.shape[1]))
     jobs = []
     for fold, asked in enumerate(asked_of):
@@ -174,8 +173,7 @@ def _fold_doubts(
     place[model.classes_] = np.arange(len(model.classes_))
     found = scratch((2, len(asked)), np.float64)
     doubts, others = found
-    for start in range(0, len(asked), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    for block in blocks(len(asked)):
         probabilities = model.predict_proba(vectors[asked[block]])
         here, column = np.arange(len(probabilities)), place[codes[asked[block]]]
         own = np.where(column >= 0, probabilities[here, column], 0.0)

@@ -128,9 +128,27 @@ def shared_choice(
     Raises:
         SageError: Choosing failed in another process.
     """
-    runner = JobRunner(processes)
-    with runner.agreed():
+
+    def choose(runner: JobRunner) -> tuple[npt.NDArray[np.int64], GateStats | None]:
         budget = resolve_budget(len(signals.scores), config.fraction, config.num_examples)
-        indices, gate = choose_rows(config, signals, budget, runner)
+        return choose_rows(config, signals, budget, runner)
+
+    return chosen_together(processes, choose)
+
+
+def chosen_together(
+    processes: Processes, choose: Callable[[JobRunner], tuple[npt.NDArray[np.int64], GateStats | None]]
+) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+    """What a choice by all processes comes to, in the main one.
+
+    Args:
+        processes: All of them.
+        choose: Chooses, with what shares the work out; called in every process.
+
+    Raises:
+        SageError: Choosing failed in another process.
+    """
+    with processes.agreed():
+        indices, gate = choose(JobRunner(processes))
     told = processes.broadcast_object(None if gate is None else vars(gate))
     return processes.array_from_main(indices), None if told is None else GateStats(**told)

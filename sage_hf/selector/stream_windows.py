@@ -31,8 +31,8 @@ from ..selection.choice import choose_within, quotas_for
 from ..selection.signals import RowSignals
 from ..selection.stream_choice import StreamRows, joined
 from ..strategies.base import PartOf
-from ..strategies.jobs import JobRunner
 from ..strategies.quotas import resolve_budget
+from .gather import chosen_together
 
 # Rows of a window: 60 MB in a temporary file.
 WINDOW_ROWS = 2**15
@@ -100,7 +100,8 @@ class WindowedChoice:
 
     def finish(self) -> StreamRows:
         """The rows to keep, ascending."""
-        self._choose(self._count)
+        if self._count:
+            self._choose(self._count)
         return joined(self._chosen)
 
     def _choose(self, count: int) -> None:
@@ -108,10 +109,9 @@ class WindowedChoice:
         signals, before, processes = self._signals(count), self._seen, self._passes.processes
         self._seen = before + signals.sizes(self._is_balanced)
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
-        runner = JobRunner(processes)
-        with runner.agreed():
-            rows, gate = choose_within(self._config, signals, quotas, runner, self._quotas)
-        rows = processes.array_from_main(rows)
+        rows, gate = chosen_together(
+            processes, lambda runner: choose_within(self._config, signals, quotas, runner, self._quotas)
+        )
         groups, scores = signals.groups.codes[rows].astype(np.int64), signals.scores[rows]
         self._chosen.append(StreamRows(rows + self._first, scores, groups, groups, scores))
         if gate is not None:

@@ -23,8 +23,9 @@ from ..utils.rng import isolated_rng
 SELECTION_FOLDER = "sage_selection"
 # Key in a selection's stats: the optimizer steps before it.
 CHOSEN_AT = "trained_steps"
-# Settings that change no score.
+# Settings that may be "auto" and are a number in a selection.
 _SETTLED = ("sketch_size",)
+# Settings that change no score.
 _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 

@@ -249,6 +249,7 @@ class SageMixin(PublishesSelection):
         config = self.args.sage_config()
         if self.args.auto_find_batch_size:  # what fits is known better now
             config = replace(config, batch_size=min(int(config.batch_size), self._train_batch_size))
+        loss_function = self.get_sage_loss_function()  # it may be another at every refresh
         weights = tuple((id(weight), weight.requires_grad) for weight in self.model.parameters())
         is_for = (config, id(dataloader), id(self.train_dataset), weights)
         if self._scorer is None or self._scorer_is_for != is_for:
@@ -257,11 +258,11 @@ class SageMixin(PublishesSelection):
                 self.model,
                 dataloader,
                 self.train_dataset,
-                loss_function=self.get_sage_loss_function(),
+                loss_function=loss_function,
                 config=config,
                 progress=not self.args.disable_tqdm,
             )
-        self._scorer.score_by(self.get_sage_loss_function())  # it may be another by now
+        self._scorer.score_by(loss_function)
         return self._scorer
 
     # ------------------------------------------------------------------ loaders

@@ -6,7 +6,6 @@ grows with the rows here lies in temporary files, whose pages the kernel takes b
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from math import prod
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .files import reserve
 
 Array = npt.NDArray[Any]
 
@@ -29,8 +30,7 @@ def scratch(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     if size >= _LEAST_BYTES:
         try:
             with tempfile.TemporaryFile(prefix="sage_hf-") as file:
-                if hasattr(os, "posix_fallocate"):  # a full disk would end the process where the array is written to
-                    os.posix_fallocate(file.fileno(), 0, size)
+                reserve(file.fileno(), size)
                 return np.asarray(np.memmap(file, dtype, shape=shape))
         except OSError:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,3 +34,19 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Takes the disk that a file will need: a full one would end the process where a mapped file is written to.
+
+    Raises:
+        OSError: The disk has less room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+
+
+def free_disk(place: Path) -> int:
+    """Free bytes where a folder is, or will be."""
+    there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
