@@ -148,7 +148,8 @@ def chosen_together(
     Raises:
         SageError: Choosing failed in another process.
     """
-    with processes.agreed():
-        indices, gate = choose(JobRunner(processes))
+    runner = JobRunner(processes)
+    with runner.agreed():
+        indices, gate = choose(runner)
     told = processes.broadcast_object(None if gate is None else vars(gate))
     return processes.array_from_main(indices), None if told is None else GateStats(**told)

@@ -8,9 +8,9 @@ it runs, and what runs at the same time is whole jobs: in other processes, and i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,11 +86,33 @@ class JobRunner:
 
     def __init__(self, workers: Workers | None = None) -> None:
         self.workers: Workers = workers or Alone()
+        self._all_know = False
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that speaks for all."""
         return self.workers.rank == 0
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Around a whole choice: a failure in one process, in a job or between jobs, is raised in all of them.
+
+        More than the workers' own `agreed`: of a process that failed between jobs, the others learn in their next job,
+        and must not wait for it a second time.
+
+        Raises:
+            SageError: It failed in another process.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            if self._all_know:  # it was in a job: nobody waits any more
+                raise
+            failure = error
+        with self.workers.agreed():
+            if failure is not None:
+                raise failure
 
     def run(self, jobs: Sequence[Job], dtype: npt.DTypeLike, *, desc: str = "", progress: bool = False) -> list[Array]:
         """The results of all jobs in their order, in every process.
@@ -117,12 +139,16 @@ class JobRunner:
                 end += sizes[place]
             parts.append(range(start, end))
         column = scratch(end, dtype)
-        with self.workers.agreed():
-            mine = shares[self.workers.rank]
-            with closing(_run_here([jobs[place] for place in mine])) as found:
-                bar = tqdm(found, total=len(mine), desc=desc, unit="part", delay=2.0, disable=not progress)
-                for place, result in zip(mine, bar, strict=True):
-                    column[slots[place]] = result.reshape(sizes[place])
+        try:
+            with self.workers.agreed():
+                mine = shares[self.workers.rank]
+                with closing(_run_here([jobs[place] for place in mine])) as found:
+                    bar = tqdm(found, total=len(mine), desc=desc, unit="part", delay=2.0, disable=not progress)
+                    for place, result in zip(mine, bar, strict=True):
+                        column[slots[place]] = result.reshape(sizes[place])
+        except Exception:
+            self._all_know = True
+            raise
         self.workers.gather(column, parts)
         return [column[slots[place]].reshape(job.shape) for place, job in enumerate(jobs)]
 

@@ -81,7 +81,7 @@ def test_a_job_that_fails_ends_the_run_with_its_error_and_the_next_run_is_whole(
         raise ValueError("no such rows")
 
     runner, before = JobRunner(), list(warnings.filters)
-    with pytest.raises(ValueError, match="no such rows"):
+    with pytest.raises(ValueError, match="no such rows"), runner.agreed():
         runner.run([job([1]), Job(fail, (1,), 1.0), job([2])], np.int64)
     assert warnings.filters == before
     assert [each.tolist() for each in runner.run([job([1]), job([2])], np.int64)] == [[1], [2]]
