@@ -17,7 +17,7 @@ from transformers import (
 from examples.python_text import train_tokenizer
 from sage_hf import GradientCollector, SageConfig, SageSelector, find_label_issues
 from sage_hf.gradients.model.padding import padding_shown
-from sage_hf.passes.embeddings import features
+from sage_hf.passes.embeddings import EmbeddingReader
 from sage_hf.training.warmup import warm_up
 
 from ...cases import VOCABULARY, bert
@@ -95,11 +95,12 @@ def test_a_row_that_ends_with_the_configs_padding_is_read_as_the_model_reads_it(
 
 def test_embeddings_are_those_of_rows_alone():
     model, made = build("gpt2", pad_token_id=None), batch(fill=2)
-    together = features(model, made, torch.device("cpu"))
+    reader = EmbeddingReader(model, torch.device("cpu"), made)
+    together = reader.forward(made)
     for index in range(4):
-        one = features(model, alone(made, index), torch.device("cpu"))
-        assert torch.allclose(together[0][index], one[0][0], atol=1e-5)
-        assert together[1][index] == pytest.approx(one[1].item(), rel=1e-4)
+        one = reader.forward(alone(made, index))
+        assert torch.allclose(together.embeddings[index], one.embeddings[0], atol=1e-5)
+        assert together.el2n[index] == pytest.approx(one.el2n.item(), rel=1e-4)
 
 
 def test_other_models_and_the_hooks_of_this_one_stay_as_they_are():
