@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .errors import BudgetError, ConfigError
 
-BALANCES = ("proportional", "equal", "none")
+BALANCES = ("proportional", "sqrt", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
 PRESETS = ("default", "fast")
 LOSS_REDUCTIONS = ("mean", "sum")
@@ -103,11 +103,12 @@ class SageConfig:
             for data without classes; None puts all rows in one group. Without groups, agreement collapses onto one
             class (11 % accuracy at 2 % of digits).
         num_clusters: Number of groups that "cluster" finds.
-        balance: How the budget is shared between groups: "proportional", "equal" or "none" (the highest scores
-            overall).
+        balance: How the budget is shared between groups: "proportional" to their rows, "sqrt" (to the roots of these,
+            which favours small groups), "equal" or "none" (the highest scores overall).
         min_per_group: Rows that each group keeps at least, or all that it has, taken out of the others' shares; 0
             leaves a small group what its share rounds to, which may be none. A budget that does not reach so far gives
-            all groups as many as it can, and that is said. Whatever is kept, groups that lose every row are named.
+            all groups as many as it can. Whatever is kept, groups that lose every row are named. With balance "none",
+            no group has a part of its own.
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
             stays the same, the sketch weighs long rows more with "sum".
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding. "auto": 32, and 128 for a model of
@@ -167,8 +168,8 @@ class SageConfig:
         "auto", "Column with a consensus and quota per value; auto: class label; cluster: found in the sketch; none."
     )
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
-    balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
-    min_per_group: int = _knob(0, "Rows that each group keeps at least, or all that it has.")
+    balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, sqrt, equal or none.")
+    min_per_group: int = _knob(1, "Rows that each group keeps at least, or all that it has.")
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
         "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; does not change the scores."
@@ -212,11 +213,11 @@ class SageConfig:
             if not isinstance(value, Real) or isinstance(value, bool) or not low < float(value) < high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
             object.__setattr__(self, name, float(value))
-        if self.balance == "none" and self.min_per_group:
+        if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
                 f"min_per_group is {self.min_per_group}, and balance 'none' gives no group a part of its own",
                 where="min_per_group, balance",
-                fix="Use balance proportional or equal.",
+                fix="Use another balance.",
             )
         if not self.target_modules:
             raise ConfigError(

@@ -34,7 +34,7 @@ from transformers.utils import logging
 from sage_hf import Consensus, FrequentDirections
 from sage_hf.data.windows import divide
 from sage_hf.passes.gradient_cache import cache_bytes
-from sage_hf.passes.kept_rows import record_of
+from sage_hf.passes.kept_rows import Widths
 from sage_hf.passes.merge_tree import MergeTree, Partial
 
 WANTED = 0.25
@@ -129,14 +129,14 @@ def wire_bytes(job: Job) -> int:
                 trees[rank].push(node, start, size)
         step *= 2
     others = job.processes - 1
-    kept = record_of(job.sketch, job.embedding).itemsize
+    kept = Widths(job.sketch, job.embedding, job.embedding).record.itemsize
     return sent + others * node_bytes(job, job.shards) + (2 * COLUMNS + kept) * job.rows * others
 
 
 def disk_bytes(job: Job) -> dict[str, int]:
     """Cached gradients; and what is finished, to go on from: the nodes of every process's tree, and the columns."""
     nodes = job.processes * (math.ceil(math.log2(max(2, job.shards / job.processes))) + 1)
-    kept = record_of(job.sketch, job.embedding).itemsize
+    kept = Widths(job.sketch, job.embedding, job.embedding).record.itemsize
     return {
         "file": cache_bytes(job.rows, job.width, "float16", job.embedding) if job.file else 0,
         "finished": nodes * node_bytes(job, job.shards) + (COLUMNS + kept) * job.rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .classes import Classes
@@ -51,24 +51,58 @@ class GroupStats(_OldKeys):
 
 
 @dataclass
+class TriedRecipe(_OldKeys):
+    """What a probe found of one way to choose.
+
+    Attributes:
+        name: Name of the recipe.
+        accuracy: Share of held-out rows that a cheap classifier of the rows that it kept gets right.
+        lead: By how much that is more than the default's, in [-1, 1].
+        error: Standard error of the lead.
+    """
+
+    name: str
+    accuracy: float
+    lead: float
+    error: float
+
+
+@dataclass
 class GateStats(_OldKeys):
-    """What the gate took out.
+    """What the gate took out, and how the others were chosen from.
 
     Attributes:
         method: How rows were judged.
         doubted: Number of rows that are likely wrong.
         judged: Number of rows that were judged.
         hard: Number of further rows, the most doubted of groups that keep few.
+        wrong_share: Estimated share of wrong labels; None where rows have no classes.
+        copies: Number of near-duplicates that stayed out, each of a row that may be kept.
+        recipe: Name of the recipe that rows were chosen by; None where none was looked for.
+        tried: All recipes that a probe tried; empty where there was none.
     """
 
     method: str
     doubted: int
     judged: int
     hard: int = 0
+    wrong_share: float | None = None
+    copies: int = 0
+    recipe: str | None = None
+    tried: list[TriedRecipe] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GateStats:
+        """From JSON."""
+        return cls(**{**values, "tried": [TriedRecipe(**each) for each in values.get("tried", [])]})
 
     def plus(self, other: GateStats) -> GateStats:
         """What was taken out here and elsewhere."""
-        return GateStats(self.method, self.doubted + other.doubted, self.judged + other.judged, self.hard + other.hard)
+        judged, share = self.judged + other.judged, None
+        if self.wrong_share is not None and other.wrong_share is not None:
+            share = (self.wrong_share * self.judged + other.wrong_share * other.judged) / max(1, judged)
+        counts = {name: getattr(self, name) + getattr(other, name) for name in ("doubted", "hard", "copies")}
+        return dataclasses.replace(self, judged=judged, wrong_share=share, **counts)
 
 
 @dataclass(kw_only=True)
@@ -180,6 +214,6 @@ class SelectionStats(FitStats):
             **{
                 **values,
                 "groups": [GroupStats(**group) for group in values.get("groups", [])],
-                "gate": None if gate is None else GateStats(**gate),
+                "gate": None if gate is None else GateStats.from_dict(gate),
             }
         )

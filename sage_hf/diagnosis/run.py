@@ -93,7 +93,7 @@ class Clock:
         reader = None
         if needed(self.config) & {"embeddings", "el2n"}:
             reader = EmbeddingReader(self.collector.model, self.collector.device, batches[0], self.config.seed)
-            self.width = reader.width
+            self.width = reader.width + reader.input_width
         passes = Passes(GradientExtractor(self.collector, 0, reader), PassSettings(self.config.seed, progress=False))
         consensus = Consensus(1, self.collector.width, device=self.collector.device)
         statuses = []

@@ -11,7 +11,7 @@ from datasets.config import HF_DATASETS_CACHE
 from ..config import CACHE_DTYPES, SageConfig
 from ..gradients import GradientCollector
 from ..passes.gradient_cache import DISK_SHARE, cache_bytes
-from ..passes.kept_rows import record_of
+from ..passes.kept_rows import Widths
 from ..passes.memory import Memory, free_bytes, is_streaming
 from ..selection.choice import needed
 from ..utils.files import free_disk
@@ -46,7 +46,7 @@ def find_spaces(
     place = Path(tempfile.gettempdir())
     if needed(config) or not streaming:
         what = f"Temporary file of the strategy {config.strategy}"
-        taken = rows * record_of(int(config.sketch_size), embedding).itemsize
+        taken = rows * Widths(int(config.sketch_size), embedding).record.itemsize
         spaces.append(_on_disk(what, taken, place, True, _ELSEWHERE))
     if config.cache_gradients in CACHE_DTYPES:
         what, place = f"Gradient rows, cache_gradients {config.cache_gradients}", Path(HF_DATASETS_CACHE) / "sage_hf"

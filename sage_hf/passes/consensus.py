@@ -26,7 +26,7 @@ from ..strategies.partition import cluster
 from ..utils.columns import blocks
 from .extractor import Extracted
 from .job import Pass, Piece
-from .kept_rows import KeptRows
+from .kept_rows import KeptRows, Widths
 from .merge_tree import Partial
 from .resume import FinishedNodes
 from .run import Passes
@@ -105,9 +105,10 @@ def keep_rows(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> t
     Returns:
         The file, and what `Passes.run_whole` returns.
     """
-    if width := passes.extractor.embedding_width:  # an earlier run may have kept none
+    widths = Widths(len(matrix), passes.extractor.embedding_width, passes.extractor.input_width)
+    if widths.embedding:  # an earlier run may have kept none
         job = replace(job, name=f"{job.name}-with-embeddings")
-    kept = _open(passes, len(source.dataset), len(matrix), width, job.name)
+    kept = _open(passes, len(source.dataset), widths, job.name)
 
     def write(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor | None:
         z = sketched(extracted.vectors, matrix)
@@ -124,9 +125,9 @@ def keep_only(title: str) -> Pass:
     return Pass(title, lambda partial, rows, codes, extracted: None)
 
 
-def _open(passes: Passes, rows: int, sketch_size: int, embedding_width: int, name: str) -> KeptRows:
+def _open(passes: Passes, rows: int, widths: Widths, name: str) -> KeptRows:
     if passes.settings.folder is None:
-        return KeptRows(rows, sketch_size, embedding_width)
+        return KeptRows(rows, widths)
     path = passes.settings.folder / f"{name}.npy"
     with passes.processes.agreed():
         if passes.processes.rank == 0:
@@ -136,8 +137,8 @@ def _open(passes: Passes, rows: int, sketch_size: int, embedding_width: int, nam
                     where=str(path),
                     fix=f"Delete the folder {path.with_name(name)}, too: its shards are run again.",
                 )
-            KeptRows(rows, sketch_size, embedding_width, path)
-    return KeptRows(rows, sketch_size, embedding_width, path)
+            KeptRows(rows, widths, path)
+    return KeptRows(rows, widths, path)
 
 
 def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: Tensor) -> GroupConsensus:

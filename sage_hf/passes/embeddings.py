@@ -1,4 +1,4 @@
-"""What the model itself makes of a row: the embedding that its output layer sees, and how wrong its classes are.
+"""What a model makes of a row: the embedding that its output layer sees, and how wrong its classes are.
 
 Both are read off a forward pass that is made anyway, by hooks on the output layer, the body and the model. Of an
 embedding wider than 512 numbers, a random projection to so many is kept, which changes distances by a few per cent.
@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from ..data.inputs import input_vectors
 from ..errors import ConfigError
 from ..gradients.layers.projection import projection_matrix
 from ..gradients.layers.targets import output_layer
@@ -35,20 +36,23 @@ class Embedded:
         embeddings: [B, E] float32: the input of the output layer where that is one vector a row (of several choices,
             the mean), else the mean over the row's own positions of the body's last hidden states; zeros where one
             is not finite.
+        inputs: [B, I] float32, what the rows are without a model, see `data.inputs`.
         el2n: [B] float32, |softmax(logits) - onehot(label)|; NaN for rows without one class.
         doubts: [B] float32, p_other / (p_other + p_own) with the likeliest other class; NaN as above.
         labels: [B] int32, classes of the rows; -1 as above.
     """
 
     embeddings: Tensor
+    inputs: Tensor
     el2n: Tensor
     doubts: Tensor
     labels: Tensor
 
     @classmethod
-    def nothing(cls, rows: int, width: int, device: torch.device) -> Embedded:
+    def nothing(cls, rows: int, width: int, input_width: int, device: torch.device) -> Embedded:
         """Of rows of which the model saw nothing."""
-        return cls(torch.zeros(rows, width, device=device), *_no_classes(rows, device))
+        embeddings, inputs = (torch.zeros(rows, each, device=device) for each in (width, input_width))
+        return cls(embeddings, inputs, *_no_classes(rows, device))
 
     @classmethod
     def join(cls, parts: Sequence[Embedded]) -> Embedded:
@@ -107,6 +111,7 @@ class EmbeddingReader:
 
     Attributes:
         width: E, at most 512.
+        input_width: I, at most 512.
 
     Raises:
         ConfigError: The model shows no vector of a row.
@@ -117,7 +122,8 @@ class EmbeddingReader:
         self._head, self._body = output_layer(model), getattr(model, "base_model", None)
         self._projection: Tensor | None = None
         with isolated_rng(seed):
-            self.width = self.forward(batch).embeddings.shape[1]
+            seen = self.forward(batch)
+            self.width, self.input_width = seen.embeddings.shape[1], seen.inputs.shape[1]
         if self.width > EMBEDDING_WIDTH:
             matrix = projection_matrix("embeddings", "right", self.width, EMBEDDING_WIDTH, seed)
             self._projection, self.width = matrix.to(device), EMBEDDING_WIDTH
@@ -180,7 +186,9 @@ class EmbeddingReader:
         vectors = vectors if self._projection is None else vectors @ self._projection
         finite = vectors.isfinite().all(1)
         return Embedded(
-            torch.where(finite[:, None], vectors, 0.0), *_errors(seen.tensors.get("logits"), batch, self.device)
+            torch.where(finite[:, None], vectors, 0.0),
+            input_vectors(accepted(self.model, batch)).to(self.device),
+            *_errors(seen.tensors.get("logits"), batch, self.device),
         )
 
 

@@ -69,6 +69,7 @@ class Extractor(Protocol):
         dtype: Type of the vectors.
         width: W.
         embedding_width: E; 0 where there are no embeddings.
+        input_width: I, of the inputs beside them; 0 where there are none.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class Extractor(Protocol):
     dtype: torch.dtype
     width: int
     embedding_width: int
+    input_width: int
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """The rows of a batch."""
@@ -88,11 +90,14 @@ class Extractor(Protocol):
 
 def without_tokens(extractor: Extractor, rows: int) -> Extracted:
     """What `extract` would give for rows without tokens, of which the model sees nothing."""
+    embedded, device = None, extractor.device
+    if extractor.embedding_width:
+        embedded = Embedded.nothing(rows, extractor.embedding_width, extractor.input_width, device)
     return Extracted(
-        torch.zeros(rows, extractor.width, dtype=extractor.dtype, device=extractor.device),
-        torch.full((rows,), torch.nan, device=extractor.device),
-        torch.full((rows,), NO_TOKENS, dtype=torch.uint8, device=extractor.device),
-        Embedded.nothing(rows, extractor.embedding_width, extractor.device) if extractor.embedding_width else None,
+        torch.zeros(rows, extractor.width, dtype=extractor.dtype, device=device),
+        torch.full((rows,), torch.nan, device=device),
+        torch.full((rows,), NO_TOKENS, dtype=torch.uint8, device=device),
+        embedded,
     )
 
 
@@ -166,7 +171,7 @@ class GradientExtractor:
     ) -> None:
         self.collector, self.model, self.device = collector, collector.model, collector.device
         self.dtype, self.width = collector.dtype, collector.width
-        self.embedding_width = reader.width if reader is not None else 0
+        self.embedding_width, self.input_width = (reader.width, reader.input_width) if reader else (0, 0)
         self.rechecked = Recheck(collector, recheck_every)
         self._reader = reader
 
@@ -206,8 +211,8 @@ class EmbeddingExtractor:
     dtype, width = torch.float32, 0
 
     def __init__(self, reader: EmbeddingReader) -> None:
-        self.model, self.device, self.embedding_width = reader.model, reader.device, reader.width
-        self._reader = reader
+        self.model, self.device, self._reader = reader.model, reader.device, reader
+        self.embedding_width, self.input_width = reader.width, reader.input_width
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """See `Extractor`."""

@@ -33,7 +33,7 @@ from .extractor import Extracted, halved, restored
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # Share of the free disk that the rows of one run take at most, where nobody asked for a file.
 DISK_SHARE = 0.2
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
@@ -120,7 +120,7 @@ class GradientCache:
         Args:
             missing: Rows that will be written.
             width: D.
-            embedding_width: E.
+            embedding_width: Numbers of a row's embedding and inputs.
 
         Raises:
             ConfigError: The disk has less room.
@@ -188,7 +188,8 @@ class GradientCache:
             embedded = None
             if "embeddings" in tensors:
                 embeddings = restored(tensors["embeddings"], tensors["embedding_factors"])
-                embedded = Embedded(embeddings, tensors["el2n"], tensors["doubts"], tensors["labels"])
+                inputs = restored(tensors["inputs"], tensors["input_factors"])
+                embedded = Embedded(embeddings, inputs, tensors["el2n"], tensors["doubts"], tensors["labels"])
             numbers = torch.from_numpy(columns["rows"][part]) + first
             yield numbers, Extracted(vectors, tensors["losses"], tensors["status"], embedded)
             start += size
@@ -197,7 +198,8 @@ class GradientCache:
         """Whether a shard of so many rows has room; what is written is counted when the shard is whole."""
         if self._room is None:
             return True
-        width = extracted.embedded.embeddings.shape[1] if extracted.embedded is not None else 0
+        embedded = extracted.embedded
+        width = 0 if embedded is None else embedded.embeddings.shape[1] + embedded.inputs.shape[1]
         return self.written + cache_bytes(rows, extracted.vectors.shape[1], str(self.dtype), width) <= self._room
 
     @contextmanager
@@ -256,8 +258,8 @@ class _Shard:
         self._file.write(vectors.cpu().numpy().astype(self._dtype, copy=False).tobytes())
         columns |= {"losses": extracted.numbers.float(), "status": extracted.status}
         if (embedded := extracted.embedded) is not None:
-            stored, factors = halved(embedded.embeddings)
-            columns |= {"embeddings": stored, "embedding_factors": factors}
+            columns["embeddings"], columns["embedding_factors"] = halved(embedded.embeddings)
+            columns["inputs"], columns["input_factors"] = halved(embedded.inputs)
             columns |= {"el2n": embedded.el2n.float(), "doubts": embedded.doubts.float(), "labels": embedded.labels}
         self._columns.append({name: column.cpu().numpy() for name, column in columns.items()})
         self.count += len(numbers)
@@ -284,5 +286,5 @@ class _Shard:
 
 
 def cache_bytes(rows: int, width: int, dtype: str, embedding_width: int = 0) -> int:
-    """What so many rows take on the disk."""
+    """What so many rows take on the disk; `embedding_width` counts the inputs, too."""
     return rows * (width * np.dtype(dtype).itemsize + 2 * embedding_width + _BESIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,31 @@ from .extractor import Extracted, halved
 _ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
 
 
-def record_of(sketch_size: int, embedding_width: int) -> np.dtype:
-    """The record that is kept of a row; arguments as of `KeptRows`."""
-    record: list[tuple[Any, ...]] = [("norm", "<f4"), ("sketched", "<f4", (sketch_size,))]
-    if embedding_width:
-        record += [*((name, "<f4") for name in ("factor", "el2n", "doubt")), ("label", "<i4")]
-        record += [("embedding", "<f2", (embedding_width,))]
-    return np.dtype(record)
+@dataclass(frozen=True)
+class Widths:
+    """How many numbers the vectors of a row have that are kept.
+
+    Attributes:
+        sketch_size: l, of z.
+        embedding: E; 0 for no embedding.
+        inputs: I, of the inputs beside it.
+    """
+
+    sketch_size: int
+    embedding: int = 0
+    inputs: int = 0
+
+    @property
+    def record(self) -> np.dtype:
+        """The record that is kept of a row."""
+        record: list[tuple[Any, ...]] = [("norm", "<f4"), ("sketched", "<f4", (self.sketch_size,))]
+        if self.embedding:
+            record += [*((name, "<f4") for name in ("factor", "input_factor", "el2n", "doubt")), ("label", "<i4")]
+            record += [("embedding", "<f2", (self.embedding,)), ("inputs", "<f2", (self.inputs,))]
+        return np.dtype(record)
 
 
-def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path | None) -> int:
+def check_disk(rows: int, widths: Widths, folder: Path | None) -> int:
     """Refuses, before the first pass, what the second will have no disk for; arguments as of `KeptRows`.
 
     Returns:
@@ -39,7 +55,7 @@ def check_disk(rows: int, sketch_size: int, embedding_width: int, folder: Path |
         OutputError: The disk has less room.
     """
     place = Path(tempfile.gettempdir() if folder is None else folder)
-    needed, free = rows * record_of(sketch_size, embedding_width).itemsize, free_disk(place)
+    needed, free = rows * widths.record.itemsize, free_disk(place)
     if needed > free:
         raise OutputError(
             f"What is kept of all rows takes {needed >> 20} MB, and {free >> 20} MB are free",
@@ -53,21 +69,20 @@ class KeptRows:
     """The sketched gradient of every row in a file, and its embedding where there is one.
 
     A record holds z = S g / |g| (l numbers) and |g| in float32, and of an embedding at most 512 numbers in half
-    precision, with a factor, and how wrong the model's classes are.
+    precision, with a factor, as many of the inputs, and how wrong the model's classes are.
 
     Args:
         rows: N.
-        sketch_size: l.
-        embedding_width: E, numbers of an embedding; 0 for none.
+        widths: Numbers of the vectors.
         path: The file, which may be there already and stays; None makes a temporary one, which goes with the object.
 
     Raises:
         OutputError: The file cannot be made, or one that is there is of something else.
     """
 
-    def __init__(self, rows: int, sketch_size: int, embedding_width: int = 0, path: Path | None = None) -> None:
-        self._embedding_width = embedding_width
-        kind = record_of(sketch_size, embedding_width)
+    def __init__(self, rows: int, widths: Widths, path: Path | None = None) -> None:
+        self._has_embeddings = widths.embedding > 0
+        kind = widths.record
         if path is None:
             path = self._temporary()
         try:
@@ -120,11 +135,11 @@ class KeptRows:
         records = np.zeros(len(rows), dtype=self.array.dtype)
         records["sketched"] = z.float().cpu().numpy()
         records["norm"] = extracted.vectors.to(torch.float64).norm(dim=1).float().cpu().numpy()
-        if self._embedding_width:
-            embedded = extracted.embedded
+        if self._has_embeddings:
+            embedded, columns = extracted.embedded, {}
             assert embedded is not None
-            stored, factor = halved(embedded.embeddings)
-            columns = {"embedding": stored, "factor": factor}
+            columns["embedding"], columns["factor"] = halved(embedded.embeddings)
+            columns["inputs"], columns["input_factor"] = halved(embedded.inputs)
             columns |= {"el2n": embedded.el2n, "doubt": embedded.doubts, "label": embedded.labels}
             for name, column in columns.items():
                 records[name] = column.cpu().numpy()
@@ -147,12 +162,21 @@ class KeptRows:
     @property
     def embeddings(self) -> Vectors | None:
         """[N, E] float32; None where none is kept."""
-        if not self._embedding_width:
-            return None
-        return Derived(self.array["embedding"].shape, self._embeddings_at)
+        return self._vectors("embedding", "factor")
 
-    def _embeddings_at(self, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        return self.array["embedding"][places].astype(np.float32) * self.array["factor"][places][:, None]
+    @property
+    def inputs(self) -> Vectors | None:
+        """[N, I] float32, see `data.inputs`; None where no embeddings are kept."""
+        return self._vectors("inputs", "input_factor")
+
+    def _vectors(self, name: str, factor: str) -> Vectors | None:
+        if not self._has_embeddings:
+            return None
+
+        def at(places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+            return self.array[name][places].astype(np.float32) * self.array[factor][places][:, None]
+
+        return Derived(self.array[name].shape, at)
 
     def numbers(self, name: str, count: int | None = None) -> npt.NDArray[Any] | None:
         """One of "norm", "el2n", "doubt" and "label" of the first `count` rows, or all; None where it is not kept."""

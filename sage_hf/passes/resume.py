@@ -21,7 +21,7 @@ from ..utils.files import whole_file
 from .merge_tree import Partial
 
 # Changes whenever the files, or what a pass makes, would be others.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _VERSION_KEY, _DIGESTS = "sage_hf_format", "digests"
 _COLUMN, _PARTIAL = "column.", "partial."
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
 from ..data.stats import GateStats, GroupStats
-from ..strategies import STRATEGIES, Candidates
+from ..strategies import STRATEGIES, Candidates, Vectors
+from ..strategies.base import PartOf
+from ..strategies.coverage import SideBySide, centred_embeddings, gradient_directions
+from ..strategies.duplicates import near_duplicates
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import allocate_quotas, allocate_shares
-from .gate import judge, let_through, set_hard_aside
+from .doubts import Scaled
+from .gate import judge, without_copies
+from .probe import probe
+from .recipes import DEFAULT, RECIPES, Question, Recipe
 from .resolve import is_gated, needed
 from .signals import RowSignals
 
@@ -46,12 +53,25 @@ def choose_rows(
     return choose_within(config, signals, quotas, runner)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What is settled for all rows, where a choice is from a window of them.
+
+    Attributes:
+        quotas: [G] of all rows.
+        recipe: The recipe that earlier windows were chosen from by; None in the first.
+    """
+
+    quotas: npt.NDArray[np.int64]
+    recipe: str | None = None
+
+
 def choose_within(
     config: SageConfig,
     signals: RowSignals,
     quotas: npt.NDArray[np.int64],
     runner: JobRunner,
-    whole: npt.NDArray[np.int64] | None = None,
+    settled: Settled | None = None,
 ) -> tuple[npt.NDArray[np.int64], GateStats | None]:
     """As `choose_rows`, with the quotas given.
 
@@ -60,36 +80,50 @@ def choose_within(
         signals: What is known of the rows.
         quotas: [G], the rows of each group to keep; one group where the balance is "none".
         runner: Shares the work out over processes.
-        whole: [G] quotas of all rows, where the signals are of a part of them; the same by default.
+        settled: Where the signals are of a window of all rows.
 
     Raises:
         ConfigError: The strategy or the gate needs what the signals lack.
         SageError: A part of the work failed in another process.
     """
     signals.check(config.strategy, needed(config))
-    needs = STRATEGIES[config.strategy].needs
-    candidates = signals.candidates(config.balance != "none", config.spectrum_power, needs)
-    candidates, gate = replace(candidates, runner=runner), None
-    if is_gated(config):
-        candidates, gate = _gated(config, signals, candidates, quotas, quotas if whole is None else whole)
-    return np.asarray(STRATEGIES[config.strategy](candidates, quotas, config.seed), dtype=np.int64), gate
-
-
-def _gated(
-    config: SageConfig,
-    signals: RowSignals,
-    candidates: Candidates,
-    quotas: npt.NDArray[np.int64],
-    whole: npt.NDArray[np.int64],
-) -> tuple[Candidates, GateStats]:
-    """The candidates that pass the gate, and what it did; arguments as of `choose_within`."""
+    strategy = STRATEGIES[config.strategy]
+    candidates = signals.candidates(config.balance != "none", config.spectrum_power, strategy.needs)
+    candidates = replace(candidates, runner=runner)
+    if not is_gated(config):
+        return np.asarray(strategy(candidates, quotas, config.seed), dtype=np.int64), None
     verdict = judge(config, signals, candidates)
-    doubted = int(verdict.doubted.sum())
-    gate = GateStats(verdict.method, doubted, len(verdict.doubts))
+    gate = GateStats(verdict.method, int(verdict.doubted.sum()), len(verdict.doubts), wrong_share=verdict.share)
+    recipe = Recipe(config.strategy, 0.0, config.strategy)
+    if config.gate == "auto":
+        first = near_duplicates(_compared(candidates, signals), candidates.groups, config.seed, runner)
+        verdict = without_copies(candidates, verdict, first)
+        gate.copies = int(verdict.doubted.sum()) - gate.doubted
+    question = Question(candidates, quotas, settled.quotas if settled else quotas, verdict, config.seed)
     if config.gate == "auto" and verdict.method == "cross-fold":
-        verdict = set_hard_aside(candidates, whole, verdict)
-        gate.hard = int(verdict.doubted.sum()) - doubted
-    return let_through(candidates, quotas, verdict), gate
+        recipe = replace(DEFAULT, strategy=config.strategy)
+        if config.strategy == DEFAULT.strategy:
+            recipe = _recipe(question, signals, settled, gate)
+        gate.hard = int(question.verdict_for(recipe).doubted.sum() - verdict.doubted.sum())
+    return question.answer(recipe), gate
+
+
+def _recipe(question: Question, signals: RowSignals, settled: Settled | None, gate: GateStats) -> Recipe:
+    """That of earlier windows, or the one that a probe finds; writes down which, and what was tried."""
+    if settled is not None and settled.recipe is not None:
+        (recipe,) = (each for each in RECIPES if each.name == settled.recipe)
+    else:
+        recipe, gate.tried = probe(question, signals)
+    gate.recipe = recipe.name
+    return recipe
+
+
+def _compared(candidates: Candidates, signals: RowSignals) -> Vectors:
+    """What near-duplicates are alike in: all that is known of the rows, side by side."""
+    views: list[Vectors] = [] if candidates.embeddings is None else [centred_embeddings(candidates)]
+    views += [] if candidates.sketched is None else [gradient_directions(candidates)]
+    views += [] if signals.inputs is None else [Scaled(PartOf(signals.inputs, candidates.rows))]
+    return reduce(SideBySide, views[1:], views[0])
 
 
 def quotas_for(
@@ -116,7 +150,8 @@ def quotas_for(
             scored,
         )
     budget, least = min(budget, scored), config.min_per_group
-    if say and config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
+    # Where one row each is too much, the groups that lose all are named when rows are chosen.
+    if say and least > 1 and config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
         logger.warning(
             "min_per_group=%d needs %d rows for %d groups, and %d are kept: groups get as many each as these allow.",
             least,
@@ -157,7 +192,7 @@ def about_lost(table: Sequence[GroupStats], config: SageConfig) -> str:
     if all(group.set_aside == group.rows for group in lost):
         return f"{text} None of their rows could be scored; see Selection.set_aside."
     if config.balance == "none":
-        return f"{text} balance='proportional' with min_per_group=1 (--min-per-group 1) keeps one of each."
+        return f"{text} balance='proportional' (--balance proportional) keeps one of each where the budget allows it."
     if config.min_per_group:
         return f"{text} A larger budget keeps some of each."
     return f"{text} min_per_group=1 (--min-per-group 1) keeps one of each, where the budget has as many rows."

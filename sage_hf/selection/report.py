@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..data.stats import GateStats
 from ..hub.cards import GROUP_HEAD, group_cells, largest_groups
 from .choice import about_lost
 from .selection import Selection
@@ -34,13 +35,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         f"of all {stats.mean_score:.3f}.",
         f"Time: {stats.fit_seconds:.1f} s to fit, {stats.score_seconds:.1f} s to score.",
     ]
-    if gate := stats.gate:
-        hard = f", so do {gate.hard:,} hard ones of groups that keep few" if gate.hard else ""
-        lines.insert(
-            2,
-            f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out"
-            f"{hard}; sage-hf label-issues lists the doubted.",
-        )
+    if stats.gate:
+        lines[2:2] = about_gate(stats.gate)
     if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     if lost := about_lost(stats.groups, selection.config):
@@ -52,3 +48,21 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")
     return Group(table, Text("\n".join(lines)))
+
+
+def about_gate(gate: GateStats) -> list[str]:
+    """What stayed out, and how the others were chosen from."""
+    wrong = "are doubted" if gate.wrong_share is None else "are likely mislabelled"
+    lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows {wrong} and stay out."]
+    if gate.wrong_share is not None:
+        share = f"{gate.wrong_share:.1%}".replace("%", " %")
+        lines[0] += f" Estimated share of wrong labels: {share}; sage-hf label-issues lists them."
+    if gate.copies:
+        lines.append(f"Near-duplicates: {gate.copies:,} rows stay out, each the same to the model as another.")
+    if gate.recipe is not None:
+        hard = f", for which {gate.hard:,} hard rows stay out, too" if gate.hard else ""
+        lines.append(f"Recipe: {gate.recipe}{hard}.")
+    if gate.tried:
+        told = ", ".join(f"{each.name} {each.accuracy:.1%}".replace("%", " %") for each in gate.tried)
+        lines.append(f"Probe (accuracy of a small classifier on rows that are left out): {told}.")
+    return lines

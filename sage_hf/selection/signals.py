@@ -33,6 +33,7 @@ class RowSignals:
         sketched: [N, l] z = S g / |g|.
         spectrum: [l] float32, singular values of the sketch, the largest 1.
         embeddings: [N, H].
+        inputs: [N, I], what the rows are without a model, see `data.inputs`.
         el2n: [N] float32.
         doubts: [N] float32, how the scoring model doubts each label; NaN where a row has no class.
         progress: Whether strategies show progress.
@@ -49,6 +50,7 @@ class RowSignals:
     sketched: Vectors | None = None
     spectrum: npt.NDArray[np.float32] | None = None
     embeddings: Vectors | None = None
+    inputs: Vectors | None = None
     el2n: npt.NDArray[np.float32] | None = None
     doubts: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None

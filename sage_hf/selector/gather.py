@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str])
     scores[aside] = losses[aside] = np.nan
     signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
     if kept is not None:
-        signals.sketched, signals.embeddings = kept.sketched, kept.embeddings
+        signals.sketched, signals.embeddings, signals.inputs = kept.sketched, kept.embeddings, kept.inputs
         # Not read into memory: like the vectors, they stay where they are.
         names = kept.array.dtype.names or ()
         signals.norms, signals.el2n, signals.doubts = (
@@ -151,5 +152,5 @@ def chosen_together(
     runner = JobRunner(processes)
     with runner.agreed():
         indices, gate = choose(runner)
-    told = processes.broadcast_object(None if gate is None else vars(gate))
-    return processes.array_from_main(indices), None if told is None else GateStats(**told)
+    told = processes.broadcast_object(None if gate is None else asdict(gate))
+    return processes.array_from_main(indices), None if told is None else GateStats.from_dict(told)

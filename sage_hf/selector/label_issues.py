@@ -28,7 +28,7 @@ from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import EmbeddingExtractor
 from ..passes.job import PassSettings
 from ..passes.run import Passes
-from ..selection.gate import DOUBT_LIMIT, cross_fold, joined_doubts
+from ..selection.gate import label_doubts
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
@@ -64,10 +64,11 @@ class LabelIssues:
     Attributes:
         dataset: The N rows.
         column: Column of the labels.
-        label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of a classifier that has not
-            seen the row; above 2/3 another class is twice as likely.
+        label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of classifiers that have not
+            seen the row; above 0.5 another class is likelier.
         suggested_label: [N] the likeliest other class, as the column holds it.
-        rows: [S] row numbers of the label issues (doubt above 2/3), the most doubted first.
+        rows: [S] row numbers of the label issues, the most doubted first: as many as the share says.
+        wrong_share: Estimated share of wrong labels, in [0, 0.8]; 0 where the labels may as well be clean.
     """
 
     dataset: Dataset
@@ -75,6 +76,7 @@ class LabelIssues:
     label_doubt: npt.NDArray[np.float64]
     suggested_label: list[Any]
     rows: npt.NDArray[np.int64]
+    wrong_share: float
 
     def __len__(self) -> int:
         """S."""
@@ -147,9 +149,10 @@ def find_label_issues(
 ) -> LabelIssues:
     """Which labels are likely wrong, by a model that was trained on them for a little.
 
-    One forward pass, and five logistic regressions on the model's embeddings. A label that a class often has by
-    mistake for one other is harder to find than one that is wrong by chance; a label of a class with fewer than 10
-    rows is not doubted at all.
+    One forward pass, and ten logistic regressions on the model's embeddings and on the rows' inputs. How many labels
+    are wrong is estimated from them, and the list ends there: of clean labels it is empty. A label that a class often
+    has by mistake for one other is harder to find than one that is wrong by chance; a label of a class with fewer than
+    10 rows is not doubted at all.
 
     Args:
         model: As for `SageSelector`, with a classification head; it comes back as it was given.
@@ -190,13 +193,15 @@ def find_label_issues(
     reader = EmbeddingReader(model, device, source.sample(CHECKED_ROWS)[0], config.seed)
     passes = Passes(EmbeddingExtractor(reader), PassSettings(config.seed, progress, config.num_workers))
     kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only("reading embeddings"))
-    embeddings, own = kept.embeddings, kept.numbers("doubt")
-    assert embeddings is not None and own is not None
+    embeddings, inputs, own = kept.embeddings, kept.inputs, kept.numbers("doubt")
+    assert embeddings is not None and inputs is not None and own is not None
     # Of a row without tokens nothing can be told.
     rows, doubts = np.flatnonzero(piece.status != NO_TOKENS), np.zeros(len(dataset))
+    views = [PartOf(embeddings, rows), PartOf(inputs, rows)]
+    found = label_doubts(views, groups.codes[rows], own[rows], config.seed)
     others = groups.codes.astype(np.int64)
-    doubts[rows], places = cross_fold(PartOf(embeddings, rows), groups.codes[rows], config.seed)
-    others[rows] = np.unique(groups.codes[rows])[places]
-    doubts = joined_doubts(doubts, own)
-    order = np.argsort(-doubts, kind="stable")
-    return LabelIssues(dataset, column, doubts, [classes[code] for code in others], order[doubts[order] > DOUBT_LIMIT])
+    others[rows] = np.unique(groups.codes[rows])[found.folds.others]
+    doubts[rows] = found.doubts
+    wrong = rows[found.wrong]
+    wrong = wrong[np.argsort(-doubts[wrong], kind="stable")]
+    return LabelIssues(dataset, column, doubts, [classes[code] for code in others], wrong, found.share)

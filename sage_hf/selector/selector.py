@@ -38,7 +38,7 @@ from ..passes.fit import Fit, RunKey
 from ..passes.gradient_cache import FORMAT_VERSION as CACHE_FORMAT
 from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
-from ..passes.kept_rows import check_disk
+from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
@@ -176,11 +176,12 @@ class SageSelector(ScoredInMap):
             if missing:
                 self._check_gradients(source)
             reader = self._reader(source, needs or set(), cache is not None and bool(missing))
-            embedding_width = reader.width if reader is not None else 0
+            widths = Widths(int(config.sketch_size), *((reader.width, reader.input_width) if reader else ()))
+            embedding_width = widths.embedding + widths.inputs
             streaming = is_streaming(config, groups.count, width)
             reserved = 0
             if needs or not streaming:
-                reserved = check_disk(len(dataset), int(config.sketch_size), embedding_width, folder)
+                reserved = check_disk(len(dataset), widths, folder)
             if cache is not None:
                 cache.check_space(sum(map(len, missing)), width, embedding_width)
             elif config.cache_gradients == "auto" and not (needs is None and streaming):
@@ -208,7 +209,8 @@ class SageSelector(ScoredInMap):
         self._encoder, source.batch_size = source.encoder, self._batch_size()
         with self._passes.processes.agreed():
             key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
-            folder, embedding_width = self._folder(key, group_by=config.group_by), reader.width if reader else 0
+            folder = self._folder(key, group_by=config.group_by)
+            embedding_width = reader.width + reader.input_width if reader else 0
             is_kept = config.cache_gradients == "auto" and needs is not None
             cache = self._cache_of_run(folder, embedding_width) if is_kept else None
             self._passes = self._new_passes(folder, cache, reader)

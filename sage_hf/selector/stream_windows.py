@@ -23,11 +23,11 @@ from ..data.stream import known_codes
 from ..passes.extractor import Extracted
 from ..passes.fit import Fit
 from ..passes.job import Pass, Piece
-from ..passes.kept_rows import KeptRows
+from ..passes.kept_rows import KeptRows, Widths
 from ..passes.merge_tree import Partial
 from ..passes.run import Passes
 from ..scoring.agreement import agreement, sketched
-from ..selection.choice import choose_within, quotas_for
+from ..selection.choice import Settled, choose_within, quotas_for
 from ..selection.signals import RowSignals
 from ..selection.stream_choice import StreamRows, joined
 from ..strategies.base import PartOf
@@ -61,7 +61,9 @@ class WindowedChoice:
         self.gate: GateStats | None = None
         self._passes, self._fit, self._config, self._has_classes = passes, fit, config, has_classes
         most = WINDOW_ROWS + passes.processes.count * shard_size
-        self._kept = KeptRows(most, int(config.sketch_size), passes.extractor.embedding_width)
+        extractor = passes.extractor
+        widths = Widths(int(config.sketch_size), extractor.embedding_width, extractor.input_width)
+        self._kept = KeptRows(most, widths)
         self._is_balanced = config.balance != "none"
         self._sizes = fit.group_rows if self._is_balanced else fit.group_rows.sum(keepdims=True)
         budget = resolve_budget(fit.rows, config.fraction, config.num_examples)
@@ -109,8 +111,9 @@ class WindowedChoice:
         signals, before, processes = self._signals(count), self._seen, self._passes.processes
         self._seen = before + signals.sizes(self._is_balanced)
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
+        settled = Settled(self._quotas, self.gate.recipe if self.gate else None)
         rows, gate = chosen_together(
-            processes, lambda runner: choose_within(self._config, signals, quotas, runner, self._quotas)
+            processes, lambda runner: choose_within(self._config, signals, quotas, runner, settled)
         )
         groups, scores = signals.groups.codes[rows].astype(np.int64), signals.scores[rows]
         self._chosen.append(StreamRows(rows + self._first, scores, groups, groups, scores))
@@ -136,6 +139,7 @@ class WindowedChoice:
             sketched=PartOf(kept.sketched, rows),
             spectrum=self._fit.spectrum,
             embeddings=None if kept.embeddings is None else PartOf(kept.embeddings, rows),
+            inputs=None if kept.inputs is None else PartOf(kept.inputs, rows),
             el2n=kept.numbers("el2n", count),
             doubts=kept.numbers("doubt", count),
         )

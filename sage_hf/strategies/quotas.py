@@ -44,16 +44,17 @@ def allocate_quotas(sizes: Sequence[int] | Ints, budget: int, balance: str, leas
     Args:
         sizes: [G], the rows that each group has to offer.
         budget: Rows to keep in all, at most the sum of `sizes`.
-        balance: "proportional" gives each group the budget's share of its size; "equal" the same number each, and what
-            a small group cannot fill goes to the others in equal parts.
+        balance: "proportional" gives each group the budget's share of its size; "sqrt" by the root of its size;
+            "equal" the same number each. What a small group cannot fill goes to the others in the same way.
         least: What each group gets at least, or all that it has; the others' shares then are of what is left. Where
-            the budget does not reach that far, the groups get as many each as it reaches for.
+            the budget does not reach that far, the groups get as many each as it reaches for; where it does not reach
+            for one each, this does not count.
 
     Returns:
         [G] int64, at most `sizes`, summing to exactly `budget`. Equal remainders go to the lower group.
 
     Raises:
-        BudgetError: More is asked than the groups hold, or the balance is not one of these two.
+        BudgetError: More is asked than the groups hold, or the balance is not one of these.
     """
     available = np.asarray(sizes, dtype=np.int64)
     if budget > available.sum():
@@ -65,17 +66,24 @@ def allocate_quotas(sizes: Sequence[int] | Ints, budget: int, balance: str, leas
     if balance == "proportional":
         lowest = least_quotas(available, budget, least)
         return _at_least(lowest, budget, lambda some, left: _largest_remainder(available[some], left))
+    if balance == "sqrt":
+        return allocate_shares(available, np.sqrt(available), budget, least)
     if balance != "equal":
         raise BudgetError(
-            f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:2])}."
+            f"balance {balance!r} has no quotas", where="balance", fix=f"Use one of {', '.join(BALANCES[:3])}."
         )
     return _fill_evenly(available, budget)
 
 
 def least_quotas(sizes: Ints, budget: int, least: int) -> Ints:
-    """[G] what groups get before the rest is shared out: `least`, all that they have, or what the budget reaches."""
+    """[G] what groups get before the rest is shared out: `least`, all that they have, or what the budget reaches.
+
+    Nothing, where it does not reach for one row each.
+    """
     wanted = np.minimum(sizes, least)
-    return wanted if wanted.sum() <= budget else _fill_evenly(wanted, budget)
+    if wanted.sum() <= budget:
+        return wanted
+    return _fill_evenly(wanted, budget) if np.count_nonzero(sizes) <= budget else np.zeros_like(wanted)
 
 
 def _at_least(
@@ -110,11 +118,14 @@ def allocate_shares(sizes: Ints, shares: npt.NDArray[np.floating], budget: int, 
 def _by_shares(sizes: Ints, shares: npt.NDArray[np.floating], budget: int) -> Ints:
     quotas = np.zeros_like(sizes)
     while (left := budget - int(quotas.sum())) > 0:
-        is_open = quotas < sizes
-        wanted = np.where(is_open, shares / shares[is_open].sum() * left, 0.0)
-        more = np.minimum(np.floor(wanted).astype(np.int64), sizes - quotas)
-        if not more.any():  # less than one each: the largest remainders first
-            more[np.argsort(-wanted, kind="stable")[: min(left, int(is_open.sum()))]] = 1
+        room = sizes - quotas
+        wanted = np.where(room > 0, shares / shares[room > 0].sum() * left, 0.0)
+        whole = np.floor(wanted).astype(np.int64)
+        more = np.minimum(whole, room)
+        if (more == whole).all():  # no group is full: what does not divide goes to the largest remainders
+            has_room = np.flatnonzero(room > more)
+            order = has_room[np.argsort(-(wanted - whole)[has_room], kind="stable")]
+            more[order[: left - int(more.sum())]] += 1
         quotas += more
     return quotas
 

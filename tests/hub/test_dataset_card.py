@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageSelector
+from sage_hf.data.stats import TriedRecipe
 from sage_hf.hub.cards import cell
 from sage_hf.hub.dataset_card import (
     Pushed,
@@ -69,6 +70,11 @@ def test_what_the_gate_took_out_is_told(selection):
     assert gate.method == "cross-fold" and gate.judged == 30
     told = section(selection)
     assert f"{gate.doubted} of 30 rows were doubted (cross-fold)" in told
+    assert "estimated share of wrong labels 0.0 %" in told and "| recipe | coverage" in told
+    tried = [TriedRecipe("coverage", 0.5, 0.0, 0.0), TriedRecipe("another", 0.6, 0.1, 0.02)]
+    probed = render_section({**facts(selection), "gate": {**vars(gate), "tried": tried, "copies": 12}})
+    assert "coverage 50.0 %, another 60.0 % (+10.0 ± 2.0)" in probed
+    assert "12 rows stayed out, each the same to the model as another" in probed
     assert (f"{gate.hard} hard rows" in told) == (gate.hard > 0)
     assert "7 hard rows" in render_section({**facts(selection), "gate": {**vars(gate), "hard": 7}})
     assert "hard rows" not in render_section({**facts(selection), "gate": {**vars(gate), "hard": 0}})

@@ -9,12 +9,17 @@ from datasets import ClassLabel, Dataset, load_from_disk
 from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
+from sage_hf.data.groups import Groups
 from sage_hf.data.stats import GroupStats
 from sage_hf.errors import ConfigError
-from sage_hf.selection.choice import about_lost, quotas_for
+from sage_hf.selection.choice import Settled, about_lost, choose_within, quotas_for
+from sage_hf.selection.recipes import RECIPES
 from sage_hf.selection.report import summary
+from sage_hf.selection.signals import RowSignals
+from sage_hf.strategies.jobs import JobRunner
 
 from ..cases import image_rows, vit
+from .noisy_labels import digits
 
 
 def rare_rows(rare=3, count=60):
@@ -44,7 +49,7 @@ def warnings(caplog):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_class_that_vanishes_is_named_once_with_what_keeps_it(streaming, caplog):
     rows = rare_rows()
-    found = select(rows.to_iterable_dataset() if streaming else rows, strategy="agreement")
+    found = select(rows.to_iterable_dataset() if streaming else rows, strategy="agreement", min_per_group=0)
     assert kept_of(found) == {"a": 3, "b": 3, "rare": 0}
     assert found.stats.lost_groups == ["rare"]
     (said,) = warnings(caplog)
@@ -56,9 +61,24 @@ def test_a_class_that_vanishes_is_named_once_with_what_keeps_it(streaming, caplo
 
 @pytest.mark.parametrize("settings", [{}, {"strategy": "agreement"}, {"strategy": "random"}, {"strategy": "coverage"}])
 def test_a_least_number_keeps_it_and_the_budget_is_the_same(settings, caplog):
-    found = select(rare_rows(), min_per_group=1, **settings)
+    found = select(rare_rows(), **settings)
     assert kept_of(found) == {"a": 3, "b": 2, "rare": 1}
     assert found.stats.lost_groups == [] and not warnings(caplog)
+
+
+def test_of_a_budget_below_one_row_a_group_the_large_groups_get_it_and_the_others_are_named(caplog):
+    found = select(rare_rows(), strategy="agreement", fraction=None, num_examples=2)
+    assert kept_of(found) == {"a": 1, "b": 1, "rare": 0}
+    (said,) = warnings(caplog)
+    assert "'rare' (3 rows)" in said and "A larger budget keeps some of each." in said
+
+
+def test_roots_of_sizes_favour_small_groups(caplog):
+    found = select(rare_rows(rare=4), balance="sqrt", fraction=0.2)
+    kept = kept_of(found)
+    assert sum(kept.values()) == 12 and kept["rare"] == 2
+    stream = select(rare_rows(rare=4).to_iterable_dataset(), balance="sqrt", fraction=0.2)
+    assert kept_of(stream) == kept
 
 
 @pytest.mark.parametrize("budget", [{"fraction": 0.1}, {"fraction": None, "num_examples": 6}])
@@ -84,7 +104,7 @@ def test_clusters_and_targets_keep_the_least_each():
 
 
 def test_another_choice_of_the_same_scores_tells_anew(caplog):
-    found = select(rare_rows(), strategy="agreement")
+    found = select(rare_rows(), strategy="agreement", min_per_group=0)
     caplog.clear()
     assert kept_of(found.choose(min_per_group=1)) == {"a": 3, "b": 2, "rare": 1}
     assert not warnings(caplog)
@@ -115,7 +135,8 @@ def test_all_lost_groups_are_counted_and_five_are_named():
 
 def test_without_groups_there_is_no_least_number():
     with pytest.raises(ConfigError, match="balance 'none' gives no group a part of its own"):
-        SageConfig(balance="none", min_per_group=1)
+        SageConfig(balance="none", min_per_group=2)
+    assert SageConfig(balance="none").min_per_group == 1  # the default, which does not count there
 
 
 def test_a_trainer_keeps_the_least_number(tmp_path, caplog):
@@ -138,9 +159,66 @@ def test_a_trainer_keeps_the_least_number(tmp_path, caplog):
 
 
 def test_the_names_of_lost_classes_stay_with_the_kept_rows(tmp_path):
-    found = select(rare_rows(), strategy="agreement")
+    found = select(rare_rows(), strategy="agreement", min_per_group=0)
     kept = found.save_to_disk(tmp_path / "kept")
     for rows in (found.dataset, load_from_disk(str(kept)), Selection.load_from_disk(kept).dataset):
         assert isinstance(rows, Dataset)
         assert rows.features["label"].names == ["a", "b", "rare"]
         assert set(rows["label"]) == {0, 1}
+
+
+def signals_of(images, labels):
+    """What is known of rows whose inputs and embeddings are their pixels."""
+    flat, count = np.linspace(0, 1, len(labels)).astype(np.float32), len(labels)
+    return RowSignals(
+        Groups.from_values("label", labels.tolist()),
+        np.zeros(count, np.uint8),
+        flat,
+        flat,
+        labels=labels.astype(np.int32),
+        sketched=images,
+        spectrum=np.ones(images.shape[1], np.float32),
+        embeddings=images,
+        inputs=images,
+    )
+
+
+def chosen(signals, budget, settled=None, **settings):
+    config = SageConfig(num_examples=budget, **settings)
+    return choose_within(config, signals, quotas_for(config, signals.sizes(True), budget), JobRunner(), settled)
+
+
+def test_of_near_duplicates_one_is_kept_where_there_are_rows_enough():
+    images, labels = digits()
+    images, labels = images[:400], labels[:400]
+    copies = np.concatenate([images, images[:150]]) + np.random.default_rng(0).normal(0, 0.05, (550, 64))
+    signals = signals_of(copies.astype(np.float32), np.concatenate([labels, labels[:150]]))
+    rows, gate = chosen(signals, 200)
+    assert 150 <= gate.copies <= 165
+    source = np.where(rows < 400, rows, rows - 400)
+    assert len(set(source.tolist())) == len(rows) == 200
+    # Where a group has too few other rows, its copies stay.
+    rows, _ = chosen(signals, 500)
+    assert len(rows) == 500
+
+
+def test_the_recipe_is_told_with_what_was_tried_and_windows_keep_to_the_first():
+    images, labels = digits()
+    signals = signals_of(images, labels)
+    rows, gate = chosen(signals, 180)
+    assert gate.recipe in [recipe.name for recipe in RECIPES]
+    assert [each.name for each in gate.tried] == [recipe.name for recipe in RECIPES]
+    assert gate.tried[0].lead == gate.tried[0].error == 0 and 0.5 < gate.tried[0].accuracy <= 1
+    again, same = chosen(signals, 180)
+    assert np.array_equal(rows, again) and same == gate
+    quotas = quotas_for(SageConfig(), signals.sizes(True), 180)
+    for recipe in RECIPES:
+        _, gate = chosen(signals, 180, Settled(quotas, recipe.name))
+        assert gate.recipe == recipe.name and gate.tried == []
+
+
+def test_coverage_and_a_share_are_not_probed():
+    images, labels = digits()
+    for settings in ({"strategy": "coverage"}, {"gate": 0.2}):
+        _, gate = chosen(signals_of(images, labels), 100, **settings)
+        assert gate.recipe is None and gate.tried == []

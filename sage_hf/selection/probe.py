@@ -1,0 +1,92 @@
+"""Which recipe suits this dataset at this budget: found by cheap classifiers that learn from what each would keep.
+
+Easy data wants its hard rows, hard data wants them out, and the budget moves the border. So every recipe chooses from
+three quarters of the rows, a ridge regression on the inputs of what it keeps (`data.inputs`) is judged by the rows
+that were left out, and so on for each quarter. Rows that are likely wrong do not judge. The inputs, and no embeddings
+of the scoring model: it makes the rows that it has learned look alike, and then any few of them will do.
+
+A recipe is taken in the place of the default where it leads by more than chance would let it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.stats import TriedRecipe
+from ..strategies import Vectors
+from ..strategies.base import PartOf
+from ..strategies.jobs import Job
+from ..utils.columns import coded
+from .doubts import Scaled
+from .recipes import DEFAULT, RECIPES, Question, Recipe
+from .signals import RowSignals, at
+
+_FOLDS = 4
+# Rows below which a probe tells nothing, and rows that it looks at, at most.
+_LEAST_ROWS, _MOST_ROWS = 200, 2**15
+# Rows that a classifier learns from at most.
+_MOST_KNOWN = 2**13
+# Penalty of the ridge regression on unit inputs.
+_PENALTY = 1.0
+# Standard errors by which a recipe must lead.
+LEAD = 2.0
+
+
+def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRecipe]]:
+    """The recipe for a question, and what came of all that were tried; none where a probe tells nothing.
+
+    Args:
+        question: The rows, all of them.
+        signals: Signals of all rows: their labels, and the inputs.
+    """
+    candidates = question.candidates
+    count = len(candidates)
+    if signals.labels is None or signals.inputs is None or count < _LEAST_ROWS:
+        return DEFAULT, []
+    generator = np.random.default_rng(question.seed)
+    places = np.sort(generator.choice(count, min(count, _MOST_ROWS), replace=False))
+    whole = question if len(places) == count else question.part(places, len(places) / count)
+    rows = whole.candidates.rows
+    _, codes = coded(at(signals.labels, rows))
+    if codes.max() == 0 or whole.quotas.sum() >= len(rows):
+        return DEFAULT, []
+    inputs = Scaled(PartOf(signals.inputs, rows))
+    folds = generator.permutation(len(rows)) % _FOLDS
+    jobs, judged = [], [np.flatnonzero((folds == fold) & ~whole.verdict.doubted) for fold in range(_FOLDS)]
+    for fold, judges in enumerate(judged):
+        part = whole.part(np.flatnonzero(folds != fold), 1.0)
+        for recipe in RECIPES:
+            known = np.searchsorted(rows, part.answer(recipe))
+            if len(known) > _MOST_KNOWN:
+                known = np.sort(generator.choice(known, _MOST_KNOWN, replace=False))
+            jobs.append(
+                Job(partial(_is_right, inputs, codes, known, judges), (len(judges),), len(known) + len(judges))
+            )
+    found = candidates.runner.run(jobs, np.uint8)
+    right = np.array([np.concatenate(found[number :: len(RECIPES)]) for number in range(len(RECIPES))], dtype=float)
+    lead = right - right[0]
+    error = lead.std(1) / np.sqrt(max(1, right.shape[1]))
+    tried = [
+        TriedRecipe(recipe.name, *(float(each[number]) for each in (right.mean(1), lead.mean(1), error)))
+        for number, recipe in enumerate(RECIPES)
+    ]
+    best = int(np.argmax(lead.mean(1) - LEAD * error))
+    return RECIPES[best], tried
+
+
+def _is_right(
+    inputs: Vectors, codes: npt.NDArray[np.integer], known: npt.NDArray[np.int64], judges: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
+    """Whether a ridge regression of the rows `known` finds the classes of the rows `judges`: [judges]."""
+    x, classes = inputs[known].astype(np.float64), np.eye(int(codes.max()) + 1)[codes[known]]
+    mean, shares = x.mean(0), classes.mean(0)
+    x, classes = x - mean, classes - shares
+    if len(x) < x.shape[1]:
+        weights = x.T @ np.linalg.solve(x @ x.T + _PENALTY * np.eye(len(x)), classes)
+    else:
+        weights = np.linalg.solve(x.T @ x + _PENALTY * np.eye(x.shape[1]), x.T @ classes)
+    found = (inputs[judges] - mean) @ weights + shares
+    return np.asarray(found.argmax(1) == codes[judges], dtype=np.uint8)
