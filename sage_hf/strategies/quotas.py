@@ -48,7 +48,7 @@ def allocate_quotas(sizes: Sequence[int] | Ints, budget: int, balance: str, leas
             "equal" the same number each. What a small group cannot fill goes to the others in the same way.
         least: What each group gets at least, or all that it has; the others' shares then are of what is left. Where
             the budget does not reach that far, the groups get as many each as it reaches for; where it does not reach
-            for one each, this does not count.
+            for one each, the largest get one.
 
     Returns:
         [G] int64, at most `sizes`, summing to exactly `budget`. Equal remainders go to the lower group.
@@ -78,12 +78,16 @@ def allocate_quotas(sizes: Sequence[int] | Ints, budget: int, balance: str, leas
 def least_quotas(sizes: Ints, budget: int, least: int) -> Ints:
     """[G] what groups get before the rest is shared out: `least`, all that they have, or what the budget reaches.
 
-    Nothing, where it does not reach for one row each.
+    Where it does not reach for one row each, the largest groups get one, the lower of equal ones.
     """
     wanted = np.minimum(sizes, least)
     if wanted.sum() <= budget:
         return wanted
-    return _fill_evenly(wanted, budget) if np.count_nonzero(sizes) <= budget else np.zeros_like(wanted)
+    if np.count_nonzero(sizes) <= budget:
+        return _fill_evenly(wanted, budget)
+    wanted[:] = 0
+    wanted[np.argsort(-sizes, kind="stable")[:budget]] = 1
+    return wanted
 
 
 def _at_least(

@@ -11,7 +11,7 @@ sizes_and_budget = st.lists(st.integers(0, 60), min_size=1, max_size=12).flatmap
 )
 
 
-@given(sizes_and_budget, st.sampled_from(["proportional", "equal"]))
+@given(sizes_and_budget, st.sampled_from(["proportional", "sqrt", "equal"]))
 def test_quotas_sum_to_exactly_the_budget_and_no_group_gives_more_than_it_has(case, balance):
     sizes, budget = case
     quotas = allocate_quotas(sizes, budget, balance)
@@ -37,7 +37,7 @@ def test_equal_quotas_differ_by_at_most_one_between_groups_that_are_not_used_up(
         assert quotas.max() - unfilled.min() <= 1
 
 
-@given(sizes_and_budget, st.sampled_from(["proportional", "equal"]), st.integers(0, 12))
+@given(sizes_and_budget, st.sampled_from(["proportional", "sqrt", "equal"]), st.integers(0, 12))
 def test_every_group_gets_the_least_that_it_has_and_the_budget_allows(case, balance, least):
     sizes, budget = np.array(case[0]), case[1]
     quotas = allocate_quotas(sizes, budget, balance, least)
@@ -72,7 +72,7 @@ def test_a_larger_budget_takes_no_more_than_one_row_from_a_group(case, least):
 @given(sizes_and_budget)
 def test_a_least_that_all_groups_have_anyway_changes_nothing(case):
     sizes, budget = np.array(case[0]), case[1]
-    for balance in ("proportional", "equal"):
+    for balance in ("proportional", "sqrt", "equal"):
         plain = allocate_quotas(sizes, budget, balance)
         if (plain >= np.minimum(sizes, 1)).all():
             assert allocate_quotas(sizes, budget, balance, 1).tolist() == plain.tolist()
@@ -96,6 +96,13 @@ def test_a_class_of_three_rows_gets_none_of_a_tenth_unless_asked():
 
 def test_small_groups_are_topped_up_from_the_others():
     assert allocate_quotas([2, 50, 50], 32, "equal").tolist() == [2, 15, 15]
+
+
+def test_roots_of_sizes_favour_small_groups():
+    assert allocate_quotas([100, 900], 40, "sqrt").tolist() == [10, 30]
+    assert allocate_quotas([100, 900], 40, "proportional").tolist() == [4, 36]
+    assert allocate_quotas([4, 28, 28], 12, "sqrt").tolist() == [2, 5, 5]
+    assert allocate_quotas([1, 400], 42, "sqrt").tolist() == [1, 41]  # what a full group cannot take goes to the others
 
 
 def test_equal_remainders_go_to_the_lower_group():
@@ -126,3 +133,8 @@ def test_impossible_budgets_are_refused_with_the_number_that_is_there():
         allocate_quotas([1, 2], 4, "equal")
     with pytest.raises(BudgetError, match="balance"):
         allocate_quotas([1, 2], 2, "none")
+
+
+def test_a_budget_below_one_row_a_group_goes_to_the_largest_groups():
+    assert allocate_quotas([2, 50, 9, 50], 2, "proportional", least=1).tolist() == [0, 1, 0, 1]
+    assert allocate_quotas([2, 50, 0, 50], 3, "sqrt", least=1).tolist() == [1, 1, 0, 1]
