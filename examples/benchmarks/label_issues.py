@@ -4,9 +4,9 @@
     python examples/benchmarks/label_issues.py --report   # the table of what is finished
 
 For each task, kind and share of wrong labels and seed, a model is warmed up on the rows as they are, and rows are
-doubted. Precision and recall are of what the gate takes out and `sage-hf label-issues` lists; the area under the ROC
-curve compares its doubts with what they are made of, with the loss, and with agreement. Intervals are Student's t over
-seeds, 95 %. Writes results/label_issues.json and results/label_issues.md.
+doubted. "Called wrong" is the share of rows that the gate takes out and `sage-hf label-issues` lists, which is the
+estimated share of wrong labels; precision and recall are of these. The area under the ROC curve compares the doubts
+with what they are made of, with the loss, and with agreement. Intervals are Student's t over seeds, 95 %. Writes results/label_issues.json and results/label_issues.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.comparison.intervals import estimate
-from sage_hf.selection.gate import DOUBT_LIMIT, cross_fold_doubts, joined_doubts
+from sage_hf.selection.doubts import cross_fold
+from sage_hf.selection.gate import label_doubts
 
 TASKS = {"digits, ViT": digits, "documentation topics, MiniLM": text}
 PLANTED = [("clean", 0.0), *((kind, share) for kind in ("uniform", "class") for share in (0.05, 0.1, 0.2, 0.4))]
@@ -43,12 +44,15 @@ def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
         signals = selector.gather(prepared.train, {"embeddings"} if power is None else ())
         scores[f"agreement, power {power or 1:g}"] = -signals.scores
         if power is None:
-            assert signals.embeddings is not None and signals.labels is not None and signals.doubts is not None
-            folds = cross_fold_doubts(signals.embeddings, signals.labels, seed)
-            doubts = joined_doubts(folds, signals.doubts)
-            scores |= {"loss": signals.losses, "model alone": signals.doubts, "cross-fold alone": folds}
-    listed = doubts > DOUBT_LIMIT
-    found = {"listed": float(listed.mean())}
+            assert signals.embeddings is not None and signals.inputs is not None
+            assert signals.labels is not None and signals.doubts is not None
+            views = [signals.embeddings, signals.inputs]
+            all_of = label_doubts(views, signals.labels, signals.doubts, seed)
+            scores |= {"loss": signals.losses, "the model": signals.doubts, "both folds": all_of.folds.doubts}
+            scores["embeddings"] = cross_fold(views[:1], signals.labels, seed).doubts
+            scores["inputs"] = cross_fold(views[1:], signals.labels, seed).doubts
+    doubts, listed = all_of.doubts, all_of.wrong
+    found = {"listed": float(listed.mean()), "share": all_of.share}
     if share:
         found |= {
             "precision": float(wrong[listed].mean()) if listed.any() else 0.0,
@@ -80,16 +84,16 @@ def summed_up(lines: list[dict]) -> list[dict]:
 def table(rows: list[dict]) -> str:
     """As the README has it."""
     shares = ("listed", "precision", "recall", "average_precision")
-    areas = ("auc", *(f"auc, {name}" for name in ("loss", "agreement, power 1", "agreement, power 0.25")))
+    areas = ("auc", *(f"auc, {name}" for name in ("embeddings", "inputs", "the model", "agreement, power 1")))
     lines = [
-        "| task | wrong labels | doubted, % | precision, % | recall, % | average precision, % "
-        "| AUC | of the loss | of agreement | with power 0.25 |",
-        f"|---|---|{'---|' * 8}",
+        "| task | wrong labels | called wrong, % | precision, % | recall, % | average precision, % "
+        "| AUC | by embeddings alone | by inputs alone | by the model alone | of agreement |",
+        f"|---|---|{'---|' * 9}",
     ]
     for row in rows:
         cells = []
         for name in (*shares, *areas):
-            scale, digits = (100, 0) if name in shares else (1, 2)
+            scale, digits = (100, int(name == "listed")) if name in shares else (1, 3)
             found = row["found"].get(name)
             half = found["half_interval"] if found else None
             spread = "" if half is None else f" ± {scale * half:.{digits}f}"
@@ -102,7 +106,7 @@ def table(rows: list[dict]) -> str:
 def report(lines: list[dict]) -> None:
     """Writes what is finished."""
     rows = summed_up(lines)
-    write("doubted", {"rows": rows}, table(rows))
+    write("label_issues", {"rows": rows}, table(rows))
 
 
 def main() -> None:
