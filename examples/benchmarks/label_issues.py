@@ -4,9 +4,9 @@
     python examples/benchmarks/label_issues.py --report   # the table of what is finished
 
 For each task, kind and share of wrong labels and seed, a model is warmed up on the rows as they are, and rows are
-doubted. "Called wrong" is the share of rows that the gate takes out and `sage-hf label-issues` lists, which is the
-estimated share of wrong labels; precision and recall are of these. The area under the ROC curve compares the doubts
-with what they are made of, with the loss, and with agreement. Intervals are Student's t over seeds, 95 %. Writes results/label_issues.json and results/label_issues.md.
+doubted. "Called wrong" is the share of rows that the gate takes out and `sage-hf label-issues` lists; precision and
+recall are of these. The area under the ROC curve compares the doubts with what they are made of, with the loss, and
+with agreement. Intervals are Student's t over seeds, 95 %. Writes results/label_issues.json and label_issues.md.
 """
 
 from __future__ import annotations
