@@ -69,14 +69,16 @@ class SageConfig:
     Args:
         fraction: Share of the rows to keep, in (0, 1].
         num_examples: Number of rows to keep.
-        strategy: Rule that chooses rows. "auto" (the default): likely wrong rows out, then the rows nearest to the
-            centres of as many clusters as there are rows to keep, by embeddings and sketched gradients side by side;
-            of a stream, and towards a target, as "agreement". "agreement": the paper's. "coverage": as auto, by
+        strategy: Rule that chooses rows. "auto" (the default): likely wrong rows and near-duplicates out, and of hard
+            data the hard rows, if a probe finds that it helps; then the rows nearest to the centres of as many
+            clusters as there are rows to keep, by embeddings and sketched gradients side by side; towards a target,
+            as "agreement". "agreement": the paper's. "coverage": as auto, by
             gradients alone. "random", "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match",
             "craig", "herding" and "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
-        gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, for the
-            strategies that are made for it (auto and coverage), and of a class that keeps fewer than 12 rows the most
-            doubted, up to a half. A share in (0, 1): of each group the most doubted, for any strategy. None: no rows.
+        gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, as many as are
+            estimated to be, and near-duplicates, for the strategies that are made for it (auto and coverage); and of a
+            class that keeps fewer than 12 rows the most doubted, up to a half. A share in (0, 1): of each group the
+            most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
             score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
@@ -141,7 +143,7 @@ class SageConfig:
     num_examples: int | None = _knob(None, "Number of rows to keep, instead of a fraction.")
     strategy: str = _knob("auto", "Rule that chooses rows; agreement is the paper's, random the baseline.")
     gate: float | Literal["auto"] | None = _knob(
-        "auto", "Rows out before the choice: auto (likely wrong, for auto and coverage), a share of each group, none."
+        "auto", "Rows out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
         None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."

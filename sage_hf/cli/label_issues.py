@@ -23,8 +23,9 @@ class LabelIssuesOptions:
 def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> None:
     """List the rows whose class label is likely wrong, with the class that they rather look like.
 
-    Takes one forward pass of a model that was trained on these labels for a little, and no gradients. Not every
-    label issue is an error: on hard data many are only unusual. The most doubted come first.
+    Takes one forward pass of a model that was trained on these labels for a little, and no gradients. How many labels
+    are wrong is estimated, and as many are listed, the most doubted first; of clean labels none. Not every one is an
+    error: on hard data some are only unusual.
 
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """

@@ -105,7 +105,8 @@ def class_problems(
 ) -> Iterator[Problem]:
     """Classes that would lose every row, or get fewer than was asked for, and an order that is not the model's."""
     classes, where, least = findings.classes, f"column {findings.column!r}", config.min_per_group
-    if short := [each for each in classes if each.kept is not None and each.kept < min(each.rows, least)]:
+    short = [each for each in classes if each.kept is not None and each.kept < min(each.rows, least)]
+    if short and least > 1:
         what = f"The budget leaves {len(short)} of {len(classes)} classes fewer than min_per_group={least} rows"
         yield Problem("warning", what, where, "Raise the budget, or lower min_per_group.")
     if lost := [each for each in classes if each.kept == 0]:
@@ -114,7 +115,7 @@ def class_problems(
             "warning",
             f"No row would be kept of {len(lost)} of {len(classes)} classes: {rows}",
             where,
-            'Use min_per_group=1 (--min-per-group 1), balance="equal", or a larger fraction.',
+            "Keep more rows." if least else "Use min_per_group=1 (--min-per-group 1), or keep more rows.",
         )
     theirs = listed(map(repr, model_classes(unwrap(model)) or []), 5)
     if findings.order == "mapped by name":

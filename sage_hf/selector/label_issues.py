@@ -114,7 +114,7 @@ class LabelIssues:
     def table(self, most: int = 20) -> Table:
         """The most doubted rows, as something `rich` prints."""
         share = len(self) / len(self.label_doubt)
-        title = f"{len(self):,} of {len(self.label_doubt):,} labels are doubted ({share:.1%})"
+        title = f"{len(self):,} of {len(self.label_doubt):,} labels are likely wrong ({share:.1%})"
         table = Table(title=title, title_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("rather", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     words += ["--warmup-learning-rate", "2e-3", "--device", "cpu", "--limit", 3, "-o", tmp_path / "out.jsonl"]
     result = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
-    assert "of 60 labels are doubted" in result.output
+    assert "of 60 labels are likely wrong" in result.output
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {0, 1, 2, 3} <= {row["row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])

@@ -102,7 +102,10 @@ def test_roots_of_sizes_favour_small_groups():
     assert allocate_quotas([100, 900], 40, "sqrt").tolist() == [10, 30]
     assert allocate_quotas([100, 900], 40, "proportional").tolist() == [4, 36]
     assert allocate_quotas([4, 28, 28], 12, "sqrt").tolist() == [2, 5, 5]
-    assert allocate_quotas([1, 400], 42, "sqrt").tolist() == [1, 41]  # what a full group cannot take goes to the others
+    assert allocate_quotas([1, 400], 42, "sqrt").tolist() == [
+        1,
+        41,
+    ]  # what a full group cannot take goes to the others
 
 
 def test_equal_remainders_go_to_the_lower_group():
