@@ -41,7 +41,7 @@ from sage_hf.selector.gather import shared_choice
 
 SIZES = (100_000, 1_000_000)
 WAYS = {"classes": "ten classes", "none": "no classes, one group"}
-SKETCH, WIDTH, CLUSTERS, CLASSES, WRONG = 256, 384, 200, 10, 0.05
+SKETCH, WIDTH, INPUTS, CLUSTERS, CLASSES, WRONG = 256, 384, 512, 200, 10, 0.05
 FRACTION, BLOCK, FEW, PLAIN_ROWS, GRADIENT_PASS = 0.1, 20_000, 500, 64, 0.8
 WANTED = {"rows": SIZES[0], "share": 0.10}
 
@@ -53,6 +53,7 @@ def make_signals(size: int, folder: Path) -> None:
     centres = np.random.default_rng(0).normal(size=(CLUSTERS, SKETCH + WIDTH)).astype(np.float32)
     part = np.lib.format.open_memmap
     sketched = part(folder / f"sketched-{size}.npy", mode="w+", dtype=np.float32, shape=(size, SKETCH))
+    inputs = part(folder / f"inputs-{size}.npy", mode="w+", dtype=np.float16, shape=(size, INPUTS))
     embeddings = part(folder / f"embeddings-{size}.npy", mode="w+", dtype=np.float16, shape=(size, WIDTH))
     labels, losses = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
     for first in range(0, size, BLOCK):
@@ -63,6 +64,8 @@ def make_signals(size: int, folder: Path) -> None:
         labels[rows] = (cluster + wrong * rng.integers(1, CLASSES, len(cluster))) % CLASSES
         losses[rows] = np.where(wrong, 4.0, 1.0) + 0.3 * rng.standard_normal(len(cluster))
         embeddings[rows] = x[:, SKETCH:]
+        inputs[rows] = np.pad(x[:, SKETCH:], ((0, 0), (0, INPUTS - WIDTH)))
+        inputs[rows] += rng.standard_normal((len(cluster), INPUTS), dtype=np.float32)
         z = x[:, :SKETCH] * spectrum()
         sketched[rows] = z / np.linalg.norm(z, axis=1, keepdims=True)
     np.savez(folder / f"numbers-{size}.npz", labels=labels, losses=losses)
@@ -89,6 +92,7 @@ def open_signals(size: int, way: str, folder: Path) -> RowSignals:
         sketched=np.load(folder / f"sketched-{size}.npy", mmap_mode="r"),
         spectrum=spectrum(),
         embeddings=np.load(folder / f"embeddings-{size}.npy", mmap_mode="r"),
+        inputs=np.load(folder / f"inputs-{size}.npy", mmap_mode="r"),
         doubts=0.3 * lots if has_classes else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -57,7 +58,7 @@ def selection_facts(
         **{name: getattr(stats, name) for name in _STATS},
         "lost_groups": len(stats.lost_groups),
         "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
-        "gate": None if stats.gate is None else vars(stats.gate),
+        "gate": None if stats.gate is None else asdict(stats.gate),
         "balance": config.balance,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
         "error_share": stats.error_bound / stats.squared_norm,

@@ -3,6 +3,7 @@
 torchrun --nproc_per_node 2 tests/processes/choose_shared.py FOLDER
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ from sage_hf import SageConfig
 from sage_hf.data.groups import Groups
 from sage_hf.data.status import SCORED
 from sage_hf.passes.processes import Processes
-from sage_hf.selection.gate import cross_fold
+from sage_hf.selection.doubts import cross_fold
 from sage_hf.selection.signals import RowSignals
 from sage_hf.selector.gather import shared_choice
 from sage_hf.strategies import STRATEGIES, partition, register_strategy
@@ -66,6 +67,7 @@ def signals_of(sizes, has_classes, seed=0):
         sketched=z / np.linalg.norm(z, axis=1, keepdims=True),
         spectrum=np.linspace(1, 0.1, 16).astype(np.float32),
         embeddings=x,
+        inputs=x[:, 6:18] if has_classes else x[:, :1],
         el2n=rng.random(count, dtype=np.float32),
         doubts=rng.random(count, dtype=np.float32),
     )
@@ -74,7 +76,7 @@ def signals_of(sizes, has_classes, seed=0):
 def choose(processes, sizes, changes, has_classes=True):
     """Number of rows kept, their digest and what the gate did."""
     kept, gate = shared_choice(SageConfig(**changes, seed=3), signals_of(sizes, has_classes), processes)
-    return [len(kept), hashlib.sha256(kept.tobytes()).hexdigest(), None if gate is None else vars(gate)]
+    return [len(kept), hashlib.sha256(kept.tobytes()).hexdigest(), None if gate is None else dataclasses.asdict(gate)]
 
 
 def register_own(rank, last):
@@ -139,8 +141,8 @@ def measure(folder):
         mine = choose(processes, sizes, changes)
         report[name] = {"all_alike": all(each == mine for each in gather_object([mine])), "result": mine}
     signals = signals_of(UNLIKE, True)
-    doubts, others = cross_fold(signals.embeddings, signals.labels, 0, JobRunner(processes))
-    mine = hashlib.sha256(doubts.tobytes() + others.tobytes()).hexdigest()
+    found = cross_fold([signals.embeddings, signals.inputs], signals.labels, 0, JobRunner(processes))
+    mine = hashlib.sha256(found.doubts.tobytes() + found.others.tobytes() + found.confidence.tobytes()).hexdigest()
     report["folds"] = {"all_alike": all(each == mine for each in gather_object([mine])), "result": mine}
 
     register_own(processes.rank, processes.count - 1)
