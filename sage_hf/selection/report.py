@@ -41,6 +41,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
             f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out"
             f"{hard}; sage-hf label-issues lists the doubted.",
         )
+    if stats.meaning is not None and stats.meaning.warning:
+        lines.append(stats.meaning.warning)
     if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     if lost := about_lost(stats.groups, selection.config):
