@@ -16,14 +16,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..gradients.layers.targets import part_of
+from .classes import tells_classes_apart
 
 # Of a normal distribution, what lies beyond: chance gives more once in twenty times.
 _BEYOND_CHANCE = 1.645
-# Of the way from guessing to being always right, what a model that has learned something has gone. The accuracy of a
-# random head on good features is off that of guessing by some per cent, either way.
-_LEAST_GAIN = 0.1
-# Scores that differ by less are one score: rounding to half precision alone moves them by a tenth of that.
-_LEAST_DEVIATION = 0.005
+# Of the way from guessing to being always right, what a model that has learned something has gone. A random head on
+# good features is off guessing, either way, by some per cent, and with few classes by much; it has no lower loss than
+# guessing, and then it takes the other share: a model that is sure of itself has a high loss on wrong labels, too.
+_LEAST_GAIN, _LEAST_GAIN_ALONE = 0.1, 0.5
+# The same of the loss: a fresh head on rows that are all alike to it is below guessing by less, and by no chance.
+_LEAST_FALL = 0.01
+# Scores that differ by less are one score: fresh models of the tests and of the demo have 0.0004 and less.
+_LEAST_DEVIATION = 0.001
 # Fewer rows show nothing.
 _LEAST_ROWS = 10
 # Rows a group on average, below which a consensus is of hardly anything but the row itself.
@@ -70,8 +74,8 @@ class Meaning:
     def _by_accuracy(self) -> bool | None:
         if self.accuracy is None or self.majority is None or self.judged < _LEAST_ROWS:
             return None
-        room = 1.0 - self.majority
-        needed = max(_LEAST_GAIN * room, _BEYOND_CHANCE * math.sqrt(self.majority * room / self.judged))
+        room, share = 1.0 - self.majority, _LEAST_GAIN_ALONE if self._by_loss is False else _LEAST_GAIN
+        needed = max(share * room, _BEYOND_CHANCE * math.sqrt(self.majority * room / self.judged))
         if room <= needed:  # even a model that is always right could not show it
             return None
         return self.accuracy - self.majority > needed
@@ -83,7 +87,7 @@ class Meaning:
         if self.guessing_loss <= 0.0:  # a single class
             return None
         error = self.loss_deviation / math.sqrt(self.rows)
-        return self.guessing_loss - self.mean_loss > _BEYOND_CHANCE * error
+        return self.guessing_loss - self.mean_loss > max(_LEAST_FALL * self.guessing_loss, _BEYOND_CHANCE * error)
 
     @property
     def differs(self) -> bool | None:
@@ -128,6 +132,11 @@ class Meaning:
             return (
                 f"{self.groups:,} groups have {self.rows / self.groups:.1f} rows each on average, and a row agrees "
                 "with itself: group by a column with fewer values, or by none (group_by=None, --group-by none)."
+            )
+        if self.is_above_chance:
+            return (
+                "Rows are alike to a model that has learned all of them, as copies of each other are to any: score "
+                "with an earlier checkpoint or a shorter warm-up."
             )
         return f"{_WARM_UP} Rows that are copies of each other score alike, too."
 
@@ -220,11 +229,9 @@ class MeaningTally:
                 guessing, nor can those of a model that transformers does not know.
         """
         shares = self.classes[self.classes > 0] / max(1, self.classes.sum())
-        vocabulary, guessing = vocabulary_of(model), None
-        if is_own_loss and len(shares) and isinstance(model, PreTrainedModel):
-            guessing = float(-(shares * np.log(shares)).sum())
-        elif is_own_loss and vocabulary is not None:
-            guessing = math.log(vocabulary)
+        guessing = loss_of_guessing(model) if is_own_loss else None
+        if guessing is not None and tells_classes_apart(model):  # known better, by how often each class is
+            guessing = float(-(shares * np.log(shares)).sum()) if len(shares) else None
         return Meaning(
             rows=self.scores.count,
             groups=groups,
@@ -238,12 +245,17 @@ class MeaningTally:
         )
 
 
-def vocabulary_of(model: nn.Module) -> int | None:
-    """Number of words that a model writes one of at each position; None of a model of another kind.
+def loss_of_guessing(model: nn.Module) -> float | None:
+    """Loss of a model of transformers that knows nothing of a row; None where its loss is of another kind.
 
-    A model that reads sound or pixels and writes no text token by token (one with a CTC loss, which is a sum) is none.
+    Any class or any word alike: a model that reads sound or pixels and writes no text token by token (one with a CTC
+    loss, which is a sum) is none.
     """
     config = getattr(model, "config", None)
+    if isinstance(model, PreTrainedModel) and tells_classes_apart(model):
+        is_single = getattr(config, "problem_type", None) in (None, "single_label_classification")
+        labels = getattr(config, "num_labels", 0)
+        return math.log(labels) if is_single and labels > 1 else None
     writes = getattr(model, "main_input_name", None) == "input_ids" or getattr(config, "is_encoder_decoder", False)
     words = getattr(part_of(model, "get_output_embeddings"), "out_features", None)
-    return int(words) if writes and words and words > 1 else None
+    return math.log(words) if writes and words and words > 1 else None
