@@ -43,8 +43,8 @@ def _nothing_learned(comparison: Comparison) -> str:
     return (
         f"Nothing follows: training on all rows reaches {metric} {digits(comparison.reference.value.mean)}, and "
         f"always guessing the commonest class of the test rows gets {digits(guess)}. Train until all rows beat "
-        "guessing: with more steps or a larger learning rate (max_steps and learning_rate, --max-steps and --learning-rate), "
-        "or from a better checkpoint."
+        "guessing: with more steps or a larger learning rate (max_steps and learning_rate, --max-steps and "
+        "--learning-rate), or from a better checkpoint."
     )
 
 
