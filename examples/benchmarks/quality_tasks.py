@@ -1,4 +1,4 @@
-"""What the benchmark of quality learns: digits, topics and language of documentation, and measured cells of tumours.
+"""What the benchmark of quality learns: digits, patches of pictures, topics and language of documentation, tumours.
 
 Each task gives, for a seed and a share of spoilt rows, rows to choose from, rows to judge by, a model to score with
 after a short warm-up, and fresh models to train. Everything is real data that pip packages or Python carry.
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
+from quality_patches import EDGE, ConvNet, load_patches, names
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ SUBJECTS = {
     "matplotlib": "axes colors transforms patches",
 }
 _TEXT_TOKENS = 24
+# Where all of MiniLM is trained: tokens of a row, and rows of a topic at least, so that one training takes 20 seconds.
+_WHOLE_TOKENS, _LARGE_TOPIC = 16, 140
 _LM_TOKENS = 64
 
 
@@ -71,12 +74,14 @@ class Task:
         spoiling: What happens to spoilt rows.
         prepare: (seed, share of spoilt rows) -> what is learned.
         training: Keywords of `TrainingArguments`, fixed before the first run.
+        pretrained: Whether models start from weights that have learned something else.
     """
 
     title: str
     spoiling: str
     prepare: Callable[[int, float], Prepared]
     training: dict[str, Any]
+    pretrained: bool = False
 
 
 def wrong_labels(labels: np.ndarray, share: float, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,6 +108,21 @@ def digits(seed: int, share: float, kind: str = "uniform") -> Prepared:
     scorer = build_vit(seed + 77)
     warm_up(scorer, train, steps=300, learning_rate=2e-3, batch_size=32)
     return Prepared(train, data.test, wrong, scorer, build_vit)
+
+
+# ------------------------------------------------------------------------ patches
+def patches(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """2,800 patches of photographs and textures, 12 pictures; a small convolutional network, from nothing."""
+    held = load_patches(seed)
+    noisy, wrong = wrong_labels(held.train_labels, share, kind, seed)
+
+    def rows(pixels: np.ndarray, labels: np.ndarray) -> Dataset:
+        kinds = {"pixel_values": Array3D((1, EDGE, EDGE), "float32"), "label": ClassLabel(names=names())}
+        return Dataset.from_dict({"pixel_values": pixels, "label": labels.tolist()}, features=Features(kinds))
+
+    train, scorer = rows(held.train, noisy), ConvNet(seed + 77)
+    warm_up(scorer, train, steps=200, learning_rate=4e-3, batch_size=32)
+    return Prepared(train, rows(held.test, held.test_labels), wrong, scorer, ConvNet)
 
 
 # --------------------------------------------------------------------------- text
@@ -148,6 +168,55 @@ def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
 
     train, scorer = rows(keep, noisy), build(seed + 77)
     warm_up(scorer, train, steps=150, learning_rate=5e-4, batch_size=32)
+    return Prepared(train, rows(held, labels[held]), wrong, scorer, build)
+
+
+class MiniLMClassifier(nn.Module):
+    """All layers of a MiniLM, the mean over a row's tokens, and a new head."""
+
+    def __init__(self, body: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.body = copy.deepcopy(body)
+        self.body.pooler = None  # the weights were trained under a mean over tokens
+        self.classifier = nn.Linear(body.config.hidden_size, classes)
+        self.config = copy.deepcopy(body.config)
+        self.config.num_labels = classes
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        longest = int(attention_mask.sum(1).max())
+        input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
+        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weight = attention_mask[..., None].to(hidden)
+        logits = self.classifier((hidden * weight).sum(1) / weight.sum(1))
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def minilm(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """2,700 paragraphs of documentation, 12 subpackages; all of a pretrained MiniLM is trained."""
+    ids, mask, codes, names, body = paragraphs()
+    ids, mask = ids[:, :_WHOLE_TOKENS], mask[:, :_WHOLE_TOKENS]
+    large = np.flatnonzero(np.bincount(codes) >= _LARGE_TOPIC)
+    numbers = np.flatnonzero(np.isin(codes, large))
+    labels = np.searchsorted(large, codes)  # right where the topic is a large one
+    keep, held = train_test_split(numbers, test_size=400, random_state=seed, stratify=labels[numbers])
+    noisy, wrong = wrong_labels(labels[keep], share, kind, seed)
+
+    def rows(numbers: np.ndarray, labels: np.ndarray) -> Dataset:
+        features = Features({"row": Value("int64"), "label": ClassLabel(names=[names[code] for code in large])})
+        made = Dataset.from_dict({"row": numbers.tolist(), "label": labels.tolist()}, features=features)
+
+        def read(batch: dict[str, list[int]]) -> dict[str, Any]:
+            at = torch.tensor(batch["row"])
+            return {"input_ids": list(ids[at]), "attention_mask": list(mask[at]), "label": batch["label"]}
+
+        return made.with_transform(read)
+
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return MiniLMClassifier(body, len(large))
+
+    train, scorer = rows(keep, noisy), build(seed + 77)
+    warm_up(scorer, train, steps=30, learning_rate=3e-4, batch_size=16)
     return Prepared(train, rows(held, labels[held]), wrong, scorer, build)
 
 
@@ -340,11 +409,25 @@ TASKS = {
         digits,
         {"max_steps": 400, "learning_rate": 1e-3, "per_device_train_batch_size": 32, "warmup_steps": 40},
     ),
+    "patches": Task(
+        "patches of pictures, CNN",
+        "wrong labels",
+        patches,
+        {"max_steps": 500, "learning_rate": 4e-3, "per_device_train_batch_size": 32, "warmup_steps": 50},
+    ),
     "text": Task(
         "documentation topics, MiniLM",
         "wrong labels",
         text,
         {"max_steps": 120, "learning_rate": 5e-4, "per_device_train_batch_size": 16, "warmup_steps": 12},
+        pretrained=True,
+    ),
+    "minilm": Task(
+        "documentation topics, all of MiniLM",
+        "wrong labels",
+        minilm,
+        {"max_steps": 60, "learning_rate": 3e-4, "per_device_train_batch_size": 16, "warmup_steps": 6},
+        pretrained=True,
     ),
     "tumours": Task(
         "tumours, MLP",
