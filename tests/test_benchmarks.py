@@ -18,7 +18,7 @@ from sage_hf.demo import build_vit
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 # What writes no results, or only where it is told to.
-HELPERS = ("machine", "readme", "quality_tasks", "quality_patches", "quality_report")
+HELPERS = ("machine", "readme", "quality_tasks", "quality_patches", "quality_texts", "quality_report")
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in HELPERS)
 
 
