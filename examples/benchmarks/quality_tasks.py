@@ -297,7 +297,7 @@ TASKS = {
         "patches of pictures, CNN",
         "wrong labels",
         patches,
-        {"max_steps": 500, "learning_rate": 4e-3, "per_device_train_batch_size": 32, "warmup_steps": 50},
+        {"max_steps": 400, "learning_rate": 4e-3, "per_device_train_batch_size": 32, "warmup_steps": 40},
     ),
     "text": Task(
         "documentation topics, MiniLM",
