@@ -21,7 +21,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import write
+from machine import results_of, write
 from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig
@@ -135,7 +135,7 @@ def main() -> None:
         share = told(estimate([share for share, _ in passes]), 5)
         lines.append(f"| {title} | {weights:,} | {' | '.join(cells)} | {share} |")
     lines.append(f"| wanted | | {WANTED['check_seconds']} | {WANTED['check_seconds']} | {WANTED['recheck_share']} |")
-    write("check", result, "\n".join(lines))
+    write(results_of(parser, arguments), "check", result, "\n".join(lines))
 
 
 if __name__ == "__main__":

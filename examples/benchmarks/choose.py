@@ -152,7 +152,7 @@ def main() -> None:
         size, way, folder = arguments.measure
         print(json.dumps(measure(int(size), way, Path(folder))), flush=True)
         return
-    from machine import write
+    from machine import results_of, write
 
     torch.set_num_threads(1)
     runs, lines = (
@@ -174,7 +174,8 @@ def main() -> None:
                     for each in mine
                 ]
     lines.append(f"| {WANTED['rows']:,} | wanted | 1 | | <= {WANTED['share']:.2f} | |")
-    write("choose", {"wanted": WANTED, "fraction": FRACTION, "runs": runs}, "\n".join(lines))
+    result = {"wanted": WANTED, "fraction": FRACTION, "runs": runs}
+    write(results_of(parser, arguments), "choose", result, "\n".join(lines))
 
 
 if __name__ == "__main__":

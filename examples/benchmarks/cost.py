@@ -329,7 +329,7 @@ def main() -> None:
     if arguments.one_of_many:
         one_of_many(arguments.rows, arguments.shard)
         return
-    from machine import write
+    from machine import results_of, write
 
     torch.set_num_threads(1)
     costs, plain = calibrate()
@@ -354,7 +354,7 @@ def main() -> None:
             f"{each['file_bytes'] / 1e9:,.0f} GB | {each['finished_bytes'] / 1e9:.1f} GB |"
         )
     result = {"costs": asdict(costs), "plain_seconds_a_row": plain, "runs": runs, "on_paper": paper, "wanted": WANTED}
-    write("cost", result, "\n".join(lines))
+    write(results_of(parser, arguments), "cost", result, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import write
+from machine import results_of, write
 from quality_tasks import digits, text
 from sklearn.metrics import average_precision_score, roc_auc_score
 from transformers.utils import logging as transformers_logging
@@ -103,10 +103,14 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def report(lines: list[dict]) -> None:
-    """Writes what is finished."""
-    rows = summed_up(lines)
-    write("label_issues", {"rows": rows}, table(rows))
+def planned(seeds: list[int], tasks: list[str]) -> list[tuple[str, str, float, int]]:
+    """Every measurement, as `key_of` tells it, in its order."""
+    return [(task, kind, share, seed) for seed in seeds for task in tasks for kind, share in PLANTED]
+
+
+def key_of(line: dict) -> tuple[str, str, float, int]:
+    """Which measurement a line is."""
+    return line["task"], line["kind"], line["share"], line["seed"]
 
 
 def main() -> None:
@@ -120,20 +124,20 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        (task, kind, share, seed) for seed in arguments.seeds for task in arguments.task for kind, share in PLANTED
-    ]
+    wanted = planned(arguments.seeds, arguments.task)
     lines = []
     for path in sorted(arguments.folder.glob("*.jsonl")):
         lines += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    done = {(line["task"], line["kind"], line["share"], line["seed"]) for line in lines}
+    done = {key_of(line) for line in lines}
     for each in [] if arguments.report else [each for each in wanted if each not in done]:
         line = {**dict(zip(("task", "kind", "share", "seed"), each, strict=True)), "found": measure(*each)}
         with (arguments.folder / f"{each[0].split(',')[0].replace(' ', '-')}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         lines.append(line)
         print(line, flush=True)
-    report(lines)
+    rows = summed_up(lines)
+    is_whole = {key_of(line) for line in lines} == set(planned(parser.get_default("seeds"), list(TASKS)))
+    write(results_of(parser, arguments, is_whole=is_whole), "label_issues", {"rows": rows}, table(rows))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
-"""Where a measurement was made: goes into every result file."""
+"""Where a measurement was made, which goes into every result file, and where the files of a run belong.
+
+`results/`, which is committed, is written by a whole run alone: every setting as it is by default, and everything
+measured. Any other run writes to a folder of its own.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
+import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,8 @@ import transformers
 import sage_hf
 
 RESULTS = Path(__file__).parent / "results"
+# Where a part of a run writes, in a folder by its name, where the benchmark has no folder for finished parts.
+PARTS = Path("out/benchmarks")
 LINE = 119
 
 
@@ -56,9 +65,43 @@ def _has_names(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_names, value)))
 
 
-def write(name: str, result: dict[str, Any], table: str) -> None:
-    """Saves `results/NAME.json` and `results/NAME.md`, and prints the table."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(to_json({"machine": describe(), **result}) + "\n")
-    (RESULTS / f"{name}.md").write_text(table + "\n")
+def results_of(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    *,
+    free: Container[str] = ("report",),
+    is_whole: bool = True,
+) -> Path:
+    """The folder for the results of a run: `results/` of a whole one; of any other, one of its own, which is said.
+
+    Args:
+        parser: Knows the defaults.
+        arguments: What was asked for.
+        free: Names of arguments on which the numbers do not depend.
+        is_whole: Whether everything that a whole run measures is there.
+    """
+    asked = {name: value for name, value in vars(arguments).items() if name not in free}
+    changed = [
+        f"--{name.replace('_', '-')}" for name in asked if not _is_default(parser.get_default(name), asked[name])
+    ]
+    if is_whole and not changed:
+        return RESULTS
+    own = getattr(arguments, "folder", None)
+    folder = PARTS / Path(sys.argv[0]).stem if own is None else Path(own) / "results"
+    why = f"{', '.join(changed)} is not as by default" if changed else "something is not measured yet"
+    print(f"No whole run ({why}): its results are in {folder}, and {RESULTS.name}/ stays as it is.", flush=True)
+    return folder
+
+
+def _is_default(default: Any, value: Any) -> bool:
+    return (
+        list(default) == list(value) if isinstance(value, (list, tuple)) and default is not None else default == value
+    )
+
+
+def write(folder: Path, name: str, result: dict[str, Any], table: str) -> None:
+    """Saves NAME.json and NAME.md in a folder by `results_of`, and prints the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(to_json({"machine": describe(), **result}) + "\n")
+    (folder / f"{name}.md").write_text(table + "\n")
     print(table)

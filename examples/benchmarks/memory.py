@@ -160,7 +160,7 @@ def main() -> None:
         size, way, folder = arguments.measure
         print(json.dumps(measure(int(size), way, Path(folder))))
         return
-    from machine import RESULTS, write
+    from machine import results_of, write
 
     runs = []
     with tempfile.TemporaryDirectory(prefix="sage_hf-benchmark-") as folder:
@@ -185,8 +185,9 @@ def main() -> None:
         growth[way] = {"ratio": peaks[-1] / peaks[0], "bytes_a_row": more}
         cells = " | ".join(f"{peak:.0f} MB" for peak in peaks)
         lines.append(f"| {name} | {cells} | {peaks[-1] / peaks[0]:.3f} | {more:.1f} |")
-    draw(runs, RESULTS / "memory.png")
-    write("memory", {"runs": runs, "growth": growth, "wanted": WANTED}, "\n".join(lines))
+    results = results_of(parser, arguments)
+    write(results, "memory", {"runs": runs, "growth": growth, "wanted": WANTED}, "\n".join(lines))
+    draw(runs, results / "memory.png")
 
 
 if __name__ == "__main__":

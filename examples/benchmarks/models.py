@@ -1,7 +1,7 @@
 """Which model classes give right rows: the zoo of the tests, all of it, in all its settings.
 
     python examples/benchmarks/models.py                # two processes, about 20 minutes; writes results/models.*
-    python examples/benchmarks/models.py Longformer LED # families whose names hold a word; the others stay as measured
+    python examples/benchmarks/models.py Longformer LED # families whose names hold a word, into out/benchmarks/models
 
 "Right" is a whole batch at once, "one at a time" is right and slow, "refused" is an error that says why. Every row is
 held to autograd of that row alone, weight by weight. A setting that comes to another verdict than the plain one (sdpa,
@@ -10,6 +10,7 @@ padding on the right, float32) is named in the last column.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -30,7 +31,6 @@ from tests.zoo.family import Setting, make_batch
 from tests.zoo.truth import truths_of
 from tests.zoo.verdict import WRONG, Verdict, judge
 
-RESULTS = Path(__file__).parent / "results"
 WORDS = ("right", "one at a time", "refused", WRONG, "crash", "not run")
 LONGEST_REASON = 160
 
@@ -125,31 +125,32 @@ def _cell(line: dict[str, Any], target: str) -> str:
     return line[target] + (f", {left_out} weight{'s' if left_out > 1 else ''} left out" if left_out else "")
 
 
-def main(wanted: list[str]) -> None:
+def main() -> None:
     """Tries the families, all or those whose names hold one of the words."""
-    names = [name for name in FAMILIES if not wanted or any(word in name for word in wanted)]
-    found = {} if not wanted else {line["family"]: line for line in _measured()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", default=[], help="of the names of families; all by default")
+    arguments = parser.parse_args()
+    names = [name for name in FAMILIES if not arguments.words or any(word in name for word in arguments.words)]
+    found = {}
     with ProcessPoolExecutor(max_workers=2) as pool:
         for number, line in enumerate(pool.map(try_family, names, chunksize=4), 1):
             found[line["family"]] = line
             print(
                 f"{number}/{len(names)} {line['family']}: {line['auto']}, {line['all']}, {line['differs']}", flush=True
             )
-    write([found[name] for name in FAMILIES if name in found])
+    from machine import results_of
+
+    write(results_of(parser, arguments), [found[name] for name in FAMILIES if name in found])
 
 
-def write(lines: list[dict[str, Any]]) -> None:
-    """Writes both files of the results."""
+def write(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Writes both files of the results, to a folder by `results_of`."""
+    folder.mkdir(parents=True, exist_ok=True)
     written = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     text = f'{{"transformers": "{transformers.__version__}", "families": [\n{written}\n]}}\n'
-    (RESULTS / "models.json").write_text(text, encoding="utf-8")
-    (RESULTS / "models.md").write_text(report(lines, transformers.__version__), encoding="utf-8")
-
-
-def _measured() -> list[dict[str, Any]]:
-    path = RESULTS / "models.json"
-    return json.loads(path.read_text(encoding="utf-8"))["families"] if path.exists() else []
+    (folder / "models.json").write_text(text, encoding="utf-8")
+    (folder / "models.md").write_text(report(lines, transformers.__version__), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -5,26 +5,33 @@ Everything is computed from the values of single trainings, which results/qualit
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, write
+from machine import write
 from quality_tasks import TASKS
 
 from sage_hf import Comparison
 from sage_hf.comparison.intervals import Estimate, estimate
 from sage_hf.comparison.runs import ALL, RANDOM
 from sage_hf.hub.pictures import render
+from sage_hf.strategies import STRATEGIES
 
 DEFAULT, PAPER = "auto", "agreement"
 # Of this package; every other strategy is a baseline.
 OWN = (DEFAULT, "coverage", PAPER)
+# Without which there is no table.
+SHOWN = (DEFAULT, PAPER, RANDOM)
 # Shares at which the default is to be better than random rows by more than the interval.
 SMALL = 0.1
+# Share of what all rows reach that the default is to reach, at these shares of the rows.
+FULL, FROM_PRETRAINED, FROM_NOTHING = 0.98, 0.05, 0.25
 
-# A task, clean or spoilt, as JSON: title, metric, lower_is_better, fractions, seeds, and the value of every training,
-# values[strategy][fraction as text][place of the seed].
+# A task, clean or spoilt, as JSON: title, metric, lower_is_better, pretrained, fractions, seeds, and the value of
+# every training, values[strategy][fraction as text][place of the seed].
 Measured = dict[str, Any]
 
 
@@ -39,6 +46,7 @@ class Cell:
         over_paper: Over the paper's rule.
         best: The baseline with the best mean, chosen after the fact.
         over_best: The gain over that.
+        of_all: Share of what all rows reach that it reaches, a ratio of means; None of a loss.
     """
 
     fraction: float
@@ -47,6 +55,7 @@ class Cell:
     over_paper: Estimate
     best: str
     over_best: Estimate
+    of_all: Estimate | None = None
 
     @property
     def falls_short(self) -> list[str]:
@@ -68,8 +77,8 @@ class Cell:
         return self.over_random.mean > 0 and self.over_random.differs_from_zero
 
 
-def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
-    """All tasks of which a seed is finished."""
+def collect(folder: Path, shares: Sequence[float]) -> dict[str, Measured]:
+    """All tasks of which a seed is finished, with the strategies and fractions that every finished seed has."""
     found = {}
     for name, task in TASKS.items():
         for share in shares:
@@ -79,7 +88,9 @@ def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
             if not parts:
                 continue
             first, trained = parts[0], [{run.key[:2]: run for run in part.runs} for part in parts]
-            keys = [(ALL, 1.0), *((strategy, share) for strategy in first.strategies for share in first.fractions)]
+            strategies = [each for each in STRATEGIES if all(each in part.strategies for part in parts)]
+            fractions = [each for each in first.fractions if all(each in part.fractions for part in parts)]
+            keys = [(ALL, 1.0), *((strategy, fraction) for strategy in strategies for fraction in fractions)]
             values: dict[str, dict[str, list[float]]] = {}
             for strategy, fraction in keys:
                 values.setdefault(strategy, {})[f"{fraction:g}"] = [
@@ -89,7 +100,8 @@ def collect(folder: Path, shares: tuple[float, ...]) -> dict[str, Measured]:
                 "title": f"{task.title}, {f'{share:.0%} {task.spoiling}' if share else 'clean'}",
                 "metric": first.metric,
                 "lower_is_better": not first.greater_is_better,
-                "fractions": first.fractions,
+                "pretrained": task.pretrained,
+                "fractions": fractions,
                 "seeds": [part.seeds[0] for part in parts],
                 "values": values,
             }
@@ -102,8 +114,20 @@ def cells_of(task: Measured) -> list[Cell]:
     for fraction in task["fractions"]:
         gains = {strategy: _gain(task, strategy, fraction) for strategy in task["values"] if strategy != ALL}
         best = min((name for name in gains if name not in OWN), key=lambda name: gains[name].mean)
-        cells.append(Cell(fraction, _of(task, DEFAULT, fraction), gains[RANDOM], gains[PAPER], best, gains[best]))
+        value, of_all = _of(task, DEFAULT, fraction), _of_all(task, fraction)
+        cells.append(Cell(fraction, value, gains[RANDOM], gains[PAPER], best, gains[best], of_all))
     return cells
+
+
+def _of_all(task: Measured, fraction: float) -> Estimate | None:
+    """The default's mean over that of all rows, with the interval of a ratio of paired means; None of a loss."""
+    mine, whole = task["values"][DEFAULT][f"{fraction:g}"], task["values"][ALL]["1"]
+    mean = estimate(whole).mean
+    if task["lower_is_better"] or not mean > 0:
+        return None
+    ratio = estimate(mine).mean / mean
+    # To first order, a seed moves the ratio by so much (Cochran, Sampling Techniques, section 2.11).
+    return estimate([ratio + (one - ratio * other) / mean for one, other in zip(mine, whole, strict=True)])
 
 
 def _of(task: Measured, strategy: str, fraction: float) -> Estimate:
@@ -134,11 +158,20 @@ def summarize(tasks: dict[str, Measured]) -> dict[str, Any]:
         "better_than_the_papers_rule": sum(cell.over_paper.mean > 0 for cell in cells),
         "at_or_above_the_best_baseline": sum(cell.over_best.mean >= 0 for cell in cells),
         "at_or_above_the_best_baseline_within_the_interval": sum(_holds(cell.over_best) for cell in cells),
+        "reached_of_all_rows": [_reached(task) for task in tasks.values() if not task["lower_is_better"]],
         "at_or_above_each_baseline": {
             name: {"cells": len(gains), "at_or_above": sum(gain >= 0 for gain in gains)}
             for name, gains in _gains_over_each(tasks).items()
         },
     }
+
+
+def _reached(task: Measured) -> dict[str, Any]:
+    """What the default reaches of all rows' accuracy at the share at which it is to reach 98 % of it."""
+    fraction = FROM_PRETRAINED if task["pretrained"] else FROM_NOTHING
+    found = _of_all(task, fraction) if fraction in task["fractions"] else None
+    about = {"task": task["title"], "fraction": fraction, "wanted": FULL}
+    return about | {"of_all": None if found is None else found.mean, "half": None if found is None else found.half}
 
 
 def _gains_over_each(tasks: dict[str, Measured]) -> dict[str, list[float]]:
@@ -168,12 +201,13 @@ def short_table(tasks: dict[str, Measured]) -> str:
                 f"**{form.gain(cell.over_random)}**" if cell.is_better_than_random else form.gain(cell.over_random)
                 for cell in cells
             ],
+            "share of full accuracy reached": [form.share(cell.of_all) for cell in cells],
             "the paper's rule": [form.value(_of(task, PAPER, share)) for share in fractions],
             "best of the baselines": [
                 f"{form.value(_of(task, cell.best, cell.fraction), half=False)} {cell.best}" for cell in cells
             ],
         }
-        lines += [f"| {label} | {' | '.join(texts)} |" for label, texts in rows.items()]
+        lines += [f"| {label} | {' | '.join(texts)} |" for label, texts in rows.items() if any(texts)]
     return "\n".join(lines)
 
 
@@ -191,6 +225,9 @@ def long_tables(tasks: dict[str, Measured]) -> str:
             texts = [form.value(_of(task, strategy, share)) for share in fractions]
             label = f"**{strategy}**" if strategy == DEFAULT else strategy
             lines.append(f"| {label} | {' | '.join(texts)} |")
+        reached = [form.share(cell.of_all) for cell in cells_of(task)]
+        if any(reached):
+            lines.append(f"| share of full accuracy that auto reaches | {' | '.join(reached)} |")
         everything = form.value(_of(task, ALL, 1.0))
         lines += [f"| all rows {everything} |{' |' * len(fractions)}", ""]
     lines += ["Where the default falls short:", ""]
@@ -221,6 +258,12 @@ class _Form:
         """The same with a sign."""
         return self._text(of, "+", True)
 
+    def share(self, of: Estimate | None) -> str:
+        """A share of what all rows reach, in %, with its half interval; empty where there is none."""
+        if of is None:
+            return ""
+        return f"{100 * of.mean:.1f}" + ("" if of.half is None else f" ± {100 * of.half:.1f}") + " %"
+
     def _text(self, of: Estimate, sign: str, half: bool) -> str:
         text = f"{self._scale * of.mean:{sign}.{self._digits}f}"
         return f"{text} ± {self._scale * of.half:.{self._digits}f}" if half and of.half is not None else text
@@ -233,8 +276,8 @@ def draw(tasks: dict[str, Measured]) -> Any:
 
     shown = {DEFAULT: ("#08306b", "o", "-"), PAPER: ("#b8860b", "s", "--"), "small_loss": ("#238b45", "v", "-.")}
     shown |= {"herding": ("#6a51a3", "^", "-."), "craig": ("#807dba", "D", ":")}
-    figure = Figure(figsize=(9.0, 5.6), layout="constrained")
     columns = -(-len(tasks) // 2)
+    figure = Figure(figsize=(max(2.25 * columns, 4.5), 5.6), layout="constrained")
     panels = figure.subplots(2, columns, squeeze=False)
     for place, task in enumerate(tasks.values()):
         axes = panels[place % 2][place // 2]
@@ -247,7 +290,7 @@ def draw(tasks: dict[str, Measured]) -> Any:
             axes.errorbar(
                 range(len(gains)),
                 [scale * gain.mean for gain in gains],
-                yerr=[scale * (gain.half or 0.0) for gain in gains] if strategy == DEFAULT else None,
+                yerr=[scale * _half(gain) for gain in gains] if strategy == DEFAULT else None,
                 color=colour,
                 marker=marker,
                 linestyle=line,
@@ -266,12 +309,21 @@ def draw(tasks: dict[str, Measured]) -> Any:
     return figure
 
 
-def report(folder: Path, shares: tuple[float, ...]) -> None:
-    """Writes results/quality.json, quality.md (the README's), quality_all.md and quality.png of what is finished."""
-    tasks = collect(folder, shares)
+def _half(gain: Estimate) -> float:
+    """Half the interval; NaN, which draws nothing, where it is not known."""
+    return math.nan if gain.half is None else gain.half
+
+
+def report(tasks: dict[str, Measured], results: Path) -> None:
+    """Writes quality.json, quality.md (the README's), quality_all.md and quality.png of what `collect` found.
+
+    Args:
+        tasks: All tasks, clean and spoilt.
+        results: A folder by `machine.results_of`.
+    """
     told = {name: {**task, "default": [asdict(cell) for cell in cells_of(task)]} for name, task in tasks.items()}
     summary = summarize(tasks)
-    write("quality", {"summary": summary, "tasks": told}, short_table(tasks))
-    (RESULTS / "quality_all.md").write_text(long_tables(tasks) + "\n")
-    (RESULTS / "quality.png").write_bytes(render(draw(tasks), "png"))
+    write(results, "quality", {"summary": summary, "tasks": told}, short_table(tasks))
+    (results / "quality_all.md").write_text(long_tables(tasks) + "\n")
+    (results / "quality.png").write_bytes(render(draw(tasks), "png"))
     print(summary)

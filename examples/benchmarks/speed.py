@@ -21,7 +21,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import write
+from machine import results_of, write
 from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig, SageSelector
@@ -244,7 +244,7 @@ def main() -> None:
         f"| {' | '.join(line)} |" + ("\n|---|---|---|---|" if number == 0 else "") for number, line in enumerate(lines)
     )
     suffix = "" if arguments.device == "cpu" else "_gpu"
-    write(f"speed{suffix}", {"even": even, "uneven": uneven}, table)
+    write(results_of(parser, arguments, free=("device",)), f"speed{suffix}", {"even": even, "uneven": uneven}, table)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
-from machine import write
-from quality_tasks import TASKS
+from machine import results_of, write
 from transformers.utils import logging as transformers_logging
-from width import LEARNED, Trainings
+from width import LEARNED, TASKS, Trainings
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.comparison.intervals import estimate
@@ -94,7 +93,8 @@ def main() -> None:
         for seed in arguments.seeds:
             found.setdefault(task, []).append(measure(task, seed))
             print(task, seed, found[task][-1], file=sys.stderr, flush=True)
-    write("streams", {"window": WINDOW, "fraction": FRACTION, "spoilt": SPOILT, "runs": found}, table(found))
+    result = {"window": WINDOW, "fraction": FRACTION, "spoilt": SPOILT, "runs": found}
+    write(results_of(parser, arguments), "streams", result, table(found))
 
 
 if __name__ == "__main__":

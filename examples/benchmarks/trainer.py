@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from machine import write
+from machine import results_of, write
 from torch import nn
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
@@ -169,7 +169,8 @@ def main() -> None:
         cells = [f"{scale * each.mean:.3g} ± {scale * (each.half or 0):.2g}{unit}" for each in reached.values()]
         ratio = f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {name}: {task.metric} | {ratio} | {' | '.join(cells)} |")
-    write("trainer", {"fraction": FRACTION, "seeds": arguments.seeds, "tasks": tasks}, "\n".join(lines))
+    result = {"fraction": FRACTION, "seeds": arguments.seeds, "tasks": tasks}
+    write(results_of(parser, arguments), "trainer", result, "\n".join(lines))
 
 
 if __name__ == "__main__":

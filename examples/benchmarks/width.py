@@ -33,10 +33,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import write
+from machine import results_of, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from quality_tasks import TASKS, Prepared, deeper
+from quality_tasks import TASKS as ALL_TASKS
+from quality_tasks import Prepared, deeper
 from sklearn.metrics import roc_auc_score
 from speed import BATCH, LENGTH, VOCABULARY, FitPass, build_model, plain, race, ratio
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ from sage_hf.selection.signals import RowSignals
 from sage_hf.strategies.coverage import spectrum_weights, unit_rows
 
 STARTED = time.perf_counter()
+TASKS = {name: ALL_TASKS[name] for name in ("digits", "text", "tumours", "language")}
 SPOILT = (0.2, 0.0)
 FRACTIONS = (0.02, 0.1)
 POWER = 0.25
@@ -358,6 +360,11 @@ def table(entries: list[dict[str, Any]], costs: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
+def planned(seeds: list[int], tasks: list[str]) -> list[tuple[str, float, int]]:
+    """Task, share of spoilt rows and seed of every measurement, seed by seed, so that a part is worth something."""
+    return [(task, share, seed) for seed in seeds for task in tasks for share in SPOILT if share or task in QUICK]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
@@ -372,28 +379,30 @@ def main() -> None:
     transformers_logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    # Costs of other settings are no part of a whole run.
+    sizes = (arguments.rows, arguments.rounds)
+    is_usual = sizes == (parser.get_default("rows"), parser.get_default("rounds"))
+    costs = arguments.folder / ("cost.json" if is_usual else "cost-{}-{}.json".format(*sizes))
     if arguments.cost:
-        (arguments.folder / "cost.json").write_text(json.dumps(cost(arguments.rows, arguments.rounds)))
+        costs.write_text(json.dumps(cost(arguments.rows, arguments.rounds)))
     path = arguments.folder / "lines.jsonl"
     read = path.read_text().splitlines() if path.exists() else []
     lines = [json.loads(line) for line in read if line.endswith("}")]
     done = {(line["task"], line["share"], line["seed"]) for line in lines}
-    for seed in (
-        () if arguments.report or arguments.cost else arguments.seeds
-    ):  # seed by seed, so that a part is worth something
-        for task in arguments.task:
-            for share in SPOILT:
-                if (task, share, seed) not in done and (share or task in QUICK):
-                    about = {"task": task, "share": share, "seed": seed}
-                    new = [{**about, **line} for line in run(task, share, seed)]
-                    with path.open("a") as file:
-                        file.writelines(json.dumps(line) + "\n" for line in new)
-                    lines += new
-                    print(about, f"{time.perf_counter() - STARTED:.0f} s", flush=True)
-    costs = arguments.folder / "cost.json"
+    for task, share, seed in [] if arguments.report or arguments.cost else planned(arguments.seeds, arguments.task):
+        if (task, share, seed) not in done:
+            about = {"task": task, "share": share, "seed": seed}
+            new = [{**about, **line} for line in run(task, share, seed)]
+            with path.open("a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in new)
+            lines += new
+            print(about, f"{time.perf_counter() - STARTED:.0f} s", flush=True)
     measured = json.loads(costs.read_text()) if costs.exists() else None
     entries = summed_up(lines, measured)
-    write("width", {"settings": entries, "cost": measured, "lines": lines}, table(entries, measured))
+    found = {(line["task"], line["share"], line["seed"]) for line in lines}
+    is_whole = measured is not None and found == set(planned(parser.get_default("seeds"), list(TASKS)))
+    results = results_of(parser, arguments, free=("report", "cost"), is_whole=is_whole)
+    write(results, "width", {"settings": entries, "cost": measured, "lines": lines}, table(entries, measured))
 
 
 if __name__ == "__main__":

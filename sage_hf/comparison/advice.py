@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .intervals import digits
+from .intervals import LEAST_COUNT, digits
 from .runs import RANDOM, RunGroup
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def advise(comparison: Comparison) -> str:
     """The recommendation; of strategies that are equally good, the one named first is best."""
     groups, reference = comparison.groups, comparison.reference
+    if not comparison.learns:
+        return _nothing_learned(comparison)
 
     def merit(strategy: str) -> float:
         return math.fsum(group.merit for group in groups if group.strategy == strategy)
@@ -28,7 +30,22 @@ def advise(comparison: Comparison) -> str:
     ]
     if reference.value.count == 1:
         sentences.append("One seed gives no interval: any difference may be chance; train with several.")
+    elif reference.value.count < LEAST_COUNT:
+        sentences.append(
+            f"{reference.value.count} seeds are too few to call anything better: train with {LEAST_COUNT} or more."
+        )
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _nothing_learned(comparison: Comparison) -> str:
+    """What is said where all rows teach a model no more than guessing."""
+    metric, guess = comparison.metric, comparison.guessing[comparison.metric]
+    return (
+        f"Nothing follows: training on all rows reaches {metric} {digits(comparison.reference.value.mean)}, and "
+        f"always guessing the commonest class of the test rows gets {digits(guess)}. Train until all rows beat "
+        "guessing: with more steps or a larger learning rate (max_steps and learning_rate, --max-steps and "
+        "--learning-rate), or from a better checkpoint."
+    )
 
 
 def _on_average(groups: Sequence[RunGroup], best: str, metric: str) -> str:
@@ -38,7 +55,8 @@ def _on_average(groups: Sequence[RunGroup], best: str, metric: str) -> str:
         means[strategy] = math.fsum(values) / len(values) if values else math.nan
     shares = _listed([group.fraction for group in groups if group.strategy == best])
     others = len({group.strategy for group in groups}) > 1
-    word = "is best on average over" if others else "was trained at"
+    is_sure = all(group.value.count >= LEAST_COUNT for group in groups)
+    word = f"{'is' if is_sure else 'did'} best on average over" if others else "was trained at"
     text = f"{best} {word} {shares} of the rows: {metric} {digits(means[best])}"
     if best != RANDOM and not math.isnan(means[RANDOM]):
         text += f", of random rows {digits(means[RANDOM])}"
@@ -54,12 +72,12 @@ def _against_random(own: Sequence[RunGroup], groups: Sequence[RunGroup]) -> str:
         return f"{text}, though {', '.join(worse)} won at single shares." if worse else f"{text}."
     if all(group.difference is None for group in own):
         return "Random rows were not trained on, so it is open what the choice gains."
-    if all(group.value.count == 1 for group in own):
+    if all(group.value.count < LEAST_COUNT for group in own):
         return ""
     texts = {
         1: "it beats random rows by more than the 95 % interval at {}",
         -1: "it is worse than random rows by more than the interval at {}",
-        0: "at {} the interval of its difference to random rows holds 0",
+        0: "at {} it cannot be told from random rows",
     }
     shares = {gain: [group.fraction for group in own if group.gain == gain] for gain in texts}
     text = "; ".join(words.format(_listed(shares[gain])) for gain, words in texts.items() if shares[gain])

@@ -47,7 +47,7 @@ from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
 from ..utils.rng import isolated_rng
 from .experiment import Experiment, complete
 from .folder import RunFolder
-from .metrics import Accuracy, Metric, is_greater_better
+from .metrics import Accuracy, Metric, guessing, is_greater_better
 from .picture import save_picture
 from .result import Comparison
 from .runs import ALL, Key, Run
@@ -221,6 +221,8 @@ def compare(
         fractions=sorted({key[1] for key in plan if key[0] != ALL}),
         tolerance=tolerance,
         settings=_card_settings(model, experiment, settings),
+        guessing=guessing(experiment.metric, _classes_of(eval_dataset, column)),
+        eval_rows=len(eval_dataset),
     )
     if folder is not None:
         comparison.save(folder.folder)
@@ -268,6 +270,14 @@ def _find_classes(model: nn.Module, experiment: Experiment) -> str | None:
     with isolated_rng(experiment.config.seed):
         encoder = experiment.open(model, rows).encoder
     return None if getattr(encoder, "causal_lm", False) else class_column(rows.features, model)
+
+
+def _classes_of(dataset: Dataset, column: str | None) -> npt.NDArray[np.integer[Any]]:
+    """[N] the classes of rows as numbers; none where there is no such column."""
+    values = [] if column is None else dataset.with_format(None)[column][:]
+    if all(isinstance(value, int) for value in values):
+        return np.array(values, dtype=np.int64)
+    return np.unique(np.array(values, dtype=np.str_), return_inverse=True)[1]
 
 
 def _settings(model: nn.Module, first: nn.Module, experiment: Experiment) -> dict[str, Any]:

@@ -10,6 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+# What it is of a normal distribution, on both sides.
+_NORMAL = 1.96
+# With fewer trainings nothing is called better than anything: the interval of two is 12.7 times their deviation.
+LEAST_COUNT = 3
+# A deviation of less, as a share of the values, is rounding.
+_ROUNDING = 1e-12
 _HALVINGS = 200
 
 
@@ -19,7 +25,9 @@ class Estimate:
 
     Attributes:
         mean: Mean of their values; NaN without any.
-        half: Half the width of the 95 % interval around it; None of a single value, which tells nothing of others.
+        half: Half the width of the 95 % interval around it; None where it is not known: of a single value, and of
+            values that are all the same, whose spread is below what the metric shows (of accuracy, one test row), and
+            not 0.
         count: Number of values.
     """
 
@@ -29,8 +37,8 @@ class Estimate:
 
     @property
     def differs_from_zero(self) -> bool:
-        """Whether 0 is outside the interval; never without one."""
-        return self.half is not None and abs(self.mean) > self.half
+        """Whether 0 is outside the interval; never without one, nor of fewer than three values."""
+        return self.count >= LEAST_COUNT and self.half is not None and abs(self.mean) > self.half
 
     def text(self, sign: str = "-") -> str:
         """Mean and half interval, for people; a sign of "+" stands before gains, too."""
@@ -49,7 +57,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     if count < 2:
         return Estimate(mean, None, count)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    if deviation <= _ROUNDING * max(map(abs, values)):
+        return Estimate(mean, None, count)
     return Estimate(mean, student_t(count - 1) * deviation / math.sqrt(count), count)
+
+
+def counting_error(share: float, rows: int) -> float:
+    """Half the 95 % interval of a share, in [0, 1], that is counted on so many rows."""
+    return _NORMAL * math.sqrt(share * (1.0 - share) / rows)
 
 
 def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..gradients.losses.per_example import IGNORE_INDEX
@@ -13,6 +15,10 @@ from ..gradients.losses.per_example import IGNORE_INDEX
 LOSS = "loss"
 # Names of which less is better; so are names that end in "loss" or "error".
 LOWER_IS_BETTER = frozenset(("perplexity", "mse", "rmse", "mae", "mape", "smape", "wer", "cer", "ter", "brier_score"))
+
+
+# Names, or their endings, of metrics within [0, 1].
+_SHARES = ("accuracy", "f1", "precision", "recall", "auc")
 
 
 class Metric(Protocol):
@@ -50,6 +56,30 @@ class Accuracy:
 def is_greater_better(name: str) -> bool:
     """Whether more of a metric is better, as far as its name tells."""
     return name not in LOWER_IS_BETTER and not name.endswith((LOSS, "error"))
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """The least and the most that a metric can be, as far as its name tells."""
+    if name.endswith(_SHARES):
+        return 0.0, 1.0
+    return (0.0 if name in LOWER_IS_BETTER or name.endswith((LOSS, "error")) else -math.inf), math.inf
+
+
+def guessing(metric: Metric | None, classes: npt.NDArray[np.integer[Any]]) -> dict[str, float]:
+    """What always guessing the commonest class comes to; nothing where the metric cannot say.
+
+    Args:
+        metric: Judges predictions; None where the loss judges.
+        classes: [N] of the test rows.
+    """
+    if metric is None or not len(classes):
+        return {}
+    values, counts = np.unique(classes, return_counts=True)
+    guess = np.full_like(classes, values[counts.argmax()])
+    try:
+        return numbers_of(metric.compute(predictions=guess, references=classes))
+    except (ValueError, TypeError, KeyError):  # wants other predictions than classes
+        return {}
 
 
 def numbers_of(result: Any) -> dict[str, float]:

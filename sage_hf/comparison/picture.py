@@ -5,13 +5,18 @@ A strategy has a marker and a dash of its own besides its shade: lines are told 
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import ConfigError
 from ..hub.pictures import KEPT_COLOUR, render
 from ..utils.files import whole_file
+from .intervals import Estimate
+from .metrics import bounds
 from .runs import RANDOM
 
 if TYPE_CHECKING:
@@ -44,8 +49,10 @@ def draw_comparison(comparison: Comparison) -> Any:
         figure = Figure(figsize=(7.0, 4.0), layout="constrained")
         axes = figure.subplots()
         groups, strategies, goal = comparison.groups, comparison.strategies, comparison.reference.value
+        within = _bounds(comparison)
         if goal.half is not None:
-            axes.axhspan(goal.mean - goal.half, goal.mean + goal.half, color=_ALL_COLOUR, alpha=0.6, linewidth=0)
+            below, above = _reach(goal, within)
+            axes.axhspan(goal.mean - below, goal.mean + above, color=_ALL_COLOUR, alpha=0.6, linewidth=0)
         axes.axhline(goal.mean, color="black", linewidth=1.0, label="all rows")
         for place, strategy in enumerate(strategies):
             own = [group for group in groups if group.strategy == strategy]
@@ -53,17 +60,20 @@ def draw_comparison(comparison: Comparison) -> Any:
             axes.errorbar(
                 [group.fraction * shift for group in own],
                 [group.value.mean for group in own],
-                yerr=[group.value.half or 0.0 for group in own],
+                yerr=np.array([_reach(group.value, within) for group in own]).T,
                 label=strategy,
                 capsize=3,
                 linewidth=1.4,
                 markersize=5,
                 elinewidth=0.9,
+                clip_on=False,  # a mark at the end of the range is whole
                 **_line(strategy, place),
             )
         shares = sorted({group.fraction for group in groups})
         direction = "" if comparison.greater_is_better else " (less is better)"
         axes.set(xscale="log", xlabel="share of the rows trained on", ylabel=comparison.metric + direction)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, within[0]), min(high, within[1]))
         axes.set_xlim(shares[0] / 1.25, shares[-1] * 1.25)
         axes.xaxis.set_major_locator(FixedLocator(shares))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -90,6 +100,19 @@ def save_picture(figure: Any, folder: Path) -> list[Path]:
         with whole_file(path, "Choose a folder that can be written to.") as part:
             part.write_bytes(render(figure, path.suffix[1:]))
     return paths
+
+
+def _bounds(comparison: Comparison) -> tuple[float, float]:
+    """The range of the metric; none where a value is outside of what its name tells, such as a share in per cent."""
+    low, high = bounds(comparison.metric)
+    values = [run.metrics[comparison.metric] for run in comparison.runs]
+    return (low, high) if all(low <= value <= high for value in values) else (-math.inf, math.inf)
+
+
+def _reach(value: Estimate, within: tuple[float, float]) -> tuple[float, float]:
+    """How far its bar goes down and up, within the metric's range; NaN, which draws none, where it is not known."""
+    half = math.nan if value.half is None else value.half
+    return min(half, value.mean - within[0]), min(half, within[1] - value.mean)
 
 
 def _line(strategy: str, place: int) -> dict[str, Any]:

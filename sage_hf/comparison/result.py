@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..errors import ConfigError, OutputError
 from ..hub.cards import fill
 from ..utils.files import whole_file
 from .advice import advise
-from .intervals import estimate
+from .intervals import LEAST_COUNT, counting_error, estimate
+from .metrics import bounds
 from .picture import draw_comparison
 from .runs import ALL, RANDOM, Run, RunGroup
 
@@ -37,6 +38,9 @@ class Comparison:
         fractions: Shares of the rows, ascending.
         tolerance: How far below all rows, as a share of what those reach, still counts as reaching it.
         settings: What the card tells of them, as JSON-ready values.
+        guessing: What always guessing the commonest class of the test rows gets, by metric; empty where there are no
+            classes.
+        eval_rows: Number of rows to judge by; None where it is not known.
 
     Example:
         >>> comparison = Comparison.load("out/compare")
@@ -50,6 +54,8 @@ class Comparison:
     fractions: list[float]
     tolerance: float = 0.01
     settings: dict[str, Any] = field(default_factory=dict)
+    guessing: dict[str, float] = field(default_factory=dict)
+    eval_rows: int | None = None
 
     def __post_init__(self) -> None:
         if any(self.metric not in run.metrics for run in self.runs):
@@ -106,6 +112,20 @@ class Comparison:
     def seeds(self) -> list[int]:
         """Seeds of the trainings, ascending."""
         return sorted({run.seed for run in self.runs})
+
+    @property
+    def learns(self) -> bool:
+        """Whether training on all rows beats always guessing the commonest class, by more than the test rows' chance.
+
+        True where there is nothing to hold it against, which holds for losses.
+        """
+        guess = self.guessing.get(self.metric)
+        if guess is None:
+            return True
+        gain = self.reference.value.mean - guess
+        is_share = self.eval_rows is not None and bounds(self.metric) == (0.0, 1.0)
+        error = counting_error(guess, self.eval_rows) if is_share and self.eval_rows else 0.0
+        return (gain if self.greater_is_better else -gain) > error
 
     @property
     def recommendation(self) -> str:
@@ -169,7 +189,10 @@ class Comparison:
                     "difference": group.difference_text,
                     "of_all": "-" if group is reference or not math.isfinite(of_all) else f"{100 * of_all:.1f} %",
                     # max takes the first of equals
-                    "best": len(rivals) > 1 and group is max(rivals, key=lambda each: each.merit),
+                    "best": len(rivals) > 1
+                    and self.learns
+                    and group.value.count >= LEAST_COUNT
+                    and group is max(rivals, key=lambda each: each.merit),
                 }
             )
         return rows
@@ -199,7 +222,7 @@ class Comparison:
                 fix="Compare again, or use the sage_hf that wrote it.",
             )
         try:
-            own = {each.name: values[each.name] for each in fields(cls)}
+            own = {each.name: values[each.name] for each in fields(cls) if each.name in values or _is_needed(each)}
             return cls(**{**own, "runs": [Run(**run) for run in own["runs"]]})
         except (KeyError, TypeError) as error:
             raise OutputError(
@@ -231,6 +254,10 @@ class Comparison:
                 f"The comparison cannot be read: {error}", where=str(path), fix="Name a folder of sage-hf compare."
             ) from error
         return cls.from_dict(values)
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .classes import Classes
+from .meaning import Meaning
 
 
 class _OldKeys:
@@ -135,6 +136,7 @@ class FitStats(_OldKeys):
         targets: Names of the target datasets; None without a target.
         target_shares: Share of the budget that each of several targets gets.
         checkpoints: Number of models whose scores were averaged; None for one.
+        meaning: What speaks for or against the scores; None where nobody looked.
     """
 
     energy: float
@@ -162,6 +164,7 @@ class FitStats(_OldKeys):
     targets: list[str] | None = None
     target_shares: list[float] | None = None
     checkpoints: int | None = None
+    meaning: Meaning | None = None
 
 
 @dataclass(kw_only=True)
@@ -209,11 +212,12 @@ class SelectionStats(FitStats):
         Raises:
             TypeError: Something is missing, or is not known.
         """
-        gate = values.get("gate")
+        gate, meaning = values.get("gate"), values.get("meaning")
         return cls(
             **{
                 **values,
                 "groups": [GroupStats(**group) for group in values.get("groups", [])],
                 "gate": None if gate is None else GateStats.from_dict(gate),
+                "meaning": None if meaning is None else Meaning(**meaning),
             }
         )

@@ -59,6 +59,7 @@ def selection_facts(
         "lost_groups": len(stats.lost_groups),
         "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
         "gate": None if stats.gate is None else asdict(stats.gate),
+        "warning": stats.meaning.warning if stats.meaning is not None else "",
         "balance": config.balance,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
         "error_share": stats.error_bound / stats.squared_norm,

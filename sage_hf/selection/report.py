@@ -37,6 +37,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
     ]
     if stats.gate:
         lines[2:2] = about_gate(stats.gate)
+    if stats.meaning is not None and stats.meaning.warning:
+        lines.append(stats.meaning.warning)
     if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     if lost := about_lost(stats.groups, selection.config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Set
 from dataclasses import asdict
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from ..config import SageConfig
 from ..data.batches import RowSource
+from ..data.groups import Groups
+from ..data.meaning import Meaning, MeaningTally
 from ..data.stats import FitStats, GateStats
 from ..data.status import SCORED
 from ..data.windows import Window
@@ -31,6 +34,8 @@ from ..selection.signals import RowSignals
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import resolve_budget
 from ..utils.environment import library_versions
+
+logger = logging.getLogger(__name__)
 
 
 def score_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
@@ -114,6 +119,29 @@ def fit_stats(fit: Fit, collector: GradientCollector, dataset: Dataset | Iterabl
         check_seconds=collector.check_seconds,
         fit_seconds=fit.seconds,
     )
+
+
+def tally_of(signals: RowSignals) -> MeaningTally:
+    """All rows of a dataset, counted for `meaning_of`."""
+    tally = MeaningTally()
+    tally.add(signals.scores, signals.losses, signals.labels, signals.doubts)
+    return tally
+
+
+def meaning_of(tally: MeaningTally, groups: Groups, collector: GradientCollector, processes: Processes) -> Meaning:
+    """Whether scores mean anything, after the passes; the main process logs a warning where they do not.
+
+    Args:
+        tally: Has counted all rows.
+        groups: Their groups.
+        collector: Whose model scored.
+        processes: Those of the selection.
+    """
+    is_own_loss = collector.loss_function is None and collector.loss_reduction == "mean"
+    meaning = tally.finish(groups.count, collector.model, is_own_loss)
+    if processes.rank == 0 and meaning.warning:
+        logger.warning("%s", meaning.warning)
+    return meaning
 
 
 def shared_choice(

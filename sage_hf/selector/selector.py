@@ -54,7 +54,7 @@ from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_rows, say_targets
 from .fit import fit_dataset, fit_stream
-from .gather import fit_stats, gather_signals, shared_choice
+from .gather import fit_stats, gather_signals, meaning_of, shared_choice, tally_of
 from .mapping import ScoredInMap
 from .stream import choose_from_stream, stream_selection
 
@@ -371,6 +371,7 @@ class SageSelector(ScoredInMap):
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
+        stats.meaning = meaning_of(tally_of(signals), signals.groups, self.collector, self._passes.processes)
         if target is not None:
             stats.targets = list(target) if isinstance(target, Mapping) else ["target"]
         if isinstance(target, Mapping):
@@ -392,6 +393,7 @@ class SageSelector(ScoredInMap):
         stats.classes = find_text_classes(
             model, source.features, source.encoder, lambda name: groups.code_of if groups.column == name else ()
         )
+        stats.meaning = meaning_of(chosen[0].meaning, groups, self.collector, self._passes.processes)
         return stream_selection(self._passes, source, config, stats, chosen)
 
     # ------------------------------------------------------------------ internals

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
+from ..data.encoding import LABEL_COLUMNS
+from ..data.meaning import MeaningTally
 from ..data.stats import FitStats, GateStats, GroupStats, SelectionStats
 from ..data.status import REASONS, SCORED, STATUSES
 from ..data.stream import StreamSource, changed, known_codes
@@ -43,6 +45,7 @@ class StreamTally:
         set_aside: Row number to reason, of the first 1,000 rows that have no score.
         statuses: Number of rows of each status.
         digests: Digests of the shards.
+        meaning: Of the scores.
     """
 
     names: list[str] = field(default_factory=list)
@@ -54,6 +57,7 @@ class StreamTally:
     set_aside: dict[int, str] = field(default_factory=dict)
     statuses: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(STATUSES, dtype=np.int64))
     digests: list[int] = field(default_factory=list)
+    meaning: MeaningTally = field(default_factory=MeaningTally)
 
     def add(self, piece: Piece) -> None:
         """Counts a window."""
@@ -62,6 +66,7 @@ class StreamTally:
         self.statuses += np.bincount(piece.status, minlength=STATUSES)
         self.losses += float(piece.numbers[scored].sum(dtype=np.float64))
         self.digests += piece.window.digests
+        self.meaning.add(np.where(scored, piece.values, np.nan), piece.numbers, None, None)
         for name, chosen, weights in (
             ("group_rows", np.ones_like(scored), None),
             ("group_aside", ~scored, None),
@@ -160,14 +165,27 @@ def choose_from_stream(
         own = Passes(passes.extractor, replace(passes.settings, folder=None), passes.cache)
         windows = WindowedChoice(own, fit, config, has_classes, source.shard_size)
         tally = score_stream(own, source, fit, windows.job, windows.add)
-        return tally, windows.finish(), windows.gate
+        rows = windows.finish()
+        if windows.meaning.judged:  # by its own labels
+            tally.meaning = windows.meaning
+        else:
+            _count_classes(tally, fit, has_classes)
+        return tally, rows, windows.gate
     choice = choice_for(config)
 
     def take(piece: Piece) -> None:
         choice.add(np.where(piece.status == SCORED, piece.values, np.nan), piece.codes.astype(np.int64))
 
     job = score_pass(fit, lambda window: known_codes(fit.groups, window.values))
-    return score_stream(passes, source, fit, job, take), choice.finish(), None
+    tally = score_stream(passes, source, fit, job, take)
+    _count_classes(tally, fit, has_classes)
+    return tally, choice.finish(), None
+
+
+def _count_classes(tally: StreamTally, fit: Fit, has_classes: bool) -> None:
+    """How many rows of each class there are, where these are the groups: of others nobody has read the classes."""
+    if has_classes and fit.groups.column in LABEL_COLUMNS:
+        tally.meaning.classes = tally.scored_rows(fit.groups.count)
 
 
 def stream_selection(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..config import SageConfig
+from ..data.meaning import MeaningTally
 from ..data.stats import GateStats
 from ..data.status import SCORED
 from ..data.stream import known_codes
@@ -52,6 +53,7 @@ class WindowedChoice:
 
     Attributes:
         gate: What the gate took out; None where there is none.
+        meaning: Of the scores of the rows that were chosen from.
 
     Raises:
         BudgetError: More is asked than there is.
@@ -59,6 +61,7 @@ class WindowedChoice:
 
     def __init__(self, passes: Passes, fit: Fit, config: SageConfig, has_classes: bool, shard_size: int) -> None:
         self.gate: GateStats | None = None
+        self.meaning = MeaningTally()
         self._passes, self._fit, self._config, self._has_classes = passes, fit, config, has_classes
         most = WINDOW_ROWS + passes.processes.count * shard_size
         extractor = passes.extractor
@@ -109,6 +112,7 @@ class WindowedChoice:
     def _choose(self, count: int) -> None:
         """Chooses from the first rows that are held, and lets them go."""
         signals, before, processes = self._signals(count), self._seen, self._passes.processes
+        self.meaning.add(signals.scores, signals.losses, signals.labels, signals.doubts)
         self._seen = before + signals.sizes(self._is_balanced)
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
         settled = Settled(self._quotas, self.gate.recipe if self.gate else None)

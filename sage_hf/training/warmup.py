@@ -7,6 +7,7 @@ weights, on a GPU, too, where the same steps taken again would not.
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from ..config import SageConfig
 from ..data.batches import check_dataset, readable
 from ..data.columns import open_source
 from ..data.encoding import Collator
+from ..data.meaning import loss_of_guessing
 from ..data.training_batches import TrainingBatches
 from ..errors import ConfigError, OutputError
 from ..gradients.model.padding import padding_shown
@@ -34,14 +36,14 @@ from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
-from .warmup_steps import take_steps
+from .warmup_steps import Course, take_steps
 
 logger = logging.getLogger(__name__)
 
 # Where the shell keeps warm-ups: not beside an output, because its commands have different ones.
 WARM_UPS = Path(HF_DATASETS_CACHE) / "sage_hf" / "warm-ups"
-# Changes whenever the same call would end with other weights.
-_VERSION = 1
+# Changes whenever the same call would end with other weights, or a file hold something else.
+_VERSION = 2
 # Settings of how rows are encoded and drawn.
 _SETTINGS = ("text_columns", "max_length", "seed")
 
@@ -55,12 +57,16 @@ class WarmUp:
         loss: Mean training loss over them.
         file: Where its end is kept; None where it is not.
         is_kept: Whether an earlier call took the steps, and this one read its end.
+        first_loss: Mean training loss over the first fifth of them; None of fewer than 15, which do not tell.
+        last_loss: Mean training loss over the last fifth; None as above.
     """
 
     steps: int
     loss: float
     file: Path | None = None
     is_kept: bool = False
+    first_loss: float | None = None
+    last_loss: float | None = None
 
 
 def warm_up(
@@ -77,6 +83,8 @@ def warm_up(
     cache_dir: Path | None = None,
 ) -> WarmUp:
     """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
+
+    Where the loss does not fall, a warning says so: scores of a model that learned nothing mean nothing.
 
     Its weights change, and nothing else: training modes and random states come back. Under `accelerate launch` or
     `torchrun`, call it in every process: all take the same steps, of `batch_size` rows in all, and end with the main
@@ -121,23 +129,47 @@ def warm_up(
         asked |= {name: getattr(config, name) for name in _SETTINGS}
         file = cache_dir / f"{_key(model, dataset, asked, [processing_class, data_collator])}.safetensors"
     # The main process's file counts: the others may have no such folder.
-    loss = everyone.broadcast_object(_read(model, file) if file is not None and everyone.rank == 0 else None)
-    is_kept = loss is not None
-    if not is_kept:
+    kept = everyone.broadcast_object(_read(model, file) if file is not None and everyone.rank == 0 else None)
+    is_kept = kept is not None
+    if kept is not None:
+        course = Course(**kept)
+    else:
         training = {module: module.training for module in model.modules()}
         # Where weights are spread over processes, the others are in the middle of it.
         with everyone.agreed() if is_shared else nullcontext():
             try:
                 with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
-                    loss = take_steps(model, rows, TrainingBatches(source), seed=config.seed, **schedule)
+                    course = take_steps(model, rows, TrainingBatches(source), seed=config.seed, **schedule)
             finally:
                 for module, mode in training.items():
                     module.training = mode
     if is_shared:
         everyone.tensors_from_main(list(_trained(model).values()))
-    if file is not None and not is_kept and everyone.rank == 0 and not _write(model, file, loss):
+    if file is not None and not is_kept and everyone.rank == 0 and not _write(model, file, course):
         file = None
-    return WarmUp(steps, loss, file, is_kept)
+    if everyone.rank == 0 and (text := about_course(course, loss_of_guessing(model))):
+        logger.warning("%s", text)
+    return WarmUp(steps, course.mean, file, is_kept, course.first, course.last)
+
+
+def about_course(course: Course, guessing: float | None) -> str:
+    """What a person is told of a warm-up that taught nothing, and what to do; empty where it may have taught some.
+
+    A model that knows its task already has a loss that cannot fall much: it is held against guessing.
+
+    Args:
+        course: How the loss went.
+        guessing: Loss of guessing; None where it is not known.
+    """
+    went = f"from {course.first:.3f} in its first fifth to {course.last:.3f} in its last" if course.first else ""
+    if course.rose:
+        return f"The loss of the warm-up rose, {went}: scores by this model mean little. Lower the learning rate."
+    if course.fell or course.last is None or guessing is None or course.last < guessing - (course.error or 0.0):
+        return ""
+    return (
+        f"The loss of the warm-up did not fall, {went}, and guessing has {guessing:.3f}: scores by this model mean "
+        "little. Take more steps, or a larger learning rate (1e-3 for a model from a config)."
+    )
 
 
 def _check(steps: int | None, fraction: float | None, batch_size: int) -> None:
@@ -174,29 +206,29 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
     return trainable | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def _read(model: nn.Module, file: Path) -> float | None:
-    """Gives a model the weights at the end of the warm-up, and returns its mean loss; None where there is no file."""
+def _read(model: nn.Module, file: Path) -> dict[str, float | None] | None:
+    """Gives a model the weights at the end of the warm-up, and returns its course; None without a file."""
     if not file.exists():
         return None
     try:
         with safe_open(file, framework="pt") as held, torch.no_grad():
             for name, tensor in _trained(model).items():
                 tensor.copy_(held.get_tensor(name))
-            return float(held.metadata()["loss"])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            return vars(Course(**json.loads(held.metadata()["course"])))
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise OutputError(
             f"The warm-up that is kept cannot be read: {error}", where=str(file), fix="Delete this file, and repeat."
         ) from error
 
 
-def _write(model: nn.Module, file: Path, loss: float) -> bool:
+def _write(model: nn.Module, file: Path, course: Course) -> bool:
     """Keeps the end of a warm-up; whether it could be."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(model).items()}
     try:
         for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
             left.unlink(missing_ok=True)
         with whole_file(file, "Free some space.") as part:
-            save_file(tensors, part, metadata={"format": "pt", "loss": repr(loss)})
+            save_file(tensors, part, metadata={"format": "pt", "course": json.dumps(vars(course))})
     except (OSError, SafetensorError) as error:
         logger.warning("The warm-up is not kept, and would be made again: %s", error)
         return False

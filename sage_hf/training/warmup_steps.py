@@ -6,7 +6,9 @@ the same ones rounded otherwise, would be other weights. Every process takes the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import send_to_device, tqdm
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
@@ -26,6 +28,50 @@ from ..errors import ConfigError, GradientError
 _LARGEST_NORM = 1.0
 # A progress bar appears after this many seconds.
 _BAR_DELAY = 2.0
+# The first and the last part of so many are held against each other.
+_PARTS = 5
+# With fewer steps in a part, one odd batch decides.
+_LEAST_STEPS = 3
+# Of a normal distribution, what lies beyond: chance gives more once in twenty times.
+_BEYOND_CHANCE = 1.645
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the loss went.
+
+    Attributes:
+        mean: Mean over all steps.
+        first: Mean over the first fifth of the steps; None of a warm-up of fewer than 15.
+        last: Mean over the last fifth; None as above.
+        error: Standard error of the difference of the two; None as above.
+    """
+
+    mean: float
+    first: float | None = None
+    last: float | None = None
+    error: float | None = None
+
+    @classmethod
+    def of(cls, losses: Tensor) -> Course:
+        """Of the losses [S] of all steps."""
+        losses = losses.double().cpu()
+        mean, count = float(losses.mean()), len(losses) // _PARTS
+        if count < _LEAST_STEPS:
+            return cls(mean)
+        first, last = losses[:count], losses[-count:]
+        error = math.sqrt(float(first.var() + last.var()) / count)
+        return cls(mean, float(first.mean()), float(last.mean()), error)
+
+    @property
+    def rose(self) -> bool:
+        """Whether it is higher at the end, by more than chance."""
+        return self.first is not None and self.last - self.first > _BEYOND_CHANCE * self.error  # type: ignore[operator]
+
+    @property
+    def fell(self) -> bool:
+        """Whether it is lower at the end, by more than chance; as good as so where there are too few steps to tell."""
+        return self.first is None or self.first - self.last > _BEYOND_CHANCE * self.error  # type: ignore[operator]
 
 
 def take_steps(
@@ -37,8 +83,8 @@ def take_steps(
     learning_rate: float,
     batch_size: int,
     seed: int,
-) -> float:
-    """Trains a model in place, where it is, and returns the mean loss; it is in train mode afterwards.
+) -> Course:
+    """Trains a model in place, where it is, and returns how the loss went; it is in train mode afterwards.
 
     The rows come in a new order every epoch, whose last batch may be smaller. The seed is of this order alone: what
     the model draws is the caller's to seed.
@@ -60,23 +106,23 @@ def take_steps(
     schedule = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=steps)
     sampler = SeedableRandomSampler(rows, data_seed=seed)
     loader: DataLoader[Any] = DataLoader(rows, batch_size, sampler=sampler, collate_fn=collate)
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    losses = torch.zeros(steps, device=device)
     model.train()
     with tqdm(total=steps, desc="warm-up", unit="step", delay=_BAR_DELAY, leave=False) as bar:
-        for batch in islice(chain.from_iterable(repeat(loader)), steps):
+        for number, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
             loss = training_loss(model, send_to_device(batch, device), "model, dataset")
             loss.backward()
             nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
             optimizer.step()
             schedule.step()
             model.zero_grad()
-            total += loss.detach()
+            losses[number] = loss.detach()
             bar.update()
-    mean = float(total) / steps
-    if not torch.isfinite(total):
+    course = Course.of(losses)
+    if not math.isfinite(course.mean):
         raise GradientError(
-            f"The loss of the warm-up is {mean}, and so its weights are of no use",
+            f"The loss of the warm-up is {course.mean}, and so its weights are of no use",
             where="learning_rate, dataset",
             fix="Lower the learning rate, or look for rows with values that are not finite.",
         )
-    return mean
+    return course

@@ -23,6 +23,7 @@ from sage_hf.utils.fingerprint import model_fingerprint
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 
 _print_of = importlib.import_module("sage_hf.comparison.compare")._print_of
+_classes_of = importlib.import_module("sage_hf.comparison.compare")._classes_of
 CONFIG = SageConfig(sketch_size=8, batch_size=64)
 TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "per_device_train_batch_size": 16}
 
@@ -85,6 +86,34 @@ def test_every_group_trains_on_the_rows_that_a_selection_keeps(digits, trained):
         *(("all", 1.0, 0), ("auto", 0.1, 0), ("agreement", 0.1, 0), ("random", 0.1, 0))
     ]
     assert [each.rows for each in comparison.runs] == [200, 20, 20, 20]
+
+
+def test_it_knows_what_guessing_gets_on_the_test_rows(digits):
+    comparison = run(digits, seeds=[0], strategies=["random"])
+    labels = np.array(digits[1]["label"][:])
+    assert comparison.guessing == {"accuracy": pytest.approx(np.bincount(labels).max() / 90)}
+    assert comparison.eval_rows == 90
+    assert not comparison.learns  # after three steps
+    assert comparison.recommendation.startswith("Nothing follows")
+
+
+def test_a_language_model_is_held_against_no_class():
+    rows = token_rows(30)
+    settings = {"model_init": lambda seed: llama(), "strategies": ["random"], "data_collator": pad_tokens}
+    halves = rows.select(range(20)), rows.select(range(20, 30))
+    comparison = compare(
+        llama(), *halves, **settings, fractions=[0.5], seeds=[0], config=CONFIG, training_args=TRAINING
+    )
+    assert (comparison.guessing, comparison.learns) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "codes"), [([3, 1, 3], [3, 1, 3]), ([True, False, True], [1, 0, 1]), (["b", "a", "b"], [1, 0, 1])]
+)
+def test_classes_are_numbers_whatever_they_are(values, codes):
+    rows = datasets.Dataset.from_dict({"label": values})
+    assert _classes_of(rows, "label").tolist() == codes
+    assert _classes_of(rows, None).tolist() == []
 
 
 def test_rows_are_scored_once_and_the_model_stays_as_it_was(digits, monkeypatch):

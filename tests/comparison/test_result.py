@@ -1,16 +1,20 @@
 """What follows from finished trainings: numbers alone, no model."""
 
+import io
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from sage_hf import Comparison
 from sage_hf.comparison.intervals import estimate, student_t
-from sage_hf.comparison.metrics import Accuracy, is_greater_better, numbers_of
+from sage_hf.comparison.metrics import Accuracy, guessing, is_greater_better, numbers_of
 from sage_hf.comparison.picture import save_picture
 from sage_hf.comparison.runs import Run
 from sage_hf.errors import ConfigError, OutputError
@@ -27,6 +31,13 @@ def made(groups, metric="accuracy", greater=True, tolerance=0.01, **changes):
     strategies = list(dict.fromkeys(strategy for strategy, _ in groups if strategy != "all"))
     fractions = sorted({fraction for strategy, fraction in groups if strategy != "all"})
     return Comparison(runs, metric, greater, strategies, fractions, tolerance, **changes)
+
+
+def shown(comparison):
+    """The table as the shell prints it."""
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison.table())
+    return console.export_text()
 
 
 USUAL = {
@@ -90,13 +101,13 @@ def test_it_says_what_is_best_where_it_beats_random_rows_and_how_few_rows_suffic
     said = made(USUAL).recommendation
     assert "auto is best on average over 5 % and 25 % of the rows: accuracy 0.855, of random rows 0.807." in said
     assert "beats random rows by more than the 95 % interval at 5 %" in said
-    assert "at 25 % the interval of its difference to random rows holds 0" in said
+    assert "at 25 % it cannot be told from random rows" in said
     assert "auto at 25 % (250 rows) is the least that reaches training on all rows (0.903) to within 1 %" in said
     assert "0.900, 99.6 % of it" in said
 
 
 def test_of_equals_the_one_named_first_is_best():
-    groups = {(name, 0.1): [0.7, 0.8] for name in ("coverage", "auto", "random")} | {("all", 1.0): [0.9, 0.9]}
+    groups = {(name, 0.1): [0.7, 0.8, 0.9] for name in ("coverage", "auto", "random")} | {("all", 1.0): [0.9] * 3}
     assert made(groups).recommendation.startswith("coverage is best")
 
 
@@ -110,7 +121,7 @@ def test_a_wider_tolerance_needs_fewer_rows():
 
 
 def test_random_rows_may_be_best():
-    groups = {("auto", 0.1): [0.5, 0.52], ("random", 0.1): [0.7, 0.71], ("all", 1.0): [0.9, 0.9]}
+    groups = {("auto", 0.1): [0.5, 0.52, 0.5], ("random", 0.1): [0.7, 0.71, 0.7], ("all", 1.0): [0.9] * 3}
     comparison = made(groups)
     assert comparison.group("auto", 0.1).gain == -1
     assert "random is best on average" in comparison.recommendation
@@ -119,11 +130,11 @@ def test_random_rows_may_be_best():
 
 def test_a_strategy_that_loses_at_one_share_is_said_to():
     groups = {
-        ("auto", 0.1): [0.90, 0.91],
-        ("random", 0.1): [0.50, 0.51],
-        ("auto", 0.2): [0.60, 0.61],
-        ("random", 0.2): [0.70, 0.71],
-        ("all", 1.0): [0.9, 0.9],
+        ("auto", 0.1): [0.90, 0.91, 0.92],
+        ("random", 0.1): [0.50, 0.51, 0.50],
+        ("auto", 0.2): [0.60, 0.61, 0.61],
+        ("random", 0.2): [0.70, 0.71, 0.70],
+        ("all", 1.0): [0.9, 0.9, 0.9],
     }
     assert "worse than random rows by more than the interval at 20 %" in made(groups).recommendation
 
@@ -152,6 +163,96 @@ def test_one_seed_is_said_to_prove_nothing():
     assert "One seed gives no interval" in comparison.recommendation
     assert "beats" not in comparison.recommendation
     assert "±" not in comparison.card()
+
+
+def test_two_seeds_are_too_few_to_call_anything_better():
+    groups = {key: values[:2] for key, values in USUAL.items()} | {("auto", 0.05): [0.90, 0.9001]}
+    comparison = made(groups)
+    assert comparison.group("auto", 0.05).difference.half is not None
+    assert comparison.group("auto", 0.05).gain == 0
+    said = comparison.recommendation
+    assert said.startswith("auto did best on average")
+    assert "2 seeds are too few to call anything better: train with 3 or more." in said
+    assert "beats" not in said
+    for text in (comparison.card(), shown(comparison)):
+        assert "0.900 better" not in text and "± 0.001 better" not in text
+    assert "**" not in comparison.card()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1.0, -3e7])
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_values_that_are_all_the_same_have_no_interval_and_prove_nothing(value, count):
+    found = estimate([value + 1e-17] * count)
+    assert (found.mean, found.half) == (pytest.approx(value), None)
+    assert not found.differs_from_zero
+    assert "±" not in found.text()
+
+
+def test_a_difference_of_the_same_value_in_every_seed_is_not_called_better():
+    groups = {("auto", 0.1): [0.75, 0.85, 0.95], ("random", 0.1): [0.5, 0.6, 0.7], ("all", 1.0): [0.9] * 3}
+    comparison = made(groups)
+    assert comparison.group("auto", 0.1).gain == 0
+    assert "cannot be told from random rows" in comparison.recommendation
+    assert "no ± stands where the seeds came to" in comparison.card()
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
+def test_an_interval_is_never_of_width_0(values):
+    half = estimate(values).half
+    assert half is None or half > 0
+
+
+# ----------------------------------------------------------- all rows, and guessing
+@pytest.mark.parametrize(
+    ("reached", "guess", "rows", "learns"),
+    [
+        ([0.30, 0.31, 0.32], 0.10, 1000, True),
+        ([0.10, 0.11, 0.10], 0.10, 1000, False),
+        ([0.05, 0.06, 0.05], 0.10, 1000, False),
+        ([0.60, 0.61, 0.62], 0.50, 20, False),  # 20 rows: the interval of a coin goes to 0.72
+        ([0.60, 0.61, 0.62], 0.50, 2000, True),
+        ([0.60, 0.61, 0.62], 0.50, None, True),
+    ],
+)
+def test_all_rows_are_held_against_the_commonest_class(reached, guess, rows, learns):
+    groups = {**USUAL, ("all", 1.0): reached}
+    comparison = made(groups, guessing={"accuracy": guess}, eval_rows=rows)
+    assert comparison.learns is learns
+    assert comparison.recommendation.startswith("Nothing follows") is not learns
+
+
+def test_where_all_rows_learn_nothing_nothing_is_recommended_and_it_says_what_to_do():
+    comparison = made({**USUAL, ("all", 1.0): [0.10, 0.10, 0.11]}, guessing={"accuracy": 0.104}, eval_rows=900)
+    said = comparison.recommendation
+    assert "training on all rows reaches accuracy 0.103" in said and "test rows gets 0.104" in said
+    assert "--max-steps" in said and "best" not in said and "beats" not in said
+    assert said in comparison.card()
+    assert "**" not in comparison.card()
+
+
+def test_a_loss_is_held_against_nothing():
+    comparison = made(USUAL, "loss", greater=False, guessing={"accuracy": 0.99}, eval_rows=100)
+    assert comparison.learns
+
+
+def test_a_comparison_from_before_has_nothing_to_be_held_against(tmp_path):
+    values = made(USUAL).to_dict()
+    del values["guessing"], values["eval_rows"]
+    assert Comparison.from_dict(values) == made(USUAL)
+
+
+@pytest.mark.parametrize(("classes", "share"), [([0, 1, 1, 2], 0.5), ([7], 1.0), ([3, 2, 1, 0], 0.25)])
+def test_guessing_the_commonest_class_is_judged_by_the_metric(classes, share):
+    assert guessing(Accuracy(), np.array(classes)) == {"accuracy": share}
+
+
+def test_a_metric_that_cannot_judge_classes_and_a_loss_have_no_guess():
+    class OfProbabilities:
+        def compute(self, *, predictions, references):
+            raise ValueError("wants [N, C]")
+
+    assert guessing(OfProbabilities(), np.array([0, 1])) == {}
+    assert guessing(None, np.array([0, 1])) == guessing(Accuracy(), np.zeros(0, dtype=np.int64)) == {}
 
 
 def test_without_random_rows_the_gain_is_open():
@@ -198,12 +299,8 @@ def test_a_metric_or_a_group_that_is_not_there_is_refused():
 
 
 def test_the_table_and_the_card_tell_every_group():
-    from rich.console import Console
-
     comparison = made(USUAL, settings={"rows": "1,000 of a|b"})
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(comparison.table())
-    table, card = console.export_text(), comparison.card("comparison.png")
+    table, card = shown(comparison), comparison.card("comparison.png")
     for text in (table, card):
         for group in (*comparison.groups, comparison.reference):
             assert group.value.text() in text
@@ -228,6 +325,37 @@ def test_the_picture_is_the_same_bytes_again_and_names_every_line(tmp_path):
     styles = {(line.get_marker(), line.get_linestyle()) for line in axes.lines if line.get_marker() not in ("|", "_")}
     assert axes.get_xscale() == "log"
     assert len(styles) >= 3
+
+
+def drawn(comparison):
+    pytest.importorskip("matplotlib")
+    axes = comparison.plot().axes[0]
+    bars = [path.vertices[:, 1] for held in axes.collections for path in held.get_paths()]
+    return axes.get_ylim(), np.concatenate(bars)
+
+
+@pytest.mark.parametrize("near", [0.0, 1.0])
+def test_the_axis_and_the_bars_of_an_accuracy_stay_within_its_range(near):
+    groups = {key: [abs(near - value) for value in (0.0, 0.2, 0.01)] for key in USUAL}
+    (low, high), bars = drawn(made(groups))
+    assert low >= 0.0 and high <= 1.0
+    assert bars.min() >= 0.0 and bars.max() <= 1.0
+
+
+def test_a_loss_may_be_large_and_not_below_0():
+    groups = {key: [0.0, 3.0, 0.1] for key in USUAL}
+    (low, high), bars = drawn(made(groups, "loss", greater=False))
+    assert low == 0.0 and high > 3.0 and bars.min() >= 0.0
+
+
+def test_an_accuracy_in_per_cent_has_no_range_to_stay_in():
+    groups = {key: [100 * value for value in values] for key, values in USUAL.items()}
+    assert drawn(made(groups))[0][1] > 90
+
+
+def test_no_bar_is_drawn_where_the_interval_is_not_known():
+    _, bars = drawn(made({key: [0.5] * 3 for key in USUAL}))
+    assert np.isnan(bars).all()
 
 
 def test_accuracy_counts_what_has_a_reference():

@@ -74,11 +74,15 @@ def test_files_of_unknown_length_give_what_the_dataset_gives_to_the_bit(parquet,
         "mean_score",
         "mean_score_kept",
         "mean_loss",
+        "meaning",
     }
     mine, theirs = streamed.stats.to_dict(), whole.stats.to_dict()
     assert {k: v for k, v in mine.items() if k not in times} == {k: v for k, v in theirs.items() if k not in times}
     for name in ("mean_score", "mean_score_kept", "mean_loss"):
         assert mine[name] == pytest.approx(theirs[name], abs=1e-6)
+    # Classes that rows are not grouped by are read of a dataset alone.
+    known = {name: value for name, value in mine["meaning"].items() if value is not None}
+    assert known == pytest.approx({name: theirs["meaning"][name] for name in known}, abs=1e-6)
     for one, other in zip(mine["groups"], theirs["groups"], strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -8,7 +11,8 @@ from transformers import DefaultDataCollator, PrinterCallback, Trainer, Training
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig
 from sage_hf.errors import ConfigError, DatasetError, GradientError, LabelError, OutputError
-from sage_hf.training.warmup import warm_up
+from sage_hf.training.warmup import about_course, warm_up
+from sage_hf.training.warmup_steps import Course
 from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import bert, head, image_rows, llama, pad_tokens, token_rows, vit
@@ -174,6 +178,56 @@ def test_a_folder_that_cannot_be_written_to_is_a_warning(tmp_path, caplog):
     done, _ = asked(tmp_path / "file")
     assert done.file is None
     assert "not kept" in caplog.text
+
+
+# ------------------------------------------------------------------ did it learn?
+def test_a_warm_up_that_learns_tells_how_far_the_loss_fell_and_warns_of_nothing(caplog):
+    done = warm_up(vit(), image_rows(60), steps=40, learning_rate=1e-2)
+    assert done.last_loss < 0.9 * done.first_loss
+    assert done.last_loss < done.loss < done.first_loss
+    assert "loss of the warm-up" not in caplog.text
+
+
+def test_a_warm_up_that_learns_nothing_is_a_warning_with_the_numbers_and_the_remedy(caplog):
+    done = warm_up(vit(), image_rows(60), steps=20, learning_rate=1e-9)
+    assert f"did not fall, from {done.first_loss:.3f}" in caplog.text
+    assert f"guessing has {np.log(3):.3f}" in caplog.text
+    assert "larger learning rate" in caplog.text
+
+
+def test_a_model_that_has_learned_already_is_no_warning(caplog):
+    model, rows = vit(), image_rows(60)
+    warm_up(model, rows, steps=80, learning_rate=1e-2)
+    again = warm_up(model, rows, steps=20, learning_rate=1e-9)
+    assert again.last_loss == pytest.approx(again.first_loss, rel=0.5)
+    assert caplog.text == ""
+
+
+def test_an_earlier_warm_up_that_learned_nothing_is_still_a_warning_when_it_is_read_again(tmp_path, caplog):
+    first, _ = asked(tmp_path, steps=20, learning_rate=1e-9)
+    caplog.clear()
+    again, _ = asked(tmp_path, steps=20, learning_rate=1e-9)
+    assert again == replace(first, is_kept=True)
+    assert "did not fall" in caplog.text
+
+
+def test_a_loss_that_rises_is_a_warning_whatever_it_is_of():
+    text = about_course(Course.of(torch.linspace(0.1, 2.0, 50)), None)
+    assert text.startswith("The loss of the warm-up rose, from 0.274") and "Lower the learning rate" in text
+
+
+@pytest.mark.parametrize("steps", [1, 3, 14])
+def test_few_steps_tell_nothing(steps):
+    course = Course.of(torch.linspace(0.1, 9.0, steps))
+    assert (course.first, course.last) == (None, None)
+    assert about_course(course, 0.5) == ""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_loss_that_only_wavers_rises_hardly_ever(seed):
+    wavering = [Course.of(torch.randn(60, generator=torch.Generator().manual_seed(40 * seed + n))) for n in range(40)]
+    assert sum(course.rose for course in wavering) <= 8
+    assert all(not about_course(course, None) or course.rose for course in wavering)
 
 
 # ----------------------------------------------------------------- what is refused
