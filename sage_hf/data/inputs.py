@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..gradients.batch_axis import batch_rows
-
 # Numbers of a row's vector at most.
 INPUT_WIDTH = 512
 # Fields of a batch whose name has one of these say something about the inputs, and are none.
@@ -25,7 +23,7 @@ _BESIDE = ("label", "mask", "position", "token_type", "_weight", "num_items", "r
 _BUCKET_FACTOR, _SIGN_FACTOR = 0x5851F42D, 0x4C957F2D
 
 
-def input_vectors(batch: Mapping[str, Any]) -> Tensor:
+def input_vectors(batch: Mapping[str, Any], rows: int) -> Tensor:
     """The inputs of a batch's rows, [B, W] float32 on the CPU, W at most 512.
 
     Token ids are counted in as many buckets as there is room for, each token in one of them with a sign of its own, on
@@ -33,9 +31,9 @@ def input_vectors(batch: Mapping[str, Any]) -> Tensor:
     sequences of vectors over their own positions. The vector of a row depends on no other row.
 
     Args:
-        batch: As for `GradientCollector.collect`. Labels and masks are no inputs.
+        batch: What the model takes. Labels, masks and what has no row axis are no inputs.
+        rows: B.
     """
-    rows = batch_rows(batch)
     fields = {
         name: value
         for name, value in sorted(batch.items())
@@ -66,10 +64,10 @@ def _tokens(ids: Tensor, mask: Tensor | None, room: int) -> Tensor:
 
 def _numbers(values: Tensor, mask: Tensor | None, room: int) -> Tensor:
     """[B, at most room] averages of numbers [B, ...]."""
+    if values.ndim == 2 and mask is not None:
+        return _stretches(values.abs(), mask, room)
     if values.ndim == 2:
-        if values.shape[1] <= room:
-            return values
-        return F.adaptive_avg_pool1d(values, room) if mask is None else _stretches(values.abs(), mask, room)
+        return values if values.shape[1] <= room else F.adaptive_avg_pool1d(values, room)
     if mask is not None and values.ndim == 3:  # a vector a position
         weight = (mask != 0).float()[..., None]
         values = (values * weight).sum(1) / weight.sum(1).clamp(min=1)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..data.inputs import input_vectors
 from ..errors import ConfigError
@@ -122,8 +123,8 @@ class EmbeddingReader:
         self._head, self._body = output_layer(model), getattr(model, "base_model", None)
         self._projection: Tensor | None = None
         with isolated_rng(seed):
-            seen = self.forward(batch)
-            self.width, self.input_width = seen.embeddings.shape[1], seen.inputs.shape[1]
+            self.input_width = input_vectors(accepted(model, batch), batch_rows(batch)).shape[1]
+            self.width = self.forward(batch).embeddings.shape[1]
         if self.width > EMBEDDING_WIDTH:
             matrix = projection_matrix("embeddings", "right", self.width, EMBEDDING_WIDTH, seed)
             self._projection, self.width = matrix.to(device), EMBEDDING_WIDTH
@@ -185,9 +186,11 @@ class EmbeddingReader:
         vectors = vectors.float()
         vectors = vectors if self._projection is None else vectors @ self._projection
         finite = vectors.isfinite().all(1)
+        # Of images or series of other sizes than the first there may be more numbers, or fewer.
+        inputs = input_vectors(accepted(self.model, batch), batch_rows(batch))
         return Embedded(
             torch.where(finite[:, None], vectors, 0.0),
-            input_vectors(accepted(self.model, batch)).to(self.device),
+            pad(inputs, (0, self.input_width - inputs.shape[1])).to(self.device),
             *_errors(seen.tensors.get("logits"), batch, self.device),
         )
 

@@ -1,9 +1,14 @@
 import pytest
 import torch
 
-from sage_hf.data.inputs import INPUT_WIDTH, input_vectors
+from sage_hf.data.inputs import INPUT_WIDTH
+from sage_hf.data.inputs import input_vectors as vectors_of
 
 LENGTHS = (3, 7, 5)
+
+
+def input_vectors(batch):
+    return vectors_of(batch, len(next(iter(batch.values()))))
 
 
 def tokens(ids, mask):
@@ -84,3 +89,10 @@ def test_tokens_spread_over_all_buckets():
     one_each = input_vectors({"input_ids": torch.arange(1, 2001)[:, None]})
     assert (one_each.abs() > 0).any(0).float().mean() > 0.9
     assert abs(one_each.sign().sum().item()) < 300
+
+
+def test_what_has_no_row_axis_is_no_input():
+    numbers = torch.randn(3, 30)
+    found = vectors_of({"numbers": numbers, "patches": torch.randn(40, 30), "grid": torch.ones(3)}, 3)
+    assert torch.equal(found, numbers)
+    assert vectors_of({"patches": torch.randn(40, 30)}, 3).tolist() == [[0.0]] * 3

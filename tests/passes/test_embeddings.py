@@ -20,7 +20,7 @@ def features(model, batch, device=CPU):
     alone = reader.forward(batch)
     if "labels" in batch:
         beside = GradientExtractor(GradientCollector(model), reader=reader).extract(batch).embedded
-        for name in ("embeddings", "el2n", "doubts"):
+        for name in ("embeddings", "inputs", "el2n", "doubts"):
             assert torch.allclose(getattr(beside, name), getattr(alone, name), atol=1e-5, equal_nan=True), name
     return alone.embeddings, alone.el2n, alone.doubts
 
@@ -191,3 +191,19 @@ class OneRow(nn.Module):
 def test_a_model_that_takes_one_row_has_embeddings_too():
     selection = SageSelector(OneRow(), config=SageConfig(fraction=0.3), progress=False).select(image_rows(30))
     assert len(selection) == 9
+
+
+def test_inputs_beside_embeddings_have_one_width_whatever_a_batch_holds():
+    class Means(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(1, 2)
+
+        def forward(self, series, labels=None):
+            return {"logits": self.head(series.mean(1, keepdim=True))}
+
+    reader = EmbeddingReader(Means(), CPU, {"series": torch.randn(4, 20)})
+    assert reader.input_width == 20
+    for length in (8, 20, 700):
+        inputs = reader.forward({"series": torch.randn(3, length)}).inputs
+        assert inputs.shape == (3, 20) and inputs.any()
