@@ -18,6 +18,7 @@ BALANCES = ("proportional", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
 PRESETS = ("default", "fast")
 LOSS_REDUCTIONS = ("mean", "sum")
+TARGET_REDUCTIONS = ("nearest", "max", "mean")
 CACHE_DTYPES = ("float32", "float16")
 CACHES = (None, "auto", *CACHE_DTYPES)
 # `group_by` of groups that are no column's, but found in the sketch.
@@ -108,6 +109,10 @@ class SageConfig:
         min_per_group: Rows that each group keeps at least, or all that it has, taken out of the others' shares; 0
             leaves a small group what its share rounds to, which may be none. A budget that does not reach so far gives
             all groups as many as it can, and that is said. Whatever is kept, groups that lose every row are named.
+        target_reduction: Of several targets, which agreement is a row's score. "nearest": that with the target that it
+            agrees with most, and each target has a share of the budget. "max" (LESS's rule over subtasks): the same
+            number, and "mean": the mean over the targets; with both, one budget is for all targets, and what rows are
+            grouped by stays.
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
             stays the same, the sketch weighs long rows more with "sum".
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding. "auto": 32, and 128 for a model of
@@ -169,6 +174,9 @@ class SageConfig:
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, equal or none.")
     min_per_group: int = _knob(0, "Rows that each group keeps at least, or all that it has.")
+    target_reduction: str = _knob(
+        "nearest", "Several targets: nearest (each has a share of the rows kept), or max or mean of the agreements."
+    )
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
         "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; does not change the scores."
@@ -199,6 +207,7 @@ class SageConfig:
                 raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
             object.__setattr__(self, "fraction", float(self.fraction))
         words = {"preset": PRESETS, "balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
+        words |= {"target_reduction": TARGET_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")

@@ -22,6 +22,7 @@ from ..selection.report import summary
 from ..selection.selection import Selection
 from ..selection.stream_selection import StreamSelection
 from ..selector.brief import printing
+from ..selector.checkpoints import is_trainer_checkpoint, learning_rates
 from ..selector.selector import SageSelector
 from ..selector.several_models import select_over_checkpoints
 from ..strategies.quotas import resolve_budget
@@ -32,6 +33,8 @@ from .rows import load_rows
 
 _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
+# Options that the command which makes a selection again has, too.
+_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class SelectOptions:
     target_shares: str | None = option(None, "Of several targets, how much of the budget each gets.", _AIM)
     checkpoints: str | None = option(
         None, "Earlier checkpoints of the same training, with commas: scores are the mean over these and MODEL.", _AIM
+    )
+    checkpoint_weights: str | None = option(
+        None,
+        "Their weights, MODEL's last: equal, or numbers with commas. By default the learning rates that Trainer "
+        "logged, where all are its checkpoints; else equal.",
+        _AIM,
     )
     push_to_hub: str | None = option(None, "Dataset repository for the result; `sage-hf push` can do more.", _HUB)
     private: bool | None = option(
@@ -93,7 +102,11 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     with printing(progress):
         if isinstance(rows, Dataset):
             models = [*_loaders(options.checkpoints, inputs, rows, config.seed), loaded.model]
-            selection = select_over_checkpoints(models, rows, target=targets, target_shares=shares, **settings)
+            weights = _weights(options, inputs)
+            if weights is not None:
+                progress.print("Weights of the checkpoints: " + ", ".join(f"{weight:.3g}" for weight in weights) + ".")
+            settings |= {"weights": weights, "target": targets, "target_shares": shares}
+            selection = select_over_checkpoints(models, rows, **settings)
         else:
             selection = SageSelector(loaded.model, **settings).select(rows)
     source = selection.stats.source
@@ -106,7 +119,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         replace(inputs, dataset_revision=dataset_revision, model_revision=loaded.revision),
         config,
         options.output.name,
-        **{name: getattr(options, name) for name in ("streaming", "target", "target_shares", "checkpoints")},
+        **{name: getattr(options, name) for name in _REPEATED},
     )
     if is_main_process:
         selection.save_to_disk(options.output, overwrite=options.overwrite)
@@ -157,6 +170,31 @@ def _loaders(checkpoints: str | None, inputs: Inputs, rows: Dataset, seed: int) 
         return replace(inputs, model=path, model_revision=None).load_model(rows, seed, quiet=True).model
 
     return [partial(load, path) for path in _paths(checkpoints)]
+
+
+def _weights(options: SelectOptions, inputs: Inputs) -> list[float] | None:
+    """Weights of the checkpoints and of the model; None where all count alike.
+
+    Raises:
+        ConfigError: There are no checkpoints, or it is not one positive number for each.
+    """
+    folders, words = _paths(options.checkpoints), options.checkpoint_weights
+    if words and not folders:
+        raise ConfigError(
+            "There are weights and no checkpoints", where="--checkpoint-weights", fix="Name --checkpoints, too."
+        )
+    if not folders or words == "equal":
+        return None
+    folders.append(inputs.model)
+    if words is None:
+        known = not inputs.warms_up and all(map(is_trainer_checkpoint, folders))
+        return learning_rates(folders) if known else None
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"The weights are {words!r}", where="--checkpoint-weights", fix="Give equal, or numbers with commas."
+        ) from None
 
 
 def _paths(text: str | None) -> list[str]:

@@ -101,6 +101,7 @@ class FitStats(_OldKeys):
         targets: Names of the target datasets; None without a target.
         target_shares: Share of the budget that each of several targets gets.
         checkpoints: Number of models whose scores were averaged; None for one.
+        checkpoint_weights: Weight of each of them, in sum 1.
     """
 
     energy: float
@@ -128,6 +129,7 @@ class FitStats(_OldKeys):
     targets: list[str] | None = None
     target_shares: list[float] | None = None
     checkpoints: int | None = None
+    checkpoint_weights: list[float] | None = None
 
 
 @dataclass(kw_only=True)

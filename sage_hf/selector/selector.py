@@ -42,7 +42,7 @@ from ..passes.kept_rows import check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
-from ..passes.target import Target, check_target, consensus_of_target
+from ..passes.target import Aim, Target, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
@@ -295,7 +295,8 @@ class SageSelector(ScoredInMap):
             dataset: As for `fit`.
             target: A small dataset of what the model is to be good at, or several by name: rows are scored by how they
                 agree with the target's gradients instead of each other's, and the highest are kept where the strategy
-                is "auto". With several, each row counts for the target that it agrees with most.
+                is "auto". With several, each row counts for the target that it agrees with most, or is scored by the
+                largest or the mean of its agreements (`config.target_reduction`).
             target_shares: Of several targets, how much of the budget each gets; as much as the others by default.
 
         Returns:
@@ -354,14 +355,15 @@ class SageSelector(ScoredInMap):
         Raises:
             SageError: As for `fit`.
         """
-        if target is not None:
-            check_target(target, target_shares)
+        aim = None if target is None else Aim(target, target_shares, self.config.target_reduction)
+        if aim is not None:
+            check_target(aim)
         started, needs = time.perf_counter(), set(needs)
         with self._rows_of_run():
             fit, source = self._fit_dataset(dataset, needs)
             fitted = time.perf_counter()
-            if target is not None:
-                consensus = consensus_of_target(target, self._open, self._passes, source, fit)
+            if aim is not None:
+                consensus = consensus_of_target(aim, self._open, self._passes, source, fit)
                 fit = replace(fit, consensus=consensus)
                 self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
             signals = gather_signals(self._passes, source, fit, needs)
@@ -369,11 +371,9 @@ class SageSelector(ScoredInMap):
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
-        if target is not None:
-            stats.targets = list(target) if isinstance(target, Mapping) else ["target"]
-        if isinstance(target, Mapping):
-            stats.target_shares = [float((target_shares or {}).get(name, 1.0)) for name in target]
-            signals.shares = np.array(stats.target_shares)
+        if aim is not None:
+            stats.targets, stats.target_shares = aim.names, aim.budget
+            signals.shares = None if aim.budget is None else np.array(aim.budget)
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:

@@ -72,6 +72,35 @@ def test_several_targets_share_the_budget_as_they_are_told():
     assert [group.kept for group in even.group_table] == [6, 6]
 
 
+@pytest.mark.parametrize("consensus", ["streaming", "exact"])
+@pytest.mark.parametrize(("reduction", "reduced"), [("max", np.max), ("mean", np.mean)])
+@pytest.mark.parametrize("group_by", [None, "label"])
+def test_several_targets_by_the_largest_or_the_mean_agreement_share_one_budget(
+    reduction, reduced, group_by, consensus
+):
+    rows, parts = image_rows(50), {"one": image_rows(9, seed=7), "other": image_rows(12, seed=8)}
+    settings = {"group_by": group_by, "consensus": consensus, "strategy": "agreement"}
+    each = [selector(**settings).select(rows, target=part).scores for part in parts.values()]
+    one = selector(**settings, target_reduction=reduction)
+    selection = one.select(rows, target=parts)
+    assert np.allclose(selection.scores, reduced(each, axis=0), atol=1e-6)
+    assert selection.stats.targets == ["one", "other"] and selection.stats.target_shares is None
+    assert selection.stats.group_by == group_by and len(selection) == 15
+    scored = one.score({name: rows[name][:8] for name in rows.column_names})
+    assert np.allclose(scored["sage_score"], selection.scores[:8], atol=1e-5)
+    assert np.array_equal(selection.choose(fraction=0.3).indices, selection.indices)
+
+
+def test_one_target_is_the_same_by_every_reduction():
+    rows, target = image_rows(40), image_rows(9, seed=7)
+    plain = selector().select(rows, target=target)
+    for reduction in ("max", "mean"):
+        for given in (target, {"only": target}):
+            one = selector(target_reduction=reduction).select(rows, target=given)
+            assert np.allclose(one.scores, plain.scores, atol=1e-6)
+            assert np.array_equal(one.indices, plain.indices)
+
+
 def test_text_towards_a_target():
     rows, target = token_rows(40), token_rows(6, seed=5)
     selection = selector(llama(), group_by=None).select(rows, target=target)
@@ -94,6 +123,13 @@ def test_what_is_no_target_is_refused_before_the_first_pass(target, shares, erro
     monkeypatch.setattr(GradientCollector, "_collect", lambda *_: pytest.fail("a gradient was taken"))
     with pytest.raises(error, match=words):
         selector().select(image_rows(30), target=target, target_shares=shares)
+
+
+@pytest.mark.parametrize("reduction", ["max", "mean"])
+def test_shares_of_targets_that_have_one_budget_are_refused(reduction):
+    parts = {"one": image_rows(4), "other": image_rows(4, seed=1)}
+    with pytest.raises(ConfigError, match="one budget is for all"):
+        selector(target_reduction=reduction).select(image_rows(30), target=parts, target_shares={"one": 1, "other": 2})
 
 
 def test_a_target_without_the_column_or_with_another_class_is_refused():
