@@ -21,6 +21,7 @@ from ..data.batches import RowSource, check_dataset
 from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import ConfigError, GradientError, GroupError
+from ..gradients.adam import AdamUpdates
 from ..scoring.agreement import Consensus, sketched, unit
 from .consensus import GroupConsensus, NearestDirection, Place, keep_only, keep_rows
 from .extractor import Extracted
@@ -92,6 +93,20 @@ def check_target(aim: Aim) -> None:
         )
 
 
+def check_aimed(updates: AdamUpdates | None, is_aimed: bool) -> None:
+    """Refuses Adam's updates of rows without a target.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if updates is not None and not is_aimed:
+        raise ConfigError(
+            "Adam's updates of rows are held against the gradients of a target, and there is none",
+            where="optimizer_state",
+            fix="Give select or gather a target, or leave optimizer_state out.",
+        )
+
+
 def target_directions(
     passes: Passes, source: RowSource, matrix: Tensor, groups: Groups, place: Place | None = None
 ) -> Tensor:
@@ -116,7 +131,7 @@ def target_directions(
         z = sketched(extracted.vectors, matrix)
         partial.consensus.update(z, torch.from_numpy(place(z)) if place else codes)
 
-    own = Passes(passes.extractor, replace(passes.settings, folder=None))
+    own = Passes(passes.extractor.for_target(), replace(passes.settings, folder=None))
     job = Pass("reading the target", add, new_partial, lambda window: groups.codes)
     result, piece = own.run_whole(source, job)
     if not (piece.status == SCORED).any():

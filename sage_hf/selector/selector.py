@@ -30,6 +30,7 @@ from ..data.groups import Groups
 from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
+from ..gradients.adam import AdamUpdates
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import num_weights
 from ..passes.embeddings import EmbeddingReader
@@ -42,7 +43,7 @@ from ..passes.kept_rows import check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
-from ..passes.target import Aim, Target, check_target, consensus_of_target
+from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
@@ -53,7 +54,7 @@ from ..strategies.quotas import resolve_budget
 from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_rows, say_targets
-from .fit import fit_dataset, fit_stream
+from .fit import fit_dataset, fit_stream, reader_for
 from .gather import fit_stats, gather_signals, shared_choice
 from .mapping import ScoredInMap
 from .stream import choose_from_stream, stream_selection
@@ -80,11 +81,14 @@ class SageSelector(ScoredInMap):
             folder goes on from there, with any number of processes, and ends with the same result. All processes must
             see it. Nothing in it is ever deleted by itself, but for the gradient rows of a run that has come to its
             end. None keeps nothing.
+        optimizer_state: Folder of the Trainer checkpoint that `model` is, with its `optimizer.pt`: towards a target,
+            rows then count as the updates that Adam would make of them, as in LESS, and the target's rows as plain
+            gradients. Takes exact gradients of a few rows at a time: for adapters and small models.
         cache_dir: Where rows of `config.cache_gradients` "float16" and "float32" are kept; the folder of `datasets`'
             own caches by default. Nothing in it is ever deleted by itself.
 
     Raises:
-        ConfigError: The strategy is unknown.
+        ConfigError: The strategy is unknown, or the optimizer's state is not the model's.
         TargetError: `config.target_modules` targets nothing.
 
     Example:
@@ -105,6 +109,7 @@ class SageSelector(ScoredInMap):
         progress: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
         resume_dir: str | os.PathLike[str] | None = None,
+        optimizer_state: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
         check_strategy(self.config.strategy, STRATEGIES)
@@ -113,6 +118,10 @@ class SageSelector(ScoredInMap):
         self.data_collator = data_collator
         self._outside = [processing_class, data_collator, loss_function]
         self.collector = GradientCollector.of(model, self.config, loss_function)
+        self._updates: AdamUpdates | None = None
+        if optimizer_state is not None:
+            self._updates = AdamUpdates(self.collector, optimizer_state)
+            self._outside.append(self._updates.fingerprint)
         self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
         self._progress = progress
@@ -151,6 +160,7 @@ class SageSelector(ScoredInMap):
             GradientError: No row has a usable gradient.
             ConfigError: The sketch does not fit into the memory.
         """
+        check_aimed(self._updates, False)
         with self._rows_of_run():
             if isinstance(dataset, IterableDataset):
                 self._fit_stream(dataset)
@@ -175,7 +185,8 @@ class SageSelector(ScoredInMap):
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
             if missing:
                 self._check_gradients(source)
-            reader = self._reader(source, needs or set(), cache is not None and bool(missing))
+            is_kept = cache is not None and bool(missing)
+            reader = reader_for(self.collector, source, needs or set(), is_kept, config.seed)
             embedding_width = reader.width if reader is not None else 0
             streaming = is_streaming(config, groups.count, width)
             reserved = 0
@@ -201,7 +212,7 @@ class SageSelector(ScoredInMap):
             source = open_stream(self.collector.model, stream, config, *self._outside[:2])
             beginning = source.beginning()
             self._check_gradients(beginning)
-        reader = self._reader(beginning, needs or set(), False)
+        reader = reader_for(self.collector, beginning, needs or set(), False, config.seed)
         say_targets(self.collector, config)
         say_check(self.collector, config, False)
         check_memory(config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
@@ -223,25 +234,7 @@ class SageSelector(ScoredInMap):
         every = config.recheck_every if config.check_gradients else 0
         is_half = config.cache_gradients != "float32"  # with and without a file alike
         settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
-        return Passes(GradientExtractor(self.collector, every, reader), settings, cache)
-
-    def _reader(self, source: BatchSource, needs: Set[str], is_kept: bool) -> EmbeddingReader | None:
-        """Reads embeddings where strategies need them, and for a cache that stays, in case that one will.
-
-        Raises:
-            ConfigError: They are needed, and the model shows no vector of a row.
-        """
-        is_needed = bool(needs & {"embeddings", "el2n"})
-        if not (is_needed or is_kept):
-            return None
-        with isolated_rng(self.config.seed):
-            batch = source.sample(1 if self.collector.one_at_a_time else CHECKED_ROWS)[0]
-        try:
-            return EmbeddingReader(self.collector.model, self.collector.device, batch, self.config.seed)
-        except ConfigError:
-            if is_needed:
-                raise
-            return None
+        return Passes(GradientExtractor(self.collector, every, reader, self._updates), settings, cache)
 
     def _cache_of_run(self, folder: Path | None, embedding_width: int, reserved: int = 0) -> GradientCache:
         """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
@@ -312,6 +305,7 @@ class SageSelector(ScoredInMap):
         """
         if isinstance(dataset, IterableDataset):
             if target is None:
+                check_aimed(self._updates, False)
                 return self._select_stream(dataset)
             raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
@@ -356,6 +350,7 @@ class SageSelector(ScoredInMap):
             SageError: As for `fit`.
         """
         aim = None if target is None else Aim(target, target_shares, self.config.target_reduction)
+        check_aimed(self._updates, aim is not None)
         if aim is not None:
             check_target(aim)
         started, needs = time.perf_counter(), set(needs)
@@ -372,7 +367,7 @@ class SageSelector(ScoredInMap):
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
         if aim is not None:
-            stats.targets, stats.target_shares = aim.names, aim.budget
+            stats.targets, stats.target_shares, stats.adam = aim.names, aim.budget, self._updates is not None
             signals.shares = None if aim.budget is None else np.array(aim.budget)
         return signals
 
@@ -412,5 +407,6 @@ class SageSelector(ScoredInMap):
     def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
-            with isolated_rng(self.config.seed):
-                self.collector.check(*source.sample(CHECKED_ROWS))
+            for collector in [self.collector, *([self._updates.collector] if self._updates else [])]:
+                with isolated_rng(self.config.seed):
+                    collector.check(*source.sample(CHECKED_ROWS))

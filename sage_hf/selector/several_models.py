@@ -34,6 +34,7 @@ def select_over_checkpoints(
     *,
     load_model: Callable[[str], nn.Module] | None = None,
     weights: Sequence[float] | None = None,
+    adam: bool = False,
     target: Target | None = None,
     target_shares: Mapping[str, float] | None = None,
     config: SageConfig | None = None,
@@ -52,6 +53,8 @@ def select_over_checkpoints(
         load_model: Loads a folder, such as `AutoModelForCausalLM.from_pretrained`; not needed without folders.
         weights: One a model, positive. By default those of folders are the mean learning rates of the steps since the
             checkpoint before, as Trainer has logged them in `trainer_state.json`; models and functions count alike.
+        adam: Whether rows count as the updates that Adam would make of them, by the `optimizer.pt` of each folder;
+            towards a target, as `optimizer_state` of `SageSelector`.
         target: As for `SageSelector.select`; with several models and several targets, `config.target_reduction` must
             be "max" or "mean".
         target_shares: The same; of one model.
@@ -62,8 +65,8 @@ def select_over_checkpoints(
         The selection; `stats.checkpoints` tells how many models there were, `stats.checkpoint_weights` how they count.
 
     Raises:
-        ConfigError: There is no model, nothing loads a folder, weights do not fit or cannot be read, or groups would
-            be others for every model.
+        ConfigError: There is no model, nothing loads a folder, weights or states of optimizers do not fit or cannot be
+            read, or groups would be others for every model.
         SageError: As for `SageSelector.select`.
 
     Example:
@@ -73,12 +76,18 @@ def select_over_checkpoints(
     """
     config = config or SageConfig()
     _check(models, load_model, config, target)
+    if adam and not all(isinstance(model, str | os.PathLike) for model in models):
+        raise ConfigError(
+            "Models have no optimizer's state", where="adam", fix="Name folders of Trainer's checkpoints."
+        )
     shares = _shares(models, weights)
     config = resolve(config, has_target=target is not None)
     scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
     started = time.perf_counter()
     for number, (model, share) in enumerate(zip(models, shares, strict=True)):
         is_last = number == len(models) - 1
+        if adam:
+            options["optimizer_state"] = model
         selector = SageSelector(_loaded(model, load_model), config=config, **options)
         needs = needed(config) if is_last else frozenset()
         signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)

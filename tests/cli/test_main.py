@@ -348,6 +348,12 @@ def test_the_shell_weights_checkpoints_by_what_trainer_logged_or_as_it_is_told(f
     several = f"{folder / 'rows.csv'},{folder / 'splits'}"
     aimed = weights("--target", several, "--target-reduction", "max")
     assert aimed.targets == ["rows", "splits"] and aimed.target_shares is None
+    assert not aimed.adam
+    updated = weights("--target", several, "--target-reduction", "max", "--adam")
+    assert updated.adam and updated.checkpoint_weights == aimed.checkpoint_weights
+    assert {"--adam", "--target-reduction", "--checkpoints"} <= set(updated.command)
+    unaimed = run(*arguments, "--adam", "-o", tmp_path / "x")
+    assert unaimed.exit_code == 1 and "Name a --target" in unaimed.output
     wrong = run(*arguments, "--checkpoint-weights", "high", "-o", tmp_path / "x")
     assert wrong.exit_code == 1 and "Give equal, or numbers" in wrong.output
     alone = run(*arguments[:-2], "--checkpoint-weights", "equal", "-o", tmp_path / "x")

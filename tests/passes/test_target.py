@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageClassification, Trainer
 
 from sage_hf import GradientCollector, SageConfig, SageSelector
 from sage_hf.errors import ConfigError, DatasetError, GroupError
+from sage_hf.passes.extractor import GradientExtractor
 from sage_hf.scoring.agreement import unit
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
+from ..training.runs import plain_args, train
 
 SMALL = {"sketch_size": 16, "batch_size": 8, "shard_size": 16, "fraction": 0.3, "projection": 4}
 
@@ -99,6 +102,65 @@ def test_one_target_is_the_same_by_every_reduction():
             one = selector(target_reduction=reduction).select(rows, target=given)
             assert np.allclose(one.scores, plain.scores, atol=1e-6)
             assert np.array_equal(one.indices, plain.indices)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of Trainer's checkpoint of a vision transformer after 3 steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    args = plain_args(folder, save_strategy="steps", save_steps=3, max_steps=3)
+    train(vit(), args, image_rows(24), Trainer)
+    return folder / "checkpoint-3"
+
+
+def aimed(folder, state, config=None, **others):
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    config = config or SageConfig(**SMALL, group_by=None)
+    return SageSelector(model, config=config, optimizer_state=state, progress=False, **others)
+
+
+@pytest.mark.parametrize("most", [3, 10**6])
+def test_updates_of_adam_are_held_against_the_targets_plain_gradients(trained, most):
+    rows, target = image_rows(50), image_rows(12, seed=7)
+    one = aimed(trained, trained)
+    one._updates.rows = most
+    selection = one.select(rows, target=target)
+    batch, few = (
+        {"pixel_values": torch.tensor(r["pixel_values"][:]), "labels": torch.tensor(r["label"][:])}
+        for r in (rows, target)
+    )
+    matrix = (one.sketch.sketch / one.sketch.singular_values[0]).double()
+    updates = GradientExtractor(one.collector, updates=one._updates).extract(batch).vectors
+    z, z_target = (unit(unit(each.double()) @ matrix.T) for each in (updates, one.collector(few)))
+    wanted = (z @ unit(z_target.sum(0, keepdim=True)).T)[:, 0]
+    assert np.allclose(selection.scores, wanted, atol=1e-3)
+    assert selection.stats.adam and not aimed(trained, None).select(rows, target=target).stats.adam
+    assert set(selection.indices) == set(np.argsort(-selection.scores)[:15])
+
+
+def test_updates_of_adam_need_a_target(trained):
+    rows, one = image_rows(20), aimed(trained, trained)
+    for call in (one.fit, one.select, one.gather, lambda rows: one.select(rows.to_iterable_dataset())):
+        with pytest.raises(ConfigError, match="there is none"):
+            call(rows)
+
+
+def test_what_is_finished_or_cached_belongs_to_one_state_of_the_optimizer(trained, tmp_path):
+    rows, target = image_rows(40), image_rows(9, seed=7)
+    other = tmp_path / "other"
+    other.mkdir()
+    state = torch.load(trained / "optimizer.pt", weights_only=True)
+    for own in state["state"].values():
+        own["exp_avg"] *= -1
+    torch.save(state, other / "optimizer.pt")
+    config = SageConfig(**SMALL, group_by=None, cache_gradients="float32")
+    places = {"cache_dir": tmp_path / "cache", "resume_dir": tmp_path / "resume"}
+    for state in (trained, None, other, trained):
+        again = aimed(trained, state, config, **places).select(rows, target=target).scores
+        assert np.array_equal(
+            again, aimed(trained, state, config, cache_dir=tmp_path / "x").select(rows, target=target).scores
+        )
+    assert len(list((tmp_path / "resume").iterdir())) == 3
 
 
 def test_text_towards_a_target():

@@ -126,6 +126,24 @@ def test_folders_are_loaded_and_count_by_their_learning_rates(trainings):
     assert np.allclose(mixed.stats.checkpoint_weights, 1 / 3)
 
 
+def test_each_folder_brings_the_state_of_its_own_optimizer(trainings):
+    folders = [trainings / "checkpoint-2", trainings / "checkpoint-4"]
+    rows, target, config = image_rows(30), image_rows(9, seed=3), SageConfig(**SMALL, group_by=None)
+    load = AutoModelForImageClassification.from_pretrained
+    settings = {"target": target, "config": config, "progress": False}
+    selection = select_over_checkpoints(folders, rows, load_model=load, adam=True, weights=(1, 3), **settings)
+    alone = [
+        SageSelector(load(folder), config=config, optimizer_state=folder, progress=False).select(rows, target=target)
+        for folder in folders
+    ]
+    assert np.allclose(selection.scores, 0.25 * alone[0].scores + 0.75 * alone[1].scores, atol=1e-6)
+    assert selection.stats.adam
+    plain = select_over_checkpoints(folders, rows, load_model=load, weights=(1, 3), **settings)
+    assert not np.allclose(selection.scores, plain.scores, atol=1e-2)
+    with pytest.raises(ConfigError, match="no optimizer's state"):
+        select_over_checkpoints([*folders, vit], rows, load_model=load, adam=True, **settings)
+
+
 def test_folders_that_are_not_there_or_that_nothing_loads_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="Nothing loads"):
         select_over_checkpoints([tmp_path], image_rows(10), config=SageConfig(**SMALL))
