@@ -79,7 +79,9 @@ class SageConfig:
             strategies that are made for it (auto and coverage), and of a class that keeps fewer than 12 rows the most
             doubted, up to a half. A share in (0, 1): of each group the most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
-            score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
+            score, as in the paper, and 0.25 for coverage; towards a target 0, which finds about 12 points more rows of
+            the target's source than 1 (examples/benchmarks/results/targets.json). 0 to 0.5 finds wrong labels better
+            than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
             narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
             AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
@@ -148,7 +150,8 @@ class SageConfig:
         "auto", "Rows out before the choice: auto (likely wrong, for auto and coverage), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
-        None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."
+        None,
+        "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage, 0 for a target.",
     )
     sketch_size: int | Literal["auto"] = _knob(
         "auto",

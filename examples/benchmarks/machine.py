@@ -56,9 +56,9 @@ def _has_names(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_names, value)))
 
 
-def write(name: str, result: dict[str, Any], table: str) -> None:
-    """Saves `results/NAME.json` and `results/NAME.md`, and prints the table."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(to_json({"machine": describe(), **result}) + "\n")
-    (RESULTS / f"{name}.md").write_text(table + "\n")
+def write(name: str, result: dict[str, Any], table: str, folder: Path = RESULTS) -> None:
+    """Saves NAME.json and NAME.md, of a part of a benchmark in another folder than `results`, and prints the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(to_json({"machine": describe(), **result}) + "\n")
+    (folder / f"{name}.md").write_text(table + "\n")
     print(table)

@@ -45,7 +45,7 @@ from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
 from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
-from ..selection.resolve import needed, resolve
+from ..selection.resolve import as_measured, needed, resolve
 from ..selection.selection import Selection
 from ..selection.signals import RowSignals
 from ..selection.stream_selection import StreamSelection
@@ -168,15 +168,17 @@ class SageSelector(ScoredInMap):
                 self._fit_dataset(dataset)
         return self
 
-    def _fit_dataset(self, dataset: Dataset, needs: Set[str] | None = None) -> tuple[Fit, RowSource]:
+    def _fit_dataset(
+        self, dataset: Dataset, needs: Set[str] | None = None, *, is_aimed: bool = False
+    ) -> tuple[Fit, RowSource]:
         """Pass 1; `needs` of the passes that follow, None where there are none."""
-        source, config = self._open(check_dataset(dataset)), self.config
+        source, config = self._open(check_dataset(dataset)), as_measured(self.config, has_target=is_aimed)
         with self._passes.processes.agreed():
             groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
             plan_consensus(config, width, self.collector.device, len(shards), groups.count)
             key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
-            folder = self._folder(key, consensus=config.consensus, groups=groups.codes)
+            folder = self._folder(key, config, consensus=config.consensus, groups=groups.codes)
             say_targets(self.collector, config)
             cache = None
             if config.cache_gradients in CACHE_DTYPES:
@@ -219,7 +221,10 @@ class SageSelector(ScoredInMap):
         self._encoder, source.batch_size = source.encoder, self._batch_size()
         with self._passes.processes.agreed():
             key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
-            folder, embedding_width = self._folder(key, group_by=config.group_by), reader.width if reader else 0
+            folder, embedding_width = (
+                self._folder(key, config, group_by=config.group_by),
+                reader.width if reader else 0,
+            )
             is_kept = config.cache_gradients == "auto" and needs is not None
             cache = self._cache_of_run(folder, embedding_width) if is_kept else None
             self._passes = self._new_passes(folder, cache, reader)
@@ -260,12 +265,12 @@ class SageSelector(ScoredInMap):
                     if processes.rank == 0:
                         cache.remove()
 
-    def _folder(self, key: RunKey, **more: Any) -> Path | None:
+    def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
         if self._resume_dir is None:
             return None
         check_format(self._resume_dir)
-        settings = {"sketch_size": self.config.sketch_size, "spectrum_power": self.config.spectrum_power}
+        settings = {"sketch_size": config.sketch_size, "spectrum_power": config.spectrum_power}
         return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 
     # ------------------------------------------------------------------- choose
@@ -355,7 +360,7 @@ class SageSelector(ScoredInMap):
             check_target(aim)
         started, needs = time.perf_counter(), set(needs)
         with self._rows_of_run():
-            fit, source = self._fit_dataset(dataset, needs)
+            fit, source = self._fit_dataset(dataset, needs, is_aimed=aim is not None)
             fitted = time.perf_counter()
             if aim is not None:
                 consensus = consensus_of_target(aim, self._open, self._passes, source, fit)

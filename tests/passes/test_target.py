@@ -23,8 +23,12 @@ def selector(model=None, **settings):
 def sketched(one, rows):
     """Unit sketched gradients of rows, by a fitted selector."""
     batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
-    matrix = (one.sketch.sketch / one.sketch.singular_values[0]).double()
-    return unit(unit(GradientCollector(one.model, projection=4)(batch)).double() @ matrix.T)
+    return unit(unit(GradientCollector(one.model, projection=4)(batch)).double() @ directions_of(one).T)
+
+
+def directions_of(one):
+    """[l, D] orthonormal directions of the sketch: towards a target, scores are cosines in what they span."""
+    return (one.sketch.sketch / one.sketch.singular_values[:, None]).double()
 
 
 def test_rows_are_scored_by_their_agreement_with_the_target():
@@ -36,6 +40,20 @@ def test_rows_are_scored_by_their_agreement_with_the_target():
     assert np.allclose(selection.scores, wanted, atol=1e-4)
     assert selection.stats.strategy == "agreement"
     assert set(selection.indices) == set(np.argsort(-selection.scores)[:15])
+
+
+def test_the_spectrum_counts_where_it_is_asked_for():
+    rows, target = image_rows(50), image_rows(12, seed=7)
+    one, plain = selector(group_by=None, spectrum_power=1), selector(group_by=None)
+    selection = one.select(rows, target=target)
+    batch = {"pixel_values": torch.tensor(rows["pixel_values"][:]), "labels": torch.tensor(rows["label"][:])}
+    few = {"pixel_values": torch.tensor(target["pixel_values"][:]), "labels": torch.tensor(target["label"][:])}
+    matrix = (one.sketch.sketch / one.sketch.singular_values[0]).double()
+    z, z_target = (
+        unit(unit(GradientCollector(one.model, projection=4)(each)).double() @ matrix.T) for each in (batch, few)
+    )
+    assert np.allclose(selection.scores, (z @ unit(z_target.sum(0, keepdim=True)).T)[:, 0], atol=1e-4)
+    assert selection.config.spectrum_power == 1 and plain.select(rows, target=target).config.spectrum_power == 0
 
 
 def test_each_class_has_the_consensus_of_the_targets_rows_of_the_class():
@@ -129,7 +147,7 @@ def test_updates_of_adam_are_held_against_the_targets_plain_gradients(trained, m
         {"pixel_values": torch.tensor(r["pixel_values"][:]), "labels": torch.tensor(r["label"][:])}
         for r in (rows, target)
     )
-    matrix = (one.sketch.sketch / one.sketch.singular_values[0]).double()
+    matrix = directions_of(one)
     updates = GradientExtractor(one.collector, updates=one._updates).extract(batch).vectors
     z, z_target = (unit(unit(each.double()) @ matrix.T) for each in (updates, one.collector(few)))
     wanted = (z @ unit(z_target.sum(0, keepdim=True)).T)[:, 0]
