@@ -3,15 +3,15 @@
     python examples/benchmarks/targets.py             # one core, some 20 minutes; goes on where it stopped
     python examples/benchmarks/targets.py --seeds 0   # a part, whose tables stay in the folder of finished trainings
 
-For every seed, 500 rows of each source (`target_texts.py`: what scipy, scikit-learn and matplotlib document, the
+For every seed, 300 rows of each source (`target_texts.py`: what scipy, scikit-learn and matplotlib document, the
 language reference, code) are a mixture, and every source is the target in turn: 12 rows that are not in the mixture.
 The model is a Llama of 0.4 million weights that has read the docstrings of the standard library, trained as a whole or
 with LoRA adapters. A warm-up, as in LESS, trains it on a random tenth of the mixture for three epochs, a checkpoint
 each. Rules keep 5 % of the mixture; the model from before the warm-up is then trained on these rows, and judged by the
-loss of 150 held-out rows of the source. "Rows of the source" are random ones of it: what finding all would bring.
-The settings were fixed before the first full run; `spectrum_power=0` became the default towards a target after a trial
-with another seed and 300 rows of each source, where it was better than 1 in eight of eight comparisons. Intervals are
-Student's t over seeds, 95 %, of means over sources.
+loss of 100 held-out rows of the source. "Rows of the source" are random ones of it: what finding all would bring.
+The settings were fixed before the first whole run; `spectrum_power=0` became the default towards a target after a
+trial with another seed, where it was better than 1 in eight of eight comparisons. Intervals are Student's t over
+seeds, 95 %, of means over sources.
 Writes results/targets.json and targets.md where all settings are the defaults.
 """
 
@@ -56,8 +56,8 @@ from sage_hf.selector.checkpoints import learning_rates
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python_text import build_llama, docstring_rows, train_tokenizer
 
-SEEDS, ROWS, HELD, FEW = (0, 1, 2), 500, 150, 12
-TOKENS, FRACTION, WARM_UP, EPOCHS, STEPS, BATCH = 64, 0.05, 0.1, 3, 32, 16
+SEEDS, ROWS, HELD, FEW = (0, 1, 2), 300, 100, 12
+TOKENS, FRACTION, WARM_UP, EPOCHS, STEPS, BATCH = 48, 0.05, 0.1, 3, 20, 16
 KINDS = {"full": "all weights", "lora": "LoRA"}
 RATES = {"full": 1e-3, "lora": 5e-3}
 # Rules of gradients: whether by updates of Adam, over all checkpoints, and the power of the sketch's spectrum.
@@ -101,7 +101,7 @@ class Mixture:
 
 
 def tokens(texts: list[str]) -> Dataset:
-    """Rows of at most 64 tokens."""
+    """Rows of at most 48 tokens."""
     ids = [reader()[0](text).input_ids[:TOKENS] for text in texts]
     return Dataset.from_dict({"input_ids": ids, "labels": ids})
 
@@ -124,13 +124,13 @@ def mix(seed: int, rows: int) -> Mixture:
 # -------------------------------------------------------------------------- models
 @functools.cache
 def reader() -> tuple[Any, dict[str, torch.Tensor]]:
-    """A tokenizer, and weights of a Llama after 600 steps on the standard library's docstrings."""
+    """A tokenizer, and weights of a Llama after 400 steps on the standard library's docstrings."""
     texts = list(dict.fromkeys(row["completion"] for row in docstring_rows()))
     tokenizer = train_tokenizer(texts)
     ids = [tokenizer(text).input_ids[:TOKENS] for text in texts]
     rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
     model = build_llama(len(tokenizer))
-    train(model, rows, 3e-3, 600, seed=0)
+    train(model, rows, 3e-3, 400, seed=0)
     return tokenizer, model.state_dict()
 
 
@@ -244,7 +244,7 @@ def gradient_scores(kind: str, mixture: Mixture, folders: list[Path], cache: Pat
 def other_scores(model: nn.Module, mixture: Mixture) -> dict[str, np.ndarray]:
     """The same by embeddings of the model after its warm-up, by MiniLM's, and by words."""
     tokenizer = reader()[0]
-    # Both models see the text of the same 64 tokens.
+    # Both models see the text of the same tokens.
     told = {name: [tokenizer.decode(ids) for ids in rows["input_ids"]] for name, rows in mixture.targets.items()}
     body = (model.get_base_model() if isinstance(model, peft.PeftModel) else model).model.eval()
     own = list(mixture.rows["input_ids"])
