@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class Moments:
     betas: tuple[float, float]
     eps: float
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> Moments:
+        """The same on a device, in a type of numbers."""
+        return replace(self, mean=self.mean.to(device, dtype), square=self.square.to(device, dtype))
+
     def updates(self, gradients: Tensor) -> Tensor:
         """The update of each gradient, [B, size]; see the module."""
         (beta1, beta2), steps = self.betas, self.step + 1
@@ -90,11 +94,13 @@ class AdamUpdates:
             )
         self.collector = collector.exact()
         names = [block.name for block in collector.blocks]
-        self._moments = read_moments(collector.model, Path(folder) / OPTIMIZER_NAME, names)
+        moments = read_moments(collector.model, Path(folder) / OPTIMIZER_NAME, names)
+        # Where the gradients are: every batch needs them.
+        self._moments = {name: own.to(collector.device, collector.dtype) for name, own in moments.items()}
         self._projected: list[Block] = collector.blocks
         self._width = collector.width
         self.rows = max(1, _MOST_NUMBERS // self.collector.width)
-        self.fingerprint = _fingerprint(self._moments)
+        self.fingerprint = _fingerprint(moments)
 
     def __call__(self, gradients: Tensor) -> Tensor:
         """Projected updates [B, D] of exact gradients [B, W]; weights that are left out stay zero."""
