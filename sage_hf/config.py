@@ -79,9 +79,9 @@ class SageConfig:
             strategies that are made for it (auto and coverage), and of a class that keeps fewer than 12 rows the most
             doubted, up to a half. A share in (0, 1): of each group the most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
-            score, as in the paper, and 0.25 for coverage; towards a target 0, which finds about 12 points more rows of
-            the target's source than 1 (examples/benchmarks/results/targets.json). 0 to 0.5 finds wrong labels better
-            than 1.
+            score, as in the paper, and 0.25 for coverage; towards a target 0, which keeps more rows of the target's
+            source than 1 (54 % for 47 %, and 53 % for 49 % with LoRA: examples/benchmarks/results/targets.json; 3
+            seeds). 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
             narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
             AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
