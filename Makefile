@@ -52,6 +52,7 @@ benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong lab
 	$(BIN)/python examples/benchmarks/quality.py
 	$(BIN)/python examples/benchmarks/label_issues.py
 	$(BIN)/python examples/benchmarks/width.py
+	$(BIN)/python examples/benchmarks/targets.py
 	$(BIN)/python examples/benchmarks/readme.py
 
 .PHONY: models

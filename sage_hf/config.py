@@ -18,6 +18,7 @@ BALANCES = ("proportional", "sqrt", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
 PRESETS = ("default", "fast")
 LOSS_REDUCTIONS = ("mean", "sum")
+TARGET_REDUCTIONS = ("nearest", "max", "mean")
 CACHE_DTYPES = ("float32", "float16")
 CACHES = (None, "auto", *CACHE_DTYPES)
 # `group_by` of groups that are no column's, but found in the sketch.
@@ -80,7 +81,9 @@ class SageConfig:
             class that keeps fewer than 12 rows the most doubted, up to a half. A share in (0, 1): of each group the
             most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
-            score, as in the paper, and 0.25 for coverage. 0 to 0.5 finds wrong labels better than 1.
+            score, as in the paper, and 0.25 for coverage; towards a target 0, which keeps more rows of the target's
+            source than 1 (54 % for 47 %, and 53 % for 49 % with LoRA: examples/benchmarks/results/targets.json; 3
+            seeds). 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
             narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
             AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
@@ -111,6 +114,10 @@ class SageConfig:
             leaves a small group what its share rounds to, which may be none. A budget that does not reach so far gives
             all groups as many as it can. Whatever is kept, groups that lose every row are named. With balance "none",
             no group has a part of its own.
+        target_reduction: Of several targets, which agreement is a row's score. "nearest": that with the target that it
+            agrees with most, and each target has a share of the budget. "max" (LESS's rule over subtasks): the same
+            number, and "mean": the mean over the targets; with both, one budget is for all targets, and what rows are
+            grouped by stays.
         loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
             stays the same, the sketch weighs long rows more with "sum".
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding. "auto": 32, and 128 for a model of
@@ -146,7 +153,8 @@ class SageConfig:
         "auto", "Rows out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
-        None, "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage."
+        None,
+        "Power of the sketch's singular values; none: 1 for scores (the paper), 0.25 for coverage, 0 for a target.",
     )
     sketch_size: int | Literal["auto"] = _knob(
         "auto",
@@ -172,6 +180,9 @@ class SageConfig:
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
     balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, sqrt, equal or none.")
     min_per_group: int = _knob(1, "Rows that each group keeps at least, or all that it has.")
+    target_reduction: str = _knob(
+        "nearest", "Several targets: nearest (each has a share of the rows kept), or max or mean of the agreements."
+    )
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
         "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; does not change the scores."
@@ -202,6 +213,7 @@ class SageConfig:
                 raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
             object.__setattr__(self, "fraction", float(self.fraction))
         words = {"preset": PRESETS, "balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
+        words |= {"target_reduction": TARGET_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")

@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf.demo import build_vit
 
+from .cases import llama
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "examples" / "benchmarks"
 # What writes no results, or only where it is told to.
 HELPERS = ("machine", "readme", "quality_tasks", "quality_patches", "quality_texts", "quality_report")
+HELPERS += ("target_rules", "target_texts")
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in HELPERS)
 
 
@@ -42,6 +46,16 @@ def label_issues(scripts):
 @pytest.fixture(scope="module")
 def width(scripts):
     return scripts("width")
+
+
+@pytest.fixture(scope="module")
+def targets(scripts):
+    return scripts("targets")
+
+
+@pytest.fixture(scope="module")
+def target_rules(scripts):
+    return scripts("target_rules")
 
 
 def test_committed_results_are_compact_as_they_are_written(scripts):
@@ -339,6 +353,71 @@ def test_the_committed_table_of_widths_is_that_of_the_committed_lines(width):
     text = (results / "width.md").read_text(encoding="utf-8").strip()
     assert width.table(found["settings"], found["cost"]) == text
     assert len({line["seed"] for line in found["lines"]}) >= 2
+
+
+def test_the_committed_table_of_targets_is_that_of_the_committed_lines(targets):
+    results = BENCHMARKS / "results"
+    found = json.loads((results / "targets.json").read_text(encoding="utf-8"))
+    assert targets.summed_up(found["lines"]) == found["entries"]
+    assert targets.table(found["entries"]) == (results / "targets.md").read_text(encoding="utf-8").strip()
+    runs = {(line["kind"], line["seed"], line["rule"]) for line in found["lines"]}
+    assert runs == {(kind, seed, rule) for kind in targets.KINDS for seed in targets.SEEDS for rule in targets.RULES}
+    assert all(len(line[name]) == len(targets.SOURCES) for line in found["lines"] for name in ("shares", "losses"))
+
+
+def test_means_of_targets_are_over_sources_and_intervals_over_seeds(targets):
+    def line(seed, share, loss):
+        some = np.array([-0.1, -0.1, 0.0, 0.1, 0.1])
+        return {
+            **{"kind": "lora", "seed": seed, "rule": "words, tf-idf"},
+            **{"shares": (share + some).tolist(), "losses": (loss + some).tolist()},
+        }
+
+    (entry,) = targets.summed_up([line(0, 0.4, 5.0), line(1, 0.6, 5.0), line(2, 0.5, 5.0)])
+    assert entry["seeds"] == [0, 1, 2]
+    assert np.isclose(entry["shares"]["mean"], 0.5) and np.isclose(entry["shares"]["half_interval"], 0.2484, atol=1e-3)
+    assert np.isclose(entry["losses"]["mean"], 5.0)
+    assert np.isclose(entry["shares"]["by_source"]["scipy"], 0.4)
+    assert targets.table([entry]).splitlines()[-1].startswith("| words, tf-idf | **50.0** ± 24.8 | 40 | 40 | 50 |")
+
+
+def test_sources_share_no_text_and_neither_do_their_parts(scripts):
+    parts = scripts("target_texts").split(3, rows=40, held=10, few=5)
+    assert [len(part["train"]) for part in parts.values()] == [40] * 5
+    texts = [text for part in parts.values() for rows in part.values() for text in rows]
+    assert len(set(texts)) == len(texts) == 5 * 55
+    assert parts == scripts("target_texts").split(3, rows=40, held=10, few=5)
+
+
+FRUIT = [f"ripe {fruit} taste sweet in a bowl" for fruit in ("apples", "pears", "plums", "grapes")]
+RINGS = [f"a ring with {word} has an ideal" for word in ("units", "zero divisors", "one prime", "two primes")]
+
+
+@pytest.mark.parametrize("rule", ["word_importance", "tf_idf"])
+def test_rules_of_words_find_the_rows_that_speak_of_the_target(target_rules, rule):
+    scores = getattr(target_rules, rule)([*FRUIT, *RINGS], ["sweet grapes and ripe plums"])
+    assert scores[:4].min() > scores[4:].max()
+    again = getattr(target_rules, rule)([*RINGS, *FRUIT], ["sweet grapes and ripe plums"])
+    assert np.allclose(np.concatenate([again[4:], again[:4]]), scores)
+
+
+def test_word_importance_does_not_grow_with_length(target_rules):
+    once = target_rules.word_importance([FRUIT[0], RINGS[0]], FRUIT[1:])
+    twice = target_rules.word_importance([f"{FRUIT[0]} {FRUIT[0]}", RINGS[0]], FRUIT[1:])
+    assert abs(once[0] - twice[0]) < 0.35
+
+
+def test_embeddings_are_weighted_means_of_states_whatever_the_padding(target_rules):
+    body = llama().model.eval()
+    rows = [[3, 4, 5], [6, 7, 8, 9, 10, 3], [4]]
+    rarity = target_rules.by_rarity(rows)
+    found = target_rules.embed(body, rows, rarity, batch_size=2)
+    for number, ids in enumerate(rows):
+        states = body(input_ids=torch.tensor([ids])).last_hidden_state[0].detach().numpy()
+        assert np.allclose(found[number], np.average(states, axis=0, weights=rarity(ids)), atol=1e-5)
+    assert rarity([5])[0] > rarity([4])[0]
+    near = target_rules.similarity(found, found[1:2])
+    assert near.argmax() == 1 and np.isclose(near[1], 1.0)
 
 
 # ------------------------------------------------------------------------- patches

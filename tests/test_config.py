@@ -20,6 +20,7 @@ from sage_hf.errors import BudgetError, ConfigError, SageError
         ("balance", "fair"),
         ("consensus", "approximate"),
         ("loss_reduction", "none"),
+        ("target_reduction", "sum"),
         ("projection", 0),
         ("projection", "wide"),
         ("row_width", 0),

@@ -61,7 +61,8 @@ def test_files_stay_small_and_free_of_pickle(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 420
     assert "import pickle" not in text
-    assert "torch.load(" not in text
+    # Of an optimizer's state, which Trainer writes so, tensors and numbers alone.
+    assert text.count("torch.load(") == text.count("weights_only=True)")
 
 
 def test_importing_the_package_does_not_import_what_is_optional():

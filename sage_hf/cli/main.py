@@ -23,8 +23,10 @@ from .select import select
 
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
-# All settings but those of a single selection, which a comparison has several of.
-_COMPARED = {each.name for each in fields(SageConfig)} - {"fraction", "num_examples", "strategy"}
+# All settings but that of targets, which `select` alone has.
+_UNAIMED = {each.name for each in fields(SageConfig)} - {"target_reduction"}
+# Of these, not those of a single selection, which a comparison has several of.
+_COMPARED = _UNAIMED - {"fraction", "num_examples", "strategy"}
 
 app = typer.Typer(
     name="sage-hf",
@@ -35,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command()(with_options(doctor))
+app.command()(with_options(doctor, only=_UNAIMED))
 app.command()(with_options(select))
 app.command()(with_options(label_issues, only=_ENCODING))
 app.command()(with_options(push))

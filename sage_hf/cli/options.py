@@ -15,7 +15,7 @@ from datasets import Dataset, IterableDataset
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, PRESETS, SageConfig, from_text
+from ..config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, PRESETS, TARGET_REDUCTIONS, SageConfig, from_text
 from ..errors import ConfigError, SageError
 from ..passes.processes import launched
 from ..strategies import STRATEGIES
@@ -35,6 +35,7 @@ _TYPES: dict[str, Any] = {
     "consensus": Literal[CONSENSUSES],
     "preset": Literal[PRESETS],
     "loss_reduction": Literal[LOSS_REDUCTIONS],
+    "target_reduction": Literal[TARGET_REDUCTIONS],
 }
 # Commands and options of the version before, which still work.
 _RENAMED = {

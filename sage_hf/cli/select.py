@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,9 @@ from ..selection.report import summary
 from ..selection.selection import Selection
 from ..selection.stream_selection import StreamSelection
 from ..selector.brief import printing
+from ..selector.checkpoints import is_trainer_checkpoint, learning_rates
 from ..selector.selector import SageSelector
-from ..selector.several_models import select_over_checkpoints
+from ..selector.several_models import Model, select_over_checkpoints
 from ..strategies.quotas import resolve_budget
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
@@ -32,6 +32,8 @@ from .rows import load_rows
 
 _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
+# Options that the command which makes a selection again has, too.
+_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ class SelectOptions:
     target_shares: str | None = option(None, "Of several targets, how much of the budget each gets.", _AIM)
     checkpoints: str | None = option(
         None, "Earlier checkpoints of the same training, with commas: scores are the mean over these and MODEL.", _AIM
+    )
+    checkpoint_weights: str | None = option(
+        None,
+        "Their weights, MODEL's last: equal, or numbers with commas. By default the learning rates that Trainer "
+        "logged, where all are its checkpoints; else equal.",
+        _AIM,
+    )
+    adam: bool = option(
+        False,
+        "Rows count as the updates that Adam would make of them, by the optimizer.pt in the folders of MODEL and "
+        "--checkpoints; towards a target.",
+        _AIM,
     )
     push_to_hub: str | None = option(None, "Dataset repository for the result; `sage-hf push` can do more.", _HUB)
     private: bool | None = option(
@@ -75,6 +89,12 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         raise ConfigError(
             "A stream has neither target nor checkpoints yet", where="--streaming", fix="Read without --streaming."
         )
+    if options.adam and (inputs.warms_up or not options.target):
+        raise ConfigError(
+            "The optimizer's state is of MODEL before a warm-up, and rows are held against a target",
+            where="--adam",
+            fix="Name a --target, and leave the warm-up out.",
+        )
     targets, shares = _load_targets(options.target, options.target_shares, inputs.split)
     progress, report = main_console(), main_console(stderr=False)
     is_main_process = not report.quiet
@@ -92,8 +112,15 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     selection: Selection | StreamSelection
     with printing(progress):
         if isinstance(rows, Dataset):
-            models = [*_loaders(options.checkpoints, inputs, rows, config.seed), loaded.model]
-            selection = select_over_checkpoints(models, rows, target=targets, target_shares=shares, **settings)
+            paths = [*_paths(options.checkpoints), inputs.model]
+            load = partial(_load, inputs, loaded.model, rows, config.seed)
+            models: list[Model] = [*paths] if options.adam else [partial(load, path) for path in paths]
+            settings |= {"load_model": load, "adam": options.adam}
+            weights = _weights(options, inputs)
+            if weights is not None:
+                progress.print("Weights of the checkpoints: " + ", ".join(f"{weight:.3g}" for weight in weights) + ".")
+            settings |= {"weights": weights, "target": targets, "target_shares": shares}
+            selection = select_over_checkpoints(models, rows, **settings)
         else:
             selection = SageSelector(loaded.model, **settings).select(rows)
     source = selection.stats.source
@@ -106,7 +133,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         replace(inputs, dataset_revision=dataset_revision, model_revision=loaded.revision),
         config,
         options.output.name,
-        **{name: getattr(options, name) for name in ("streaming", "target", "target_shares", "checkpoints")},
+        **{name: getattr(options, name) for name in _REPEATED},
     )
     if is_main_process:
         selection.save_to_disk(options.output, overwrite=options.overwrite)
@@ -150,13 +177,38 @@ def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[T
     return targets, dict(zip(targets, numbers, strict=True)) if numbers else None
 
 
-def _loaders(checkpoints: str | None, inputs: Inputs, rows: Dataset, seed: int) -> list[Callable[[], nn.Module]]:
-    """What loads each of several checkpoints, named with commas, when its turn comes."""
+def _load(inputs: Inputs, model: nn.Module, rows: Dataset, seed: int, path: str) -> nn.Module:
+    """One of several checkpoints, when its turn comes; the model that is there already, where it is that."""
+    if path == inputs.model:
+        return model
+    return replace(inputs, model=path, model_revision=None).load_model(rows, seed, quiet=True).model
 
-    def load(path: str) -> nn.Module:
-        return replace(inputs, model=path, model_revision=None).load_model(rows, seed, quiet=True).model
 
-    return [partial(load, path) for path in _paths(checkpoints)]
+def _weights(options: SelectOptions, inputs: Inputs) -> list[float] | None:
+    """Weights of the checkpoints and of the model; None where nothing tells them.
+
+    Raises:
+        ConfigError: There are no checkpoints, or it is not one positive number for each.
+    """
+    folders, words = _paths(options.checkpoints), options.checkpoint_weights
+    if words and not folders:
+        raise ConfigError(
+            "There are weights and no checkpoints", where="--checkpoint-weights", fix="Name --checkpoints, too."
+        )
+    if not folders:
+        return None
+    folders.append(inputs.model)
+    if words == "equal":
+        return [1.0] * len(folders)
+    if words is None:
+        known = not inputs.warms_up and all(map(is_trainer_checkpoint, folders))
+        return learning_rates(folders) if known else None
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"The weights are {words!r}", where="--checkpoint-weights", fix="Give equal, or numbers with commas."
+        ) from None
 
 
 def _paths(text: str | None) -> list[str]:

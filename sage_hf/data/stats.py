@@ -136,6 +136,8 @@ class FitStats(_OldKeys):
         targets: Names of the target datasets; None without a target.
         target_shares: Share of the budget that each of several targets gets.
         checkpoints: Number of models whose scores were averaged; None for one.
+        adam: Whether rows counted as the updates that Adam would make of them.
+        checkpoint_weights: Weight of each of them, in sum 1.
         meaning: What speaks for or against the scores; None where nobody looked.
     """
 
@@ -164,6 +166,8 @@ class FitStats(_OldKeys):
     targets: list[str] | None = None
     target_shares: list[float] | None = None
     checkpoints: int | None = None
+    adam: bool = False
+    checkpoint_weights: list[float] | None = None
     meaning: Meaning | None = None
 
 

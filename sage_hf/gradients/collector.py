@@ -8,6 +8,7 @@ Axes: B rows of the batch, D row width.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,6 +93,7 @@ class GradientCollector:
         self.check_seconds = 0.0
         self.silent: set[str] = set()
         self.leaves_routing_out = False
+        self.target_modules = target_modules
         self.layout = lay_out(self.model, target_modules, projection, row_width, seed)
         self.width = self.blocks[-1].columns.stop
         self._computes_in_half = False
@@ -117,6 +119,15 @@ class GradientCollector:
             loss_function=loss_function,
             seed=config.seed,
         )
+
+    def exact(self) -> GradientCollector:
+        """A collector of the same gradients without projections; it warns of nothing that this one has warned of."""
+        exact = copy.copy(self)
+        exact.layout = lay_out(self.model, self.target_modules, None, "auto", 0)
+        exact.width, exact.silent = exact.blocks[-1].columns.stop, set()
+        if hidden := unseen(exact.layout):
+            exact.give_up_on(hidden)
+        return exact
 
     @property
     def blocks(self) -> list[Block]:

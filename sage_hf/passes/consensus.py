@@ -5,6 +5,7 @@ The last two need the sketched gradients of all rows, which a pass keeps in a fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from ..data.batches import RowSource
 from ..data.groups import Groups
 from ..data.status import SCORED
 from ..errors import OutputError
-from ..scoring.agreement import Consensus, agreement, sketched, unit
+from ..scoring.agreement import Consensus, agreement, agreement_by_target, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
@@ -38,7 +39,8 @@ class GroupConsensus:
 
     Attributes:
         groups: Groups of the rows; of a stream, without rows.
-        directions: [G, l] unit consensus directions.
+        directions: [G, l] unit consensus directions, or their means over several targets; [K, G, l] of K targets of
+            which the one counts that a row agrees with most.
         place: z [B, l] -> [B] groups, where these are no column's.
         kept: What a pass has kept of all rows, z among it.
         piece: What that pass found of the rows.
@@ -56,12 +58,17 @@ class GroupConsensus:
 
     def scores(self) -> npt.NDArray[np.float32]:
         """[N] agreement of all rows whose z are kept."""
+        return self._of_kept(agreement)
+
+    def target_scores(self) -> npt.NDArray[np.float32] | None:
+        """[K, N] the same with each of several targets; None where directions are not of several."""
+        return self._of_kept(agreement_by_target) if self.directions.ndim == 3 else None
+
+    def _of_kept(self, score: Callable[[Tensor, Tensor, Tensor], Tensor]) -> npt.NDArray[np.float32]:
         assert self.kept is not None
-        codes = torch.from_numpy(self.groups.codes)
-        scores = np.full(len(codes), np.nan, dtype=np.float32)
-        for rows in blocks(len(codes)):
-            scores[rows] = agreement(self.kept.read(rows), self.directions, codes[rows].long()).numpy()
-        return scores
+        codes, kept = torch.from_numpy(self.groups.codes), self.kept
+        parts = [score(kept.read(rows), self.directions, codes[rows].long()) for rows in blocks(len(codes))]
+        return torch.cat(parts, dim=-1).numpy()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import GradientError
 from ..gradients import GradientCollector
+from ..gradients.adam import AdamUpdates
 from ..gradients.batch_axis import batch_rows, rows_of
 from .embeddings import Embedded, EmbeddingReader
 
@@ -87,6 +88,10 @@ class Extractor(Protocol):
         """Looks, now and then, whether rows are in a batch what they are alone; `numbers` [B] are the source's."""
         ...
 
+    def for_target(self) -> Extractor:
+        """What takes the rows of a target: plain gradients, where those of the dataset are Adam's updates."""
+        ...
+
 
 def without_tokens(extractor: Extractor, rows: int) -> Extracted:
     """What `extract` would give for rows without tokens, of which the model sees nothing."""
@@ -121,6 +126,10 @@ class Recheck:
         self._longest = torch.zeros(())  # of the gradients until now, on their device: nobody waits for it
         self.rows = 0
         self.seconds = 0.0
+
+    def is_due(self, numbers: Tensor) -> bool:
+        """Whether one of these rows is to be compared."""
+        return bool(self._every) and bool((numbers % self._every == self._every - 1).any())
 
     def look_at(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
         """Compares the rows of a batch that end a stretch of rows, and were scored.
@@ -161,22 +170,31 @@ class GradientExtractor:
         collector: Takes them.
         recheck_every: One row of so many is compared with itself alone; 0 compares none.
         reader: Reads embeddings; None where nobody wants them.
+        updates: Makes Adam's updates of gradients, which are then taken in their place; None leaves them plain.
 
     Attributes:
         rechecked: What came of that.
     """
 
     def __init__(
-        self, collector: GradientCollector, recheck_every: int = 0, reader: EmbeddingReader | None = None
+        self,
+        collector: GradientCollector,
+        recheck_every: int = 0,
+        reader: EmbeddingReader | None = None,
+        updates: AdamUpdates | None = None,
     ) -> None:
-        self.collector, self.model, self.device = collector, collector.model, collector.device
+        self.model, self.device = collector.model, collector.device
         self.dtype, self.width = collector.dtype, collector.width
         self.embedding_width, self.input_width = (reader.width, reader.input_width) if reader else (0, 0)
-        self.rechecked = Recheck(collector, recheck_every)
-        self._reader = reader
+        self.collector = collector if updates is None else updates.collector
+        self.rechecked = Recheck(self.collector, recheck_every)
+        self._reader, self._updates, self._plain = reader, updates, collector
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """See `Extractor`."""
+        parts = self._parts(batch)
+        if len(parts) > 1:
+            return Extracted.join([self.extract(rows_of(batch, part)) for part in parts])
         if self._reader is None:
             (gradients, losses), embedded = self.collector.collect(batch), None
         else:
@@ -194,11 +212,31 @@ class GradientExtractor:
         finite = squared.isfinite() & losses.isfinite()
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
         status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
-        return Extracted(torch.where(finite[:, None], gradients, 0.0), losses, status, embedded)
+        vectors = torch.where(finite[:, None], gradients, 0.0)
+        if self._updates is not None:  # a row without a gradient has an update, too: that of the rows before
+            vectors = torch.where((status == SCORED)[:, None], self._updates(vectors), 0.0)
+        return Extracted(vectors, losses, status, embedded)
 
     def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
+        """See `Extractor`; of updates, the gradients that they were made of are taken once more."""
+        if self._updates is None:
+            return self.rechecked.look_at(numbers, batch, extracted)
+        for part in self._parts(batch):
+            if self.rechecked.is_due(numbers[part]):
+                rows = rows_of(batch, part)
+                gradients = self.collector.collect(rows)[0]
+                taken = Extracted(gradients, extracted.numbers[part], extracted.status[part])
+                self.rechecked.look_at(numbers[part], rows, taken)
+
+    def for_target(self) -> Extractor:
         """See `Extractor`."""
-        self.rechecked.look_at(numbers, batch, extracted)
+        return self if self._updates is None else GradientExtractor(self._plain)
+
+    def _parts(self, batch: dict[str, Any]) -> list[slice]:
+        """Rows of a batch that are taken at a time."""
+        size = batch_rows(batch)
+        most = size if self._updates is None else self._updates.rows
+        return [slice(start, min(start + most, size)) for start in range(0, size, most)]
 
 
 class EmbeddingExtractor:
@@ -222,3 +260,7 @@ class EmbeddingExtractor:
 
     def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
         """Nothing is compared: no row shares anything with another in a forward pass."""
+
+    def for_target(self) -> Extractor:
+        """See `Extractor`."""
+        return self

@@ -99,7 +99,7 @@ class Fit:
 
     @property
     def directions(self) -> Tensor:
-        """[G, l] unit consensus directions."""
+        """[G, l] or [K, G, l] consensus directions, as of `GroupConsensus`."""
         return self.consensus.directions
 
 

@@ -89,19 +89,27 @@ class Consensus:
 def agreement(z: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
     """Agreement alpha_i = <z_i / |z_i|, u_g(i)> of sketched gradients with their group's consensus.
 
+    Of several targets, it is the largest.
+
     1: the example pulls the weights exactly the way its group does on average. 0: unrelated, or nothing of its
     gradient is in the sketch. Negative: it pulls against its group, as wrong labels tend to.
 
     Args:
         z: [B, l] sketched gradients, g S^T.
-        directions: [G, l] unit consensus directions.
+        directions: [G, l] unit consensus directions, or their means over targets; or [K, G, l] of K targets.
         groups: [B] int64 in [0, G).
 
     Returns:
         [B] float32 in [-1, 1]; NaN where z is not finite.
     """
-    chosen = directions.to(z.device, torch.float64)[groups.to(z.device)]
-    scores = (unit(z.to(torch.float64)) * chosen).sum(1)
+    scores = agreement_by_target(z, directions, groups)
+    return scores.amax(0) if directions.ndim == 3 else scores
+
+
+def agreement_by_target(z: Tensor, directions: Tensor, groups: Tensor) -> Tensor:
+    """The same with every target, [K, B] for directions [K, G, l]; without targets, as `agreement`."""
+    chosen = directions.to(z.device, torch.float64)[..., groups.to(z.device), :]
+    scores = (unit(z.to(torch.float64)) * chosen).sum(-1)
     return scores.clamp(-1.0, 1.0).to(torch.float32)
 
 

@@ -21,10 +21,22 @@ def resolve(config: SageConfig, *, has_target: bool = False) -> SageConfig:
         config: The settings.
         has_target: Whether there is a target dataset.
     """
+    config = as_measured(config, has_target=has_target)
     if config.strategy != "auto" or not has_target:
         return config
     logger.info('strategy="auto" is "agreement" towards a target.')
     return replace(config, strategy="agreement")
+
+
+def as_measured(config: SageConfig, *, has_target: bool) -> SageConfig:
+    """The settings with the spectrum's power that scores are taken with: towards a target 0, where none is given.
+
+    What rows and a target have in common is seldom what is longest in all gradients, and with power 0 scores are
+    cosines within the sketch, as LESS's are in a random projection.
+    """
+    if has_target and config.spectrum_power is None:
+        return replace(config, spectrum_power=0.0)
+    return config
 
 
 def is_gated(config: SageConfig) -> bool:

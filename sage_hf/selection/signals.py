@@ -38,6 +38,7 @@ class RowSignals:
         doubts: [N] float32, how the scoring model doubts each label; NaN where a row has no class.
         progress: Whether strategies show progress.
         shares: [G] how the budget is shared between groups that are targets; None leaves it to the balance.
+        target_scores: [K, N] agreement with each of several targets, of which `scores` is the largest; else None.
     """
 
     groups: Groups
@@ -54,6 +55,7 @@ class RowSignals:
     el2n: npt.NDArray[np.float32] | None = None
     doubts: npt.NDArray[np.float32] | None = None
     shares: npt.NDArray[np.float64] | None = None
+    target_scores: npt.NDArray[np.float32] | None = None
     progress: bool = False
 
     @property

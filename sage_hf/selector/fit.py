@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from ..config import CLUSTERS, SageConfig
-from ..data.batches import RowSource
+from ..data.batches import CHECKED_ROWS, BatchSource, RowSource
 from ..data.groups import Groups, say_if_many
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, STATUSES, ZERO_GRADIENT
 from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
 from ..errors import ConfigError, GradientError
+from ..gradients import GradientCollector
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
+from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import Extracted
 from ..passes.fit import Fit, RunKey, sketch_matrix
 from ..passes.job import Pass
@@ -27,6 +29,7 @@ from ..passes.run import Passes
 from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..utils.columns import counts_of
+from ..utils.rng import isolated_rng
 from .stream import StreamTally
 
 logger = logging.getLogger(__name__)
@@ -124,6 +127,34 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
         run_key=key,
         seconds=time.perf_counter() - started,
     )
+
+
+def reader_for(
+    collector: GradientCollector, source: BatchSource, needs: Set[str], is_kept: bool, seed: int
+) -> EmbeddingReader | None:
+    """Reads embeddings where strategies need them, and for a cache that stays, in case that one will.
+
+    Args:
+        collector: Whose model is read.
+        source: Gives rows to try it with.
+        needs: Some of `strategies.SIGNALS`.
+        is_kept: Whether there is a cache that stays, with rows to fill in.
+        seed: Seed of what the model and the rows draw.
+
+    Raises:
+        ConfigError: They are needed, and the model shows no vector of a row.
+    """
+    is_needed = bool(needs & {"embeddings", "el2n"})
+    if not (is_needed or is_kept):
+        return None
+    with isolated_rng(seed):
+        batch = source.sample(1 if collector.one_at_a_time else CHECKED_ROWS)[0]
+    try:
+        return EmbeddingReader(collector.model, collector.device, batch, seed)
+    except ConfigError:
+        if is_needed:
+            raise
+        return None
 
 
 def _sketch_pass(

@@ -84,6 +84,7 @@ def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str])
     aside = status != SCORED
     scores[aside] = losses[aside] = np.nan
     signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
+    signals.target_scores = fit.consensus.target_scores()
     if kept is not None:
         signals.sketched, signals.embeddings, signals.inputs = kept.sketched, kept.embeddings, kept.inputs
         # Not read into memory: like the vectors, they stay where they are.

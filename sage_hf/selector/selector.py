@@ -30,6 +30,7 @@ from ..data.groups import Groups
 from ..data.stream import StreamSource
 from ..errors import ConfigError
 from ..gradients import GradientCollector
+from ..gradients.adam import AdamUpdates
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import num_weights
 from ..passes.embeddings import EmbeddingReader
@@ -42,9 +43,9 @@ from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
 from ..passes.resume import FORMAT_VERSION, check_format
 from ..passes.run import Passes
-from ..passes.target import Target, check_target, consensus_of_target
+from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
-from ..selection.resolve import needed, resolve
+from ..selection.resolve import as_measured, needed, resolve
 from ..selection.selection import Selection
 from ..selection.signals import RowSignals
 from ..selection.stream_selection import StreamSelection
@@ -53,7 +54,7 @@ from ..strategies.quotas import resolve_budget
 from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_rows, say_targets
-from .fit import fit_dataset, fit_stream
+from .fit import fit_dataset, fit_stream, reader_for
 from .gather import fit_stats, gather_signals, meaning_of, shared_choice, tally_of
 from .mapping import ScoredInMap
 from .stream import choose_from_stream, stream_selection
@@ -80,11 +81,14 @@ class SageSelector(ScoredInMap):
             folder goes on from there, with any number of processes, and ends with the same result. All processes must
             see it. Nothing in it is ever deleted by itself, but for the gradient rows of a run that has come to its
             end. None keeps nothing.
+        optimizer_state: Folder of the Trainer checkpoint that `model` is, with its `optimizer.pt`: towards a target,
+            rows then count as the updates that Adam would make of them, as in LESS, and the target's rows as plain
+            gradients. Takes exact gradients of a few rows at a time: for adapters and small models.
         cache_dir: Where rows of `config.cache_gradients` "float16" and "float32" are kept; the folder of `datasets`'
             own caches by default. Nothing in it is ever deleted by itself.
 
     Raises:
-        ConfigError: The strategy is unknown.
+        ConfigError: The strategy is unknown, or the optimizer's state is not the model's.
         TargetError: `config.target_modules` targets nothing.
 
     Example:
@@ -105,6 +109,7 @@ class SageSelector(ScoredInMap):
         progress: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
         resume_dir: str | os.PathLike[str] | None = None,
+        optimizer_state: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
         check_strategy(self.config.strategy, STRATEGIES)
@@ -113,6 +118,10 @@ class SageSelector(ScoredInMap):
         self.data_collator = data_collator
         self._outside = [processing_class, data_collator, loss_function]
         self.collector = GradientCollector.of(model, self.config, loss_function)
+        self._updates: AdamUpdates | None = None
+        if optimizer_state is not None:
+            self._updates = AdamUpdates(self.collector, optimizer_state)
+            self._outside.append(self._updates.fingerprint)
         self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
         self._progress = progress
@@ -151,6 +160,7 @@ class SageSelector(ScoredInMap):
             GradientError: No row has a usable gradient.
             ConfigError: The sketch does not fit into the memory.
         """
+        check_aimed(self._updates, False)
         with self._rows_of_run():
             if isinstance(dataset, IterableDataset):
                 self._fit_stream(dataset)
@@ -158,15 +168,17 @@ class SageSelector(ScoredInMap):
                 self._fit_dataset(dataset)
         return self
 
-    def _fit_dataset(self, dataset: Dataset, needs: Set[str] | None = None) -> tuple[Fit, RowSource]:
+    def _fit_dataset(
+        self, dataset: Dataset, needs: Set[str] | None = None, *, is_aimed: bool = False
+    ) -> tuple[Fit, RowSource]:
         """Pass 1; `needs` of the passes that follow, None where there are none."""
-        source, config = self._open(check_dataset(dataset)), self.config
+        source, config = self._open(check_dataset(dataset)), as_measured(self.config, has_target=is_aimed)
         with self._passes.processes.agreed():
             groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
             plan_consensus(config, width, self.collector.device, len(shards), groups.count)
             key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
-            folder = self._folder(key, consensus=config.consensus, groups=groups.codes)
+            folder = self._folder(key, config, consensus=config.consensus, groups=groups.codes)
             say_targets(self.collector, config)
             cache = None
             if config.cache_gradients in CACHE_DTYPES:
@@ -175,7 +187,8 @@ class SageSelector(ScoredInMap):
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
             if missing:
                 self._check_gradients(source)
-            reader = self._reader(source, needs or set(), cache is not None and bool(missing))
+            is_kept = cache is not None and bool(missing)
+            reader = reader_for(self.collector, source, needs or set(), is_kept, config.seed)
             widths = Widths(int(config.sketch_size), *((reader.width, reader.input_width) if reader else ()))
             embedding_width = widths.embedding + widths.inputs
             streaming = is_streaming(config, groups.count, width)
@@ -202,14 +215,14 @@ class SageSelector(ScoredInMap):
             source = open_stream(self.collector.model, stream, config, *self._outside[:2])
             beginning = source.beginning()
             self._check_gradients(beginning)
-        reader = self._reader(beginning, needs or set(), False)
+        reader = reader_for(self.collector, beginning, needs or set(), False, config.seed)
         say_targets(self.collector, config)
         say_check(self.collector, config, False)
         check_memory(config, self.collector.width, self.collector.device, STREAM_SHARDS, 1)
         self._encoder, source.batch_size = source.encoder, self._batch_size()
         with self._passes.processes.agreed():
             key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
-            folder = self._folder(key, group_by=config.group_by)
+            folder = self._folder(key, config, group_by=config.group_by)
             embedding_width = reader.width + reader.input_width if reader else 0
             is_kept = config.cache_gradients == "auto" and needs is not None
             cache = self._cache_of_run(folder, embedding_width) if is_kept else None
@@ -225,25 +238,7 @@ class SageSelector(ScoredInMap):
         every = config.recheck_every if config.check_gradients else 0
         is_half = config.cache_gradients != "float32"  # with and without a file alike
         settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
-        return Passes(GradientExtractor(self.collector, every, reader), settings, cache)
-
-    def _reader(self, source: BatchSource, needs: Set[str], is_kept: bool) -> EmbeddingReader | None:
-        """Reads embeddings where strategies need them, and for a cache that stays, in case that one will.
-
-        Raises:
-            ConfigError: They are needed, and the model shows no vector of a row.
-        """
-        is_needed = bool(needs & {"embeddings", "el2n"})
-        if not (is_needed or is_kept):
-            return None
-        with isolated_rng(self.config.seed):
-            batch = source.sample(1 if self.collector.one_at_a_time else CHECKED_ROWS)[0]
-        try:
-            return EmbeddingReader(self.collector.model, self.collector.device, batch, self.config.seed)
-        except ConfigError:
-            if is_needed:
-                raise
-            return None
+        return Passes(GradientExtractor(self.collector, every, reader, self._updates), settings, cache)
 
     def _cache_of_run(self, folder: Path | None, embedding_width: int, reserved: int = 0) -> GradientCache:
         """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
@@ -269,12 +264,12 @@ class SageSelector(ScoredInMap):
                     if processes.rank == 0:
                         cache.remove()
 
-    def _folder(self, key: RunKey, **more: Any) -> Path | None:
+    def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
         if self._resume_dir is None:
             return None
         check_format(self._resume_dir)
-        settings = {"sketch_size": self.config.sketch_size, "spectrum_power": self.config.spectrum_power}
+        settings = {"sketch_size": config.sketch_size, "spectrum_power": config.spectrum_power}
         return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 
     # ------------------------------------------------------------------- choose
@@ -297,7 +292,8 @@ class SageSelector(ScoredInMap):
             dataset: As for `fit`.
             target: A small dataset of what the model is to be good at, or several by name: rows are scored by how they
                 agree with the target's gradients instead of each other's, and the highest are kept where the strategy
-                is "auto". With several, each row counts for the target that it agrees with most.
+                is "auto". With several, each row counts for the target that it agrees with most, or is scored by the
+                largest or the mean of its agreements (`config.target_reduction`).
             target_shares: Of several targets, how much of the budget each gets; as much as the others by default.
 
         Returns:
@@ -313,6 +309,7 @@ class SageSelector(ScoredInMap):
         """
         if isinstance(dataset, IterableDataset):
             if target is None:
+                check_aimed(self._updates, False)
                 return self._select_stream(dataset)
             raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
@@ -356,14 +353,16 @@ class SageSelector(ScoredInMap):
         Raises:
             SageError: As for `fit`.
         """
-        if target is not None:
-            check_target(target, target_shares)
+        aim = None if target is None else Aim(target, target_shares, self.config.target_reduction)
+        check_aimed(self._updates, aim is not None)
+        if aim is not None:
+            check_target(aim)
         started, needs = time.perf_counter(), set(needs)
         with self._rows_of_run():
-            fit, source = self._fit_dataset(dataset, needs)
+            fit, source = self._fit_dataset(dataset, needs, is_aimed=aim is not None)
             fitted = time.perf_counter()
-            if target is not None:
-                consensus = consensus_of_target(target, self._open, self._passes, source, fit)
+            if aim is not None:
+                consensus = consensus_of_target(aim, self._open, self._passes, source, fit)
                 fit = replace(fit, consensus=consensus)
                 self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
             signals = gather_signals(self._passes, source, fit, needs)
@@ -372,11 +371,9 @@ class SageSelector(ScoredInMap):
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
         stats.meaning = meaning_of(tally_of(signals), signals.groups, self.collector, self._passes.processes)
-        if target is not None:
-            stats.targets = list(target) if isinstance(target, Mapping) else ["target"]
-        if isinstance(target, Mapping):
-            stats.target_shares = [float((target_shares or {}).get(name, 1.0)) for name in target]
-            signals.shares = np.array(stats.target_shares)
+        if aim is not None:
+            stats.targets, stats.target_shares, stats.adam = aim.names, aim.budget, self._updates is not None
+            signals.shares = None if aim.budget is None else np.array(aim.budget)
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:
@@ -416,5 +413,6 @@ class SageSelector(ScoredInMap):
     def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
-            with isolated_rng(self.config.seed):
-                self.collector.check(*source.sample(CHECKED_ROWS))
+            for collector in [self.collector, *([self._updates.collector] if self._updates else [])]:
+                with isolated_rng(self.config.seed):
+                    collector.check(*source.sample(CHECKED_ROWS))

@@ -6,12 +6,13 @@ checkpoints of a training, weighted by their learning rates.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from datasets import Dataset
 from torch import nn
 
@@ -21,14 +22,19 @@ from ..errors import ConfigError
 from ..passes.target import Target
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
+from .checkpoints import PathLike, learning_rates
 from .selector import SageSelector
+
+Model = nn.Module | Callable[[], nn.Module] | PathLike
 
 
 def select_over_checkpoints(
-    models: Sequence[nn.Module | Callable[[], nn.Module]],
+    models: Sequence[Model],
     dataset: Dataset,
     *,
+    load_model: Callable[[str], nn.Module] | None = None,
     weights: Sequence[float] | None = None,
+    adam: bool = False,
     target: Target | None = None,
     target_shares: Mapping[str, float] | None = None,
     config: SageConfig | None = None,
@@ -37,65 +43,104 @@ def select_over_checkpoints(
     """Selects by the mean of the scores (and losses) of several models.
 
     What strategies need besides, sketched gradients and embeddings, is the last model's. A row that one of the models
-    cannot score is set aside.
+    cannot score is set aside. With several targets and `target_reduction="max"`, a row's agreements with each target
+    are averaged over the models first, as in LESS.
 
     Args:
-        models: Models, or functions that load one, so that no two are in memory at once; the last trained last.
+        models: Folders of Trainer's checkpoints; or models, or functions that load one. Of folders and functions, no
+            two models are in memory at once. The last trained last.
         dataset: As for `SageSelector.select`.
-        weights: One a model, positive, such as their learning rates; equal by default.
-        target: As for `SageSelector.select`; a single one where there are several models.
-        target_shares: The same.
+        load_model: Loads a folder, such as `AutoModelForCausalLM.from_pretrained`; not needed without folders.
+        weights: One a model, positive. By default those of folders are the mean learning rates of the steps since the
+            checkpoint before, as Trainer has logged them in `trainer_state.json`; models and functions count alike.
+        adam: Whether rows count as the updates that Adam would make of them, by the `optimizer.pt` of each folder;
+            towards a target, as `optimizer_state` of `SageSelector`.
+        target: As for `SageSelector.select`; with several models and several targets, `config.target_reduction` must
+            be "max" or "mean".
+        target_shares: The same; of one model.
         config: The settings.
         options: What else `SageSelector` takes: `processing_class`, `data_collator`, `resume_dir`, ...
 
     Returns:
-        The selection; `stats.checkpoints` tells how many models there were.
+        The selection; `stats.checkpoints` tells how many models there were, `stats.checkpoint_weights` how they count.
 
     Raises:
-        ConfigError: There is no model, weights do not fit, or groups would be others for every model.
+        ConfigError: There is no model, nothing loads a folder, weights or states of optimizers do not fit or cannot be
+            read, or groups would be others for every model.
         SageError: As for `SageSelector.select`.
 
     Example:
+        >>> folders = ["out/checkpoint-100", "out/checkpoint-200"]
         >>> load = AutoModelForCausalLM.from_pretrained
-        >>> select_over_checkpoints([lambda: load("out/checkpoint-100"), lambda: load("out/checkpoint-200")], dataset)
+        >>> select_over_checkpoints(folders, dataset, load_model=load, target=a_few_rows, processing_class=tokenizer)
     """
     config = config or SageConfig()
-    shares = _check(models, weights, config, target)
+    _check(models, load_model, config, target)
+    if adam and not all(isinstance(model, str | os.PathLike) for model in models):
+        raise ConfigError(
+            "Models have no optimizer's state", where="adam", fix="Name folders of Trainer's checkpoints."
+        )
+    shares = _shares(models, weights)
     config = resolve(config, has_target=target is not None)
     scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
     started = time.perf_counter()
     for number, (model, share) in enumerate(zip(models, shares, strict=True)):
         is_last = number == len(models) - 1
-        loaded = model if isinstance(model, nn.Module) else model()
-        selector = SageSelector(loaded, config=config, **options)
+        if adam:
+            options["optimizer_state"] = model
+        selector = SageSelector(_loaded(model, load_model), config=config, **options)
         needs = needed(config) if is_last else frozenset()
         signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)
         status = np.where(status == SCORED, signals.status, status)  # the first reason that a model gives
+        # With each target where there are several, [K, N]: the largest is that of the sums.
+        own = signals.scores if signals.target_scores is None else signals.target_scores
         scores, losses = (
             (sum_ if number else 0.0) + share * column.astype(np.float64)
-            for sum_, column in ((scores, signals.scores), (losses, signals.losses))
+            for sum_, column in ((scores, own), (losses, signals.losses))
         )
     assert signals.stats is not None
+    if scores.ndim > 1:
+        signals.target_scores, scores = scores.astype(np.float32), scores.max(0)
     signals.status = status
     for name, values in (("scores", scores), ("losses", losses)):
         values[status != SCORED] = np.nan
         setattr(signals, name, values.astype(np.float32))
-    signals.stats.checkpoints = len(models)
+    signals.stats.checkpoints, signals.stats.checkpoint_weights = len(models), shares
     signals.stats.fit_seconds, signals.stats.score_seconds = time.perf_counter() - started, 0.0
     return selector.choose(dataset, signals, config)
 
 
+def _loaded(model: Model, load_model: Callable[[str], nn.Module] | None) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, str | os.PathLike):
+        assert load_model is not None
+        return load_model(os.fspath(model))
+    return model()
+
+
 def _check(
-    models: Sequence[Any], weights: Sequence[float] | None, config: SageConfig, target: Target | None
-) -> npt.NDArray[np.float64]:
-    """The models' shares, summing to 1."""
+    models: Sequence[Model], load_model: Callable[[str], nn.Module] | None, config: SageConfig, target: Target | None
+) -> None:
+    """Refuses what cannot be averaged, before a model is loaded."""
     if not models:
         raise ConfigError("There is no model", where="models", fix="Give at least one.")
-    if len(models) > 1 and isinstance(target, Mapping):
+    folders = [model for model in models if isinstance(model, str | os.PathLike)]
+    if folders and load_model is None:
+        raise ConfigError(
+            "Nothing loads the models of folders",
+            where="load_model",
+            fix="Pass load_model=AutoModelForCausalLM.from_pretrained, say.",
+        )
+    if gone := [str(folder) for folder in folders if not Path(folder).is_dir()]:
+        raise ConfigError(
+            f"There is no folder {', '.join(gone)}", where="models", fix="Name folders of Trainer's checkpoints."
+        )
+    if len(models) > 1 and isinstance(target, Mapping) and len(target) > 1 and config.target_reduction == "nearest":
         raise ConfigError(
             "Which of several targets a row is nearest to would be another for every model",
             where="target",
-            fix="Give one target, or one model.",
+            fix='Use target_reduction="max" or "mean", or give one target, or one model.',
         )
     if len(models) > 1 and config.group_by == CLUSTERS:
         raise ConfigError(
@@ -103,6 +148,13 @@ def _check(
             where="group_by",
             fix="Group by a column, or by none.",
         )
+
+
+def _shares(models: Sequence[Model], weights: Sequence[float] | None) -> list[float]:
+    """The models' shares, summing to 1."""
+    folders = [model for model in models if isinstance(model, str | os.PathLike)]
+    if weights is None and len(folders) == len(models) > 1:
+        weights = learning_rates(folders)
     shares = np.asarray(weights if weights is not None else np.ones(len(models)), dtype=np.float64)
     if shares.shape != (len(models),) or not np.isfinite(shares).all() or not (shares > 0).all():
         raise ConfigError(
@@ -110,4 +162,4 @@ def _check(
             where="weights",
             fix="Give each one positive number.",
         )
-    return shares / shares.sum()
+    return [float(share) for share in shares / shares.sum()]

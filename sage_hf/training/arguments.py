@@ -14,8 +14,9 @@ from ..strategies import STRATEGIES
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
 # Fields of SageConfig that a Trainer has its own way for: its collator encodes, and its batch size is named otherwise.
-# Its dataloader has workers of its own. A model in training has no second selection to keep gradient rows for.
-_NOT_HERE = {"text_columns", "max_length", "batch_size", "cache_gradients", "num_workers"}
+# Its dataloader has workers of its own. A model in training has no second selection to keep gradient rows for, and no
+# target.
+_NOT_HERE = {"text_columns", "max_length", "batch_size", "cache_gradients", "num_workers", "target_reduction"}
 
 
 def _knob(name: str) -> Any:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
-from transformers import BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, Trainer
 from typer.testing import CliRunner
 
 import sage_hf
@@ -17,8 +17,10 @@ from sage_hf.cli.main import app
 from sage_hf.cli.options import renamed
 from sage_hf.cli.rows import load_rows
 from sage_hf.passes.run import Passes
+from sage_hf.selector.checkpoints import learning_rates
 
-from ..cases import BERT, llama
+from ..cases import BERT, llama, pad_tokens, token_rows
+from ..training.runs import plain_args, train
 
 RUNNER = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
 TEXTS = [f"the cat number {number} sat on the mat {'again ' * (number % 5)}" for number in range(24)]
@@ -321,6 +323,41 @@ def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):
     assert one.stats.checkpoints == 2
     streamed = run(*arguments, "--streaming", "--target", folder / "rows.csv", "-o", tmp_path / "five")
     assert streamed.exit_code == 1 and "Read without --streaming" in streamed.output
+
+
+def test_the_shell_weights_checkpoints_by_what_trainer_logged_or_as_it_is_told(folder, tmp_path):
+    model, rows = llama(vocab_size=len(AutoTokenizer.from_pretrained(folder / "lm"))), token_rows(8)
+    args = plain_args(tmp_path, save_strategy="steps", save_steps=2, max_steps=4)
+    train(model, args, rows, Trainer, data_collator=pad_tokens)
+    for step in (2, 4):
+        AutoTokenizer.from_pretrained(folder / "lm").save_pretrained(tmp_path / f"checkpoint-{step}")
+    last, first = tmp_path / "checkpoint-4", tmp_path / "checkpoint-2"
+    arguments = ["select", last, folder / "rows.json", "--fraction", "0.25", *SMALL, "--checkpoints", first]
+
+    def weights(*more):
+        done = run(*arguments, *more, "-o", tmp_path / "out", "--overwrite")
+        assert done.exit_code == 0, done.output
+        return Selection.load_from_disk(tmp_path / "out").stats
+
+    rates = np.array(learning_rates([first, last]))
+    assert np.allclose(weights().checkpoint_weights, rates / rates.sum())
+    assert weights("--checkpoint-weights", "equal").checkpoint_weights == [0.5, 0.5]
+    told = weights("--checkpoint-weights", "1,3")
+    assert told.checkpoint_weights == [0.25, 0.75]
+    assert "--checkpoints checkpoint-2 --checkpoint-weights 1,3" in shlex.join(told.command)
+    several = f"{folder / 'rows.csv'},{folder / 'splits'}"
+    aimed = weights("--target", several, "--target-reduction", "max")
+    assert aimed.targets == ["rows", "splits"] and aimed.target_shares is None
+    assert not aimed.adam
+    updated = weights("--target", several, "--target-reduction", "max", "--adam")
+    assert updated.adam and updated.checkpoint_weights == aimed.checkpoint_weights
+    assert {"--adam", "--target-reduction", "--checkpoints"} <= set(updated.command)
+    unaimed = run(*arguments, "--adam", "-o", tmp_path / "x")
+    assert unaimed.exit_code == 1 and "Name a --target" in unaimed.output
+    wrong = run(*arguments, "--checkpoint-weights", "high", "-o", tmp_path / "x")
+    assert wrong.exit_code == 1 and "Give equal, or numbers" in wrong.output
+    alone = run(*arguments[:-2], "--checkpoint-weights", "equal", "-o", tmp_path / "x")
+    assert alone.exit_code == 1 and "Name --checkpoints" in alone.output
 
 
 def test_other_rows_by_the_same_scores_have_no_command(folder, tmp_path):

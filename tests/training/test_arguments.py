@@ -10,7 +10,7 @@ from trl import SFTConfig
 from sage_hf import SageArguments, SageConfig, SageError, SageTrainingArguments
 
 # Sage's own names of what TrainingArguments has already.
-ELSEWHERE = {"text_columns", "max_length", "batch_size", "cache_gradients", "num_workers"}
+ELSEWHERE = {"text_columns", "max_length", "batch_size", "cache_gradients", "num_workers", "target_reduction"}
 
 
 def parse(*words):

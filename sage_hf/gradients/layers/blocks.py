@@ -117,6 +117,15 @@ class Block:
             block = block @ self.matrix("right", block)
         return block
 
+    def project_rows(self, gradients: Tensor) -> Tensor:
+        """Whole gradients of B rows, flattened as the parameter is, [B, R * C], as blocks [B, r * c]."""
+        blocks = gradients.unflatten(1, self.shape)
+        if self.is_projected("left"):
+            blocks = self.matrix("left", blocks).T @ blocks
+        if self.is_projected("right"):
+            blocks = blocks @ self.matrix("right", blocks)
+        return blocks.flatten(1)
+
     def lookup(self, indices: Tensor, values: Tensor) -> Tensor:
         """The table gradient, [B, r * c], of `values` [B, T, C] added to rows `indices` [B, T]."""
         right = self.factor("right", values.unsqueeze(1)).squeeze(1)
