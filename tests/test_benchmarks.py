@@ -306,7 +306,7 @@ def test_the_committed_table_of_label_issues_is_that_of_the_committed_measuremen
 def test_a_clean_dataset_has_no_precision_to_show(label_issues):
     task = next(iter(label_issues.TASKS))
     rows = label_issues.summed_up([{"task": task, "kind": "clean", "share": 0.0, "found": {"listed": 0.03}}])
-    assert label_issues.table(rows).splitlines()[-1] == f"| {task} | none | 3 |{'  |' * 7}"
+    assert label_issues.table(rows).splitlines()[-1] == f"| {task} | none | 3.0 |{'  |' * 8}"
 
 
 def test_widths_are_held_against_the_reference_of_the_same_seed_and_the_same_scoring_model(width):
