@@ -18,7 +18,18 @@ from torch import Tensor
 # Numbers of a row's vector at most.
 INPUT_WIDTH = 512
 # Fields of a batch whose name has one of these say something about the inputs, and are none.
-_BESIDE = ("label", "mask", "position", "token_type", "_weight", "num_items", "return_", "use_cache", "logits_to_keep")
+_BESIDE = (
+    "label",
+    "decoder_",
+    "mask",
+    "position",
+    "token_type",
+    "_weight",
+    "num_items",
+    "return_",
+    "use_cache",
+    "logits_to_keep",
+)
 # Odd numbers below 2^31, so that a product with a token's number fits into 64 bits.
 _BUCKET_FACTOR, _SIGN_FACTOR = 0x5851F42D, 0x4C957F2D
 
@@ -28,7 +39,8 @@ def input_vectors(batch: Mapping[str, Any], rows: int) -> Tensor:
 
     Token ids are counted in as many buckets as there is room for, each token in one of them with a sign of its own, on
     a logarithmic scale; images and spectra are averaged over patches, sound over stretches of the row's own length,
-    sequences of vectors over their own positions. The vector of a row depends on no other row.
+    sequences of vectors over their own positions. The vector of a row depends on no other row, where a mask tells its
+    own positions. What a model is to write is no input.
 
     Args:
         batch: What the model takes. Labels, masks and what has no row axis are no inputs.
@@ -53,11 +65,12 @@ def input_vectors(batch: Mapping[str, Any], rows: int) -> Tensor:
 
 def _tokens(ids: Tensor, mask: Tensor | None, room: int) -> Tensor:
     """[B, room] counts of token ids [B, ...], without those that a mask of the same shape leaves out."""
+    shape, dims = ids.shape, ids.ndim
     ids = ids.long().flatten(1).clamp(min=0)
     bucket = (ids * _BUCKET_FACTOR % 2**31 >> 9) % room
     sign = (ids * _SIGN_FACTOR % 2**31 >> 17 & 1).float() * 2 - 1
-    if mask is not None and mask.numel() == ids.numel():
-        sign = sign * (mask.flatten(1) != 0)
+    if mask is not None:
+        sign = sign * (mask != 0).reshape(*mask.shape, *[1] * (dims - mask.ndim)).expand(shape).flatten(1)
     counts = torch.zeros(len(ids), room).scatter_add_(1, bucket, sign)
     return counts.sign() * counts.abs().log1p()
 

@@ -77,7 +77,7 @@ class GateStats(_OldKeys):
         doubted: Number of rows that are likely wrong.
         judged: Number of rows that were judged.
         hard: Number of further rows, the most doubted of groups that keep few.
-        wrong_share: Estimated share of wrong labels; None where rows have no classes.
+        wrong_share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.
         copies: Number of near-duplicates that stayed out, each of a row that may be kept.
         recipe: Name of the recipe that rows were chosen by; None where none was looked for.
         tried: All recipes that a probe tried; empty where there was none.
@@ -99,11 +99,11 @@ class GateStats(_OldKeys):
 
     def plus(self, other: GateStats) -> GateStats:
         """What was taken out here and elsewhere."""
-        judged, share = self.judged + other.judged, None
-        if self.wrong_share is not None and other.wrong_share is not None:
-            share = (self.wrong_share * self.judged + other.wrong_share * other.judged) / max(1, judged)
+        judged, known = self.judged + other.judged, [each for each in (self, other) if each.wrong_share is not None]
+        share = sum(float(each.wrong_share or 0.0) * each.judged for each in known) / max(1, judged) if known else None
+        chosen = self if self.tried or not other.tried else other
         counts = {name: getattr(self, name) + getattr(other, name) for name in ("doubted", "hard", "copies")}
-        return dataclasses.replace(self, judged=judged, wrong_share=share, **counts)
+        return dataclasses.replace(chosen, judged=judged, wrong_share=share, **counts)
 
 
 @dataclass(kw_only=True)

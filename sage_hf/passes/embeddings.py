@@ -231,13 +231,19 @@ def _no_classes(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor
     return unknown, unknown, torch.full((rows,), -1, dtype=torch.int32, device=device)
 
 
+def _whole_numbers(labels: object) -> Tensor | None:
+    """Labels [B] that are classes, whatever the model shows of them; None of others."""
+    is_class = isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+    return labels.clamp(min=-1).to(torch.int32) if isinstance(labels, Tensor) and is_class else None
+
+
 def _errors(logits: Tensor | None, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """EL2N, doubts and labels, [B] each, of logits [B, C] or None."""
-    labels = batch.get("labels")
-    if logits is None or not isinstance(labels, Tensor) or logits.shape[:1] != labels.shape:
+    labels = _whole_numbers(batch.get("labels"))
+    if labels is None:
         return _no_classes(batch_rows(batch), device)
-    if labels.is_floating_point() or logits.shape[1] < 2:
-        return _no_classes(batch_rows(batch), device)
+    if logits is None or logits.shape[:1] != labels.shape or logits.shape[1] < 2:
+        return *_no_classes(len(labels), device)[:2], labels.to(device)
     labels = labels.to(logits.device)
     has_class = (labels >= 0) & (labels < logits.shape[1])
     own = torch.nn.functional.one_hot(torch.where(has_class, labels, 0).long(), logits.shape[1])

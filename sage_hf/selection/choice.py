@@ -19,7 +19,7 @@ from ..strategies.duplicates import near_duplicates
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import allocate_quotas, allocate_shares
 from .doubts import Scaled
-from .gate import judge, without_copies
+from .gate import judge
 from .probe import probe
 from .recipes import DEFAULT, RECIPES, Question, Recipe
 from .resolve import is_gated, needed
@@ -95,22 +95,24 @@ def choose_within(
     verdict = judge(config, signals, candidates)
     gate = GateStats(verdict.method, int(verdict.doubted.sum()), len(verdict.doubts), wrong_share=verdict.share)
     recipe = Recipe(config.strategy, 0.0, config.strategy)
+    copies = np.zeros(len(candidates), dtype=np.bool_)
     if config.gate == "auto":
-        first = near_duplicates(_compared(candidates, signals), candidates.groups, config.seed, runner)
-        verdict = without_copies(candidates, verdict, first)
-        gate.copies = int(verdict.doubted.sum()) - gate.doubted
-    question = Question(candidates, quotas, settled.quotas if settled else quotas, verdict, config.seed)
+        views = _compared(candidates, signals)
+        copies = near_duplicates(views, candidates.groups, verdict.doubts, config.seed, runner)
+    gate.copies = int((copies & ~verdict.doubted).sum())
+    question = Question(candidates, quotas, settled.quotas if settled else quotas, verdict, copies, config.seed)
     if config.gate == "auto" and verdict.method == "cross-fold":
         recipe = replace(DEFAULT, strategy=config.strategy)
         if config.strategy == DEFAULT.strategy:
             recipe = _recipe(question, signals, settled, gate)
-        gate.hard = int(question.verdict_for(recipe).doubted.sum() - verdict.doubted.sum())
+        out = question.verdict_for(recipe).doubted
+        gate.hard = int((out & ~verdict.doubted & ~copies).sum())
     return question.answer(recipe), gate
 
 
 def _recipe(question: Question, signals: RowSignals, settled: Settled | None, gate: GateStats) -> Recipe:
     """That of earlier windows, or the one that a probe finds; writes down which, and what was tried."""
-    if settled is not None and settled.recipe is not None:
+    if settled is not None and settled.recipe is not None:  # an earlier window had a probe
         (recipe,) = (each for each in RECIPES if each.name == settled.recipe)
     else:
         recipe, gate.tried = probe(question, signals)

@@ -25,6 +25,7 @@ from ..strategies import Vectors
 from ..strategies.base import Derived
 from ..strategies.coverage import Centred, unit_rows
 from ..strategies.jobs import Job, JobRunner
+from ..strategies.quotas import allocate_quotas
 from ..utils.columns import blocks, coded, counts_of, picked, places_by_code, places_of, scratch
 
 FOLDS = 5
@@ -107,12 +108,26 @@ def cross_fold(
     for fold, asked in enumerate(asked_of):
         known = places_of((folds != fold) & (folds != FOLDS))
         if len(known) > most:
-            known = np.sort(known[generator.choice(len(known), most, replace=False)])
+            known = _some_of_each(known, picked(codes, known), len(classes), most, generator)
         jobs.append(Job(partial(_of_fold, vectors, codes, known, asked), (3, len(asked)), len(known) + len(asked)))
     found = (runner or JobRunner()).run(jobs, np.float64)
     for asked, (doubt, other, sure) in zip(asked_of, found, strict=True):
         doubts[asked], others[asked], confidence[asked] = doubt, other.astype(np.int64), sure
     return CrossFold(doubts, others, confidence)
+
+
+def _some_of_each(
+    rows: npt.NDArray[np.integer],
+    codes: npt.NDArray[np.integer],
+    count: int,
+    most: int,
+    generator: np.random.Generator,
+) -> npt.NDArray[np.integer]:
+    """So many of the rows, ascending, by lot: of each of `count` classes its share, and some of a rare one."""
+    quotas = allocate_quotas(counts_of(codes, count), most, "proportional", LEAST_ROWS)
+    members = places_by_code(codes, count)
+    drawn = [generator.choice(each, quota, replace=False) for each, quota in zip(members, quotas, strict=True)]
+    return np.asarray(rows[np.sort(np.concatenate(drawn))])
 
 
 def _of_fold(

@@ -40,7 +40,7 @@ class Verdict:
         doubts: [M] in [0, 1], how likely a row is wrong; 0.5 where its label and the best other are as likely.
         doubted: [M], whether the row is to go.
         method: How the doubts were found: "cross-fold" or "mixture".
-        share: Estimated share of wrong labels; None where rows have no classes.
+        share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.
     """
 
     doubts: npt.NDArray[np.float64]
@@ -60,13 +60,13 @@ class LabelDoubts:
     Attributes:
         doubts: [M] in [0, 1], above 0.5 where another class is likelier.
         folds: What classifiers found that had not seen the rows.
-        share: Estimated share of wrong labels.
+        share: Estimated share of wrong labels; None where nothing can be told.
         wrong: [M], the rows that are likely wrong: as many as the share says, the most doubted, each above 0.5.
     """
 
     doubts: npt.NDArray[np.float64]
     folds: CrossFold
-    share: float
+    share: float | None
     wrong: npt.NDArray[np.bool_]
 
 
@@ -95,8 +95,10 @@ def label_doubts(
         for block in blocks(len(doubts)):
             doubts[block] = joined_doubts(doubts[block], own[block], len(views))
     judged = places_of(folds.confidence > 0)
-    share = wrong_share(picked(folds.doubts, judged) > 0.5, picked(folds.confidence, judged))
-    wrong = highest(np.zeros(len(doubts), dtype=np.uint8), doubts, np.array([round(share * len(judged))]))
+    sizes = counts_of(coded(picked(labels, judged))[1])
+    commonest = sizes.max(initial=0) / max(1, len(judged))
+    share = wrong_share(picked(folds.doubts, judged) > 0.5, picked(folds.confidence, judged), commonest)
+    wrong = highest(np.zeros(len(doubts), dtype=np.uint8), doubts, np.array([round((share or 0.0) * len(judged))]))
     return LabelDoubts(doubts, folds, share, wrong & (doubts > 0.5))
 
 
@@ -141,24 +143,6 @@ def set_hard_aside(
     shares = np.full(len(quotas), share) if share is not None else np.maximum(0, (1 - quotas / PLENTY) / 2)
     counts = np.where(quotas > 0, shares * judged + 0.5, 0).astype(np.int64)
     return replace(verdict, doubted=verdict.doubted | highest(candidates.groups, verdict.doubts, counts))
-
-
-def without_copies(candidates: Candidates, verdict: Verdict, first: npt.NDArray[np.integer]) -> Verdict:
-    """The verdict with all near-duplicates doubted but the least doubted of each cluster.
-
-    Args:
-        candidates: The rows.
-        verdict: Verdict on the candidates.
-        first: [M] of `near_duplicates`.
-    """
-    copies = places_of(counts_of(first, len(first))[first] > 1)
-    if not len(copies):
-        return verdict
-    clusters, codes = coded(picked(first, copies))
-    stays = highest(codes, -picked(verdict.doubts, copies), np.ones(len(clusters), dtype=np.int64))
-    doubted = verdict.doubted.copy()
-    doubted[copies[~stays]] = True
-    return replace(verdict, doubted=doubted)
 
 
 def let_through(candidates: Candidates, quotas: npt.NDArray[np.int64], verdict: Verdict) -> Candidates:

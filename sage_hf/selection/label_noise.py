@@ -26,32 +26,41 @@ _MOST_ROWS = 2**17
 _SHARES = np.concatenate([np.arange(0.0, 0.05, 0.0025), np.arange(0.05, 0.8, 0.005)])
 _HEIGHTS = np.array([0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 _EXPONENTS = np.array([1.75, 2.5, 3.5, 5.0, 7.0, 10.0])
+# Of the errors that guessing makes, the share from which on a classifier's own surest predictions know nothing.
+_MOST_OF_GUESSING = 0.5
 # Share of wrong labels that a clean dataset may seem to have: some rows are of two classes.
 _AMBIGUOUS = 0.005
 
 
-def wrong_share(disagrees: npt.NDArray[np.bool_], confidence: npt.NDArray[np.floating]) -> float:
-    """The share of M labels that is wrong, in [0, 0.8].
+def wrong_share(
+    disagrees: npt.NDArray[np.bool_], confidence: npt.NDArray[np.floating], commonest: float
+) -> float | None:
+    """The share of M labels that is wrong, in [0, 0.5]; None where nothing can be told.
 
     0 where the labels may as well be clean: where a share of at most 0.5 % explains the list as well, by the Bayesian
-    information criterion.
+    information criterion. Nothing can be told of too few rows, and where even the surest predictions disagree with the
+    labels half as often as guessing the commonest class would: then it is the classifier that knows too little.
 
     Args:
         disagrees: [M], whether a classifier that has not seen the row finds another class likelier than its label.
         confidence: [M], the probability of that classifier's likeliest class.
+        commonest: Share of the commonest class.
     """
     stride = -(-len(disagrees) // _MOST_ROWS) or 1
     disagrees, confidence = disagrees[::stride], confidence[::stride]
     count = len(disagrees)
     bins = min(_BINS, count // _BIN_ROWS)
     if bins < 3:
-        return 0.0
+        return None
     wrong = np.array([part.sum() for part in np.array_split(disagrees[np.argsort(-confidence, kind="stable")], bins)])
     sizes = np.array([len(part) for part in np.array_split(disagrees, bins)])
     likelihood = _likelihoods(wrong, sizes)
     best = int(likelihood.argmax())
     clean = likelihood[_SHARES <= _AMBIGUOUS].max()
-    return float(_SHARES[best]) if likelihood[best] - clean > np.log(count) / 2 else 0.0
+    if likelihood[best] - clean <= np.log(count) / 2:
+        return 0.0
+    share = float(_SHARES[best])
+    return share if share < _MOST_OF_GUESSING * (1 - commonest) else None
 
 
 def _likelihoods(wrong: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

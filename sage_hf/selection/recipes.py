@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..strategies import STRATEGIES, Candidates
 from ..strategies.quotas import allocate_quotas
-from ..utils.columns import counts_of
+from ..utils.columns import counts_of, picked
 from .gate import Verdict, let_through, set_hard_aside
 
 
@@ -22,11 +22,13 @@ class Recipe:
         aside: Share of each group that stays out, the most doubted rows, those that are likely wrong among them; None
             leaves it to the quota.
         strategy: The rule that chooses among the others.
+        keeps_wrong: Whether rows that are likely wrong may be kept.
     """
 
     name: str
     aside: float | None
     strategy: str
+    keeps_wrong: bool = False
 
 
 DEFAULT = Recipe("coverage", None, "auto")
@@ -36,6 +38,7 @@ RECIPES = (
     DEFAULT,
     Recipe("coverage of the plainer three quarters", 0.25, "auto"),
     Recipe("coverage of the plainer half", 0.5, "auto"),
+    Recipe("coverage of all rows", 0.0, "auto", keeps_wrong=True),
 )
 
 
@@ -48,6 +51,7 @@ class Question:
         quotas: [G].
         whole: [G], the quotas of all rows, where the candidates are a part of them.
         verdict: Verdict on the candidates.
+        copies: [M], near-duplicates, which stay out as well.
         seed: Seed of the strategy.
     """
 
@@ -55,11 +59,13 @@ class Question:
     quotas: npt.NDArray[np.int64]
     whole: npt.NDArray[np.int64]
     verdict: Verdict
+    copies: npt.NDArray[np.bool_]
     seed: int
 
     def verdict_for(self, recipe: Recipe) -> Verdict:
         """The verdict with those that the recipe leaves out."""
-        return set_hard_aside(self.candidates, self.whole, self.verdict, recipe.aside)
+        doubted = self.copies if recipe.keeps_wrong else self.verdict.doubted | self.copies
+        return set_hard_aside(self.candidates, self.whole, replace(self.verdict, doubted=doubted), recipe.aside)
 
     def answer(self, recipe: Recipe) -> npt.NDArray[np.int64]:
         """The rows that a recipe keeps, ascending."""
@@ -73,4 +79,6 @@ class Question:
         most = np.minimum(sizes, np.ceil(self.quotas * share).astype(np.int64))
         budget = min(int(most.sum()), max(1, round(int(self.quotas.sum()) * share)))
         quotas = allocate_quotas(most, budget, "proportional", least=1)
-        return Question(candidates, quotas, self.whole, self.verdict.at(places), self.seed)
+        return Question(
+            candidates, quotas, self.whole, self.verdict.at(places), picked(self.copies, places), self.seed
+        )

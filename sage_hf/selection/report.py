@@ -12,6 +12,11 @@ from .choice import about_lost
 from .selection import Selection
 from .stream_selection import StreamSelection
 
+# What is said where the share of wrong labels is None.
+NOTHING_TOLD = (
+    "nothing can be told: classifiers of the model's embeddings and of the inputs know too little of the classes, or "
+    "there are too few rows of two classes"
+)
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 10
 
@@ -54,11 +59,16 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
 
 def about_gate(gate: GateStats) -> list[str]:
     """What stayed out, and how the others were chosen from."""
-    wrong = "are doubted" if gate.wrong_share is None else "are likely mislabelled"
-    lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows {wrong} and stay out."]
     if gate.wrong_share is not None:
         share = f"{gate.wrong_share:.1%}".replace("%", " %")
-        lines[0] += f" Estimated share of wrong labels: {share}; sage-hf label-issues lists them."
+        lines = [
+            f"Gate: {gate.doubted:,} of {gate.judged:,} rows are likely mislabelled and stay out. Estimated share of "
+            f"wrong labels: {share}; sage-hf label-issues lists them."
+        ]
+    elif gate.method == "cross-fold":
+        lines = [f"Gate: of wrong labels {NOTHING_TOLD}."]
+    else:
+        lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out."]
     if gate.copies:
         lines.append(f"Near-duplicates: {gate.copies:,} rows stay out, each the same to the model as another.")
     if gate.recipe is not None:

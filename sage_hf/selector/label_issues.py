@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -68,7 +68,8 @@ class LabelIssues:
             seen the row; above 0.5 another class is likelier.
         suggested_label: [N] the likeliest other class, as the column holds it.
         rows: [S] row numbers of the label issues, the most doubted first: as many as the share says.
-        wrong_share: Estimated share of wrong labels, in [0, 0.8]; 0 where the labels may as well be clean.
+        wrong_share: Estimated share of wrong labels, in [0, 0.5]; 0 where the labels may as well be clean, None where
+            nothing can be told, because classifiers know too little of the classes: then the list is empty, too.
     """
 
     dataset: Dataset
@@ -76,7 +77,7 @@ class LabelIssues:
     label_doubt: npt.NDArray[np.float64]
     suggested_label: list[Any]
     rows: npt.NDArray[np.int64]
-    wrong_share: float
+    wrong_share: float | None
 
     def __len__(self) -> int:
         """S."""
@@ -92,8 +93,13 @@ class LabelIssues:
             DOUBT_COLUMN: self.label_doubt[self.rows],
             SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
         }
-        rows = self.dataset.with_format(None).select(self.rows).flatten_indices()
+        rows = self.dataset.with_format(None).select(self.rows)
         rows = rows.remove_columns([name for name in columns if name in rows.column_names])
+        if not len(self):  # added columns keep their rows when none is selected
+            kinds = {"row": "int64", DOUBT_COLUMN: "float64", SUGGESTION_COLUMN: "string"}
+            features = Features({name: Value(kind) for name, kind in kinds.items()} | dict(rows.features))
+            return Dataset.from_dict({name: [] for name in features}, features=features)
+        rows = rows.flatten_indices()
         order = [*columns, *rows.column_names]
         for name, values in columns.items():
             rows = rows.add_column(name, values)

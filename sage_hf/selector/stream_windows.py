@@ -9,6 +9,7 @@ Axes: M rows of a window, G groups.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,8 @@ from ..selection.stream_choice import StreamRows, joined
 from ..strategies.base import PartOf
 from ..strategies.quotas import resolve_budget
 from .gather import chosen_together
+
+logger = logging.getLogger(__name__)
 
 # Rows of a window: 60 MB in a temporary file.
 WINDOW_ROWS = 2**15
@@ -61,6 +64,7 @@ class WindowedChoice:
 
     def __init__(self, passes: Passes, fit: Fit, config: SageConfig, has_classes: bool, shard_size: int) -> None:
         self.gate: GateStats | None = None
+        self._is_warned = False
         self.meaning = MeaningTally()
         self._passes, self._fit, self._config, self._has_classes = passes, fit, config, has_classes
         most = WINDOW_ROWS + passes.processes.count * shard_size
@@ -115,17 +119,32 @@ class WindowedChoice:
         self.meaning.add(signals.scores, signals.losses, signals.labels, signals.doubts)
         self._seen = before + signals.sizes(self._is_balanced)
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
-        settled = Settled(self._quotas, self.gate.recipe if self.gate else None)
+        # Of a window in which a probe could tell nothing, the default was taken for the time being.
+        settled = Settled(self._quotas, self.gate.recipe if self.gate and self.gate.tried else None)
         rows, gate = chosen_together(
             processes, lambda runner: choose_within(self._config, signals, quotas, runner, settled)
         )
         groups, scores = signals.groups.codes[rows].astype(np.int64), signals.scores[rows]
         self._chosen.append(StreamRows(rows + self._first, scores, groups, groups, scores))
         if gate is not None:
+            self._say_untold(gate)
             self.gate = gate if self.gate is None else self.gate.plus(gate)
         self._kept.array[: self._count - count] = self._kept.array[count : self._count]
         self._held = {name: column[count:] for name, column in self._held.items()}
         self._first += count
+
+    def _say_untold(self, gate: GateStats) -> None:
+        """Warns, once, of a window in which no wrong label can be found."""
+        if gate.method != "cross-fold" or gate.wrong_share is not None or self._is_warned:
+            return
+        self._is_warned = True
+        if self._passes.processes.rank == 0 and np.count_nonzero(self._sizes) > 1:
+            logger.warning(
+                "In rows %d to %d of the stream nothing can be told of wrong labels: they are of one class, or too "
+                "few of each. Shuffle the stream (stream.shuffle(buffer_size=...)), or select from a dataset.",
+                self._first,
+                self._first + gate.judged - 1,
+            )
 
     def _signals(self, count: int) -> RowSignals:
         codes, status, losses, scores = (self._held[name][:count] for name in _COLUMNS)

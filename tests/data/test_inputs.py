@@ -96,3 +96,14 @@ def test_what_has_no_row_axis_is_no_input():
     found = vectors_of({"numbers": numbers, "patches": torch.randn(40, 30), "grid": torch.ones(3)}, 3)
     assert torch.equal(found, numbers)
     assert vectors_of({"patches": torch.randn(40, 30)}, 3).tolist() == [[0.0]] * 3
+
+
+def test_boxes_of_padding_do_not_count_and_what_is_to_be_written_is_no_input():
+    batch = text_batch()
+    boxes = torch.randint(0, 1000, (3, 7, 4), generator=torch.Generator().manual_seed(1))
+    found = input_vectors({**batch, "bbox": boxes})
+    other = boxes.masked_fill(batch["attention_mask"][..., None] == 0, 999)
+    assert torch.equal(input_vectors({**batch, "bbox": other}), found)
+    assert torch.equal(
+        input_vectors({**batch, "decoder_input_ids": torch.ones(3, 9, dtype=torch.long)}), input_vectors(batch)
+    )

@@ -99,3 +99,14 @@ def test_confidence_is_that_of_the_likeliest_class(digits):
     assert (found.confidence > 0.1 - 1e-9).all() and (found.confidence <= 1).all()
     predicted_own = found.doubts < 0.5
     assert (found.others[~predicted_own] != labels[~predicted_own]).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rare_class_of_many_rows_is_known_to_every_fold(seed, monkeypatch):
+    monkeypatch.setattr("sage_hf.selection.doubts._MOST_ROWS", 300)
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(6000) % 2, np.full(12, 2)])
+    x = (4 * np.eye(3, 6)[labels] + rng.normal(0, 0.3, (len(labels), 6))).astype(np.float32)
+    assert cross_fold([x, x], labels, seed).doubts[labels == 2].max() < 0.5
+    few = np.concatenate([np.zeros(6000, np.int64), np.ones(10, np.int64)])
+    assert (cross_fold([x[: len(few)]], few, seed).confidence > 0).all()

@@ -43,7 +43,7 @@ def test_as_many_labels_are_called_wrong_as_are(digits, share, kind):
 def test_rows_of_which_nothing_can_be_told_are_not_called_wrong(digits):
     images, labels = digits[0][:60], np.arange(60)
     found = label_doubts([images], labels, np.full(60, 0.9), seed=0)
-    assert found.share == 0 and not found.wrong.any() and (found.doubts == 0).all()
+    assert found.share is None and not found.wrong.any() and (found.doubts == 0).all()
 
 
 def pool_of(groups, seed=0):
@@ -116,3 +116,11 @@ def test_half_of_a_group_is_set_aside_for_its_single_row_and_nothing_where_rows_
     pool, nobody = pool_of([0] * 120), Verdict(doubts, np.zeros(120, dtype=bool), "cross-fold")
     shares = [set_hard_aside(pool, np.array([quota]), nobody).doubted.mean() for quota in (1, 3, 6, 12, 60)]
     assert np.allclose(shares, [0.4583, 0.375, 0.25, 0, 0], atol=0.005)
+
+
+def test_right_labels_that_no_linear_rule_tells_are_not_called_wrong():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 8)).astype(np.float32)
+    parity = ((x[:, :3] > 0).sum(1) % 2).astype(np.int64)
+    found = label_doubts([x, x], parity, None, seed=0)
+    assert found.share is None and not found.wrong.any()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def question(inputs, labels, doubts, quota):
     )
     quotas = np.full(int(labels.max()) + 1, quota)
     verdict = Verdict(doubts, np.zeros(count, bool), "cross-fold", 0.0)
-    return Question(signals.candidates(True, None), quotas, quotas, verdict, 0), signals
+    return Question(signals.candidates(True, None), quotas, quotas, verdict, np.zeros(count, bool), 0), signals
 
 
 def hard_rows(count=1600, classes=4, width=24, seed=0):
@@ -89,3 +91,14 @@ def test_more_rows_than_are_looked_at_are_probed_by_some(monkeypatch):
     monkeypatch.setattr("sage_hf.selection.probe._MOST_KNOWN", 50)
     recipe, tried = probe(*question(*hard_rows(), quota=40))
     assert recipe.aside == 0.5 and len(tried) == len(RECIPES)
+
+
+def test_where_rows_are_called_wrong_that_are_right_all_may_be_kept():
+    rng = np.random.default_rng(0)
+    labels = np.arange(1600) % 4
+    side = rng.random(1600) < 0.5  # half of each class looks different, and is called wrong for it
+    inputs = (2 * np.eye(8, 24)[labels + 4 * side] + rng.normal(0, 0.5, (1600, 24))).astype(np.float32)
+    asked, signals = question(inputs, labels, np.where(side, 0.8, 0.1), quota=20)
+    asked = replace(asked, verdict=replace(asked.verdict, doubted=side))
+    recipe, tried = probe(asked, signals)
+    assert recipe.keeps_wrong and len(tried) == len(RECIPES)

@@ -106,3 +106,12 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {0, 1, 2, 3} <= {row["row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])
+
+
+def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
+    rows = image_rows(60).add_column("id", list(range(60)))
+    found = find_label_issues(vit(), rows, progress=False)
+    assert len(found) == 0 and len(found.to_dataset()) == 0
+    assert found.to_dataset().column_names[:3] == ["row", "sage_label_doubt", "sage_suggested_label"]
+    for name in ("issues.csv", "issues.jsonl", "issues.parquet"):
+        assert found.save(tmp_path / name).exists()
