@@ -61,10 +61,11 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     jobs, judged = [], [np.flatnonzero((folds == fold) & ~whole.copies) for fold in range(_FOLDS)]
     for fold, judges in enumerate(judged):
         part = whole.part(np.flatnonzero(folds != fold), 1.0)
-        for recipe in RECIPES:
-            known = np.searchsorted(rows, part.answer(recipe))
-            if len(known) > _MOST_KNOWN:
-                known = np.sort(generator.choice(known, _MOST_KNOWN, replace=False))
+        for known in _answers(part):
+            known = np.searchsorted(rows, known)
+            if len(known) > _MOST_KNOWN:  # of the same rows the same ones
+                lot = np.random.default_rng([question.seed, fold])
+                known = np.sort(lot.choice(known, _MOST_KNOWN, replace=False))
             jobs.append(
                 Job(partial(_is_right, inputs, codes, known, judges), (len(judges),), len(known) + len(judges))
             )
@@ -78,6 +79,18 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     ]
     best = int(np.argmax(lead.mean(1) - LEAD * error))
     return RECIPES[best], tried
+
+
+def _answers(question: Question) -> list[npt.NDArray[np.int64]]:
+    """What each recipe keeps; recipes that leave the same rows out, as where none is doubted, are asked once."""
+    answers: dict[tuple[str, bytes], npt.NDArray[np.int64]] = {}
+    found = []
+    for recipe in RECIPES:
+        key = recipe.strategy, np.packbits(question.verdict_for(recipe).doubted).tobytes()
+        if key not in answers:
+            answers[key] = question.answer(recipe)
+        found.append(answers[key])
+    return found
 
 
 def _is_right(
