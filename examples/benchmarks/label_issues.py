@@ -52,7 +52,7 @@ def measure(task: str, kind: str, share: float, seed: int) -> dict[str, float]:
             scores["embeddings"] = cross_fold(views[:1], signals.labels, seed).doubts
             scores["inputs"] = cross_fold(views[1:], signals.labels, seed).doubts
     doubts, listed = all_of.doubts, all_of.wrong
-    found = {"listed": float(listed.mean()), "share": all_of.share}
+    found = {"listed": float(listed.mean())}
     if share:
         found |= {
             "precision": float(wrong[listed].mean()) if listed.any() else 0.0,
