@@ -1,11 +1,16 @@
 """A choice window by window: every group's quota is met, rows of all windows count, nothing depends on the pieces."""
 
+import logging
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from sage_hf import SageConfig, SageSelector
+from sage_hf.demo import load_noisy_digits
 from sage_hf.selector import stream_windows
 from sage_hf.selector.stream_windows import parts_of_quotas
 
@@ -82,3 +87,42 @@ def test_rows_that_cannot_be_scored_are_no_part_of_a_quota(monkeypatch):
     selection = select(broken, 16, monkeypatch, fraction=1.0)
     assert selection.set_aside.keys() == {3, 17, 18, 50}
     assert selection.indices.tolist() == [row for row in range(60) if row not in (3, 17, 18, 50)]
+
+
+class LossAlone(nn.Module):
+    """A classifier of digits that shows its loss and no logits."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(64, 16), nn.Linear(16, 10)
+
+    def forward(self, pixel_values, labels=None):
+        return {"loss": nn.functional.cross_entropy(self.head(self.body(pixel_values.flatten(1)).tanh()), labels)}
+
+
+def test_wrong_labels_are_found_in_a_stream_too_where_the_model_shows_no_logits():
+    rows = load_noisy_digits(0, 0.2).train.select(range(600))
+    config = SageConfig(fraction=0.2, sketch_size=8, batch_size=32)
+    whole, stream = (
+        SageSelector(LossAlone(), config=config, progress=False).select(given_rows)
+        for given_rows in (rows, rows.to_iterable_dataset())
+    )
+    assert stream.indices.tolist() == whole.indices.tolist()
+    assert stream.stats.gate == whole.stats.gate and whole.stats.gate.wrong_share == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_window_of_one_class_is_told_and_the_recipe_waits_for_one_that_can_be_probed(monkeypatch, caplog):
+    rows = load_noisy_digits(0, 0.0).train.select(range(700))
+    labels = np.array(rows["label"][:])
+    by_class = rows.select([*np.flatnonzero(labels == 0), *np.flatnonzero(labels)])
+    size, config = int((labels == 0).sum()), SageConfig(fraction=0.2, sketch_size=8, shard_size=8)
+    for window_rows, is_probed in ((size, False), (350, True)):
+        caplog.clear()
+        monkeypatch.setattr(stream_windows, "WINDOW_ROWS", window_rows)
+        with caplog.at_level(logging.WARNING):
+            found = SageSelector(LossAlone(), config=config, progress=False).select(by_class.to_iterable_dataset())
+        said = [each.message for each in caplog.records if "nothing can be told of wrong labels" in each.message]
+        assert bool(found.stats.gate.tried) == is_probed
+        assert len(found) == 140 and len(said) == 1 - is_probed
+        assert is_probed or f"rows 0 to {size - 1} " in said[0]
