@@ -11,6 +11,12 @@ from sage_hf.selection.recipes import DEFAULT, RECIPES, Question
 from sage_hf.selection.signals import RowSignals
 
 
+@pytest.fixture
+def given_doubts(monkeypatch):
+    """The doubts of a question stand, as if other rows had told them."""
+    monkeypatch.setattr("sage_hf.selection.probe._doubted_anew", lambda part, signals: part)
+
+
 def question(inputs, labels, doubts, quota):
     """A question on rows whose embeddings, gradients and inputs are the same vectors."""
     count = len(labels)
@@ -45,14 +51,14 @@ def hard_rows(count=1600, classes=4, width=24, seed=0):
     )
 
 
-def test_where_hard_rows_teach_nothing_the_plainer_ones_are_taken():
+def test_where_hard_rows_teach_nothing_the_plainer_ones_are_taken(given_doubts):
     recipe, tried = probe(*question(*hard_rows(), quota=20))
     assert recipe.aside == 0.5
     leads = {each.name: each.lead for each in tried}
     assert leads[recipe.name] > 0.05 and leads[DEFAULT.name] == 0
 
 
-def test_where_doubts_tell_nothing_the_default_stays():
+def test_where_doubts_tell_nothing_the_default_stays(given_doubts):
     inputs, labels, _ = hard_rows()
     doubts = np.random.default_rng(1).uniform(0.01, 0.5, len(labels))
     recipe, tried = probe(*question(inputs, labels, doubts, quota=40))
@@ -86,14 +92,14 @@ def test_a_part_of_a_question_has_its_part_of_the_quotas():
     assert few.quotas.tolist() == [25, 25, 25, 25]
 
 
-def test_more_rows_than_are_looked_at_are_probed_by_some(monkeypatch):
+def test_more_rows_than_are_looked_at_are_probed_by_some(monkeypatch, given_doubts):
     monkeypatch.setattr("sage_hf.selection.probe._MOST_ROWS", 800)
     monkeypatch.setattr("sage_hf.selection.probe._MOST_KNOWN", 50)
     recipe, tried = probe(*question(*hard_rows(), quota=40))
     assert recipe.aside == 0.5 and len(tried) == len(RECIPES)
 
 
-def test_where_rows_are_called_wrong_that_are_right_all_may_be_kept():
+def test_where_rows_are_called_wrong_that_are_right_all_may_be_kept(given_doubts):
     rng = np.random.default_rng(0)
     labels = np.arange(1600) % 4
     side = rng.random(1600) < 0.5  # half of each class looks different, and is called wrong for it
@@ -102,3 +108,12 @@ def test_where_rows_are_called_wrong_that_are_right_all_may_be_kept():
     asked = replace(asked, verdict=replace(asked.verdict, doubted=side))
     recipe, tried = probe(asked, signals)
     assert recipe.keeps_wrong and len(tried) == len(RECIPES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_labels_by_lot_plain_rows_teach_no_more(seed):
+    # Doubts of classifiers that have seen the labels of those that judge would let the plainer half lead by 5 points.
+    rng = np.random.default_rng(seed)
+    inputs, labels = rng.normal(size=(1500, 24)).astype(np.float32), rng.integers(0, 5, 1500)
+    _, tried = probe(*question(inputs, labels, np.zeros(1500), quota=30))
+    assert all(each.lead < 3 * each.error + 1e-9 for each in tried)
