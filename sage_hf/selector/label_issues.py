@@ -29,6 +29,7 @@ from ..passes.extractor import EmbeddingExtractor
 from ..passes.job import PassSettings
 from ..passes.run import Passes
 from ..selection.gate import label_doubts
+from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
@@ -121,7 +122,8 @@ class LabelIssues:
         """The most doubted rows, as something `rich` prints."""
         share = len(self) / len(self.label_doubt)
         title = f"{len(self):,} of {len(self.label_doubt):,} labels are likely wrong ({share:.1%})"
-        table = Table(title=title, title_justify="left")
+        untold = f"Of wrong labels {NOTHING_TOLD}." if self.wrong_share is None else None
+        table = Table(title=title, title_justify="left", caption=untold, caption_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("rather", "left")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         texts = [name for name, value in self.dataset.features.items() if getattr(value, "dtype", "") == "string"]

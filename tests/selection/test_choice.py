@@ -9,17 +9,15 @@ from datasets import ClassLabel, Dataset, load_from_disk
 from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
-from sage_hf.data.groups import Groups
 from sage_hf.data.stats import GroupStats
 from sage_hf.errors import ConfigError
 from sage_hf.selection.choice import Settled, about_lost, choose_within, quotas_for
 from sage_hf.selection.recipes import RECIPES
 from sage_hf.selection.report import summary
-from sage_hf.selection.signals import RowSignals
 from sage_hf.strategies.jobs import JobRunner
 
 from ..cases import image_rows, vit
-from .noisy_labels import digits
+from .noisy_labels import digits, signals_of
 
 
 def rare_rows(rare=3, count=60):
@@ -165,22 +163,6 @@ def test_the_names_of_lost_classes_stay_with_the_kept_rows(tmp_path):
         assert isinstance(rows, Dataset)
         assert rows.features["label"].names == ["a", "b", "rare"]
         assert set(rows["label"]) == {0, 1}
-
-
-def signals_of(images, labels):
-    """What is known of rows whose inputs and embeddings are their pixels."""
-    flat, count = np.linspace(0, 1, len(labels)).astype(np.float32), len(labels)
-    return RowSignals(
-        Groups.from_values("label", labels.tolist()),
-        np.zeros(count, np.uint8),
-        flat,
-        flat,
-        labels=labels.astype(np.int32),
-        sketched=images,
-        spectrum=np.ones(images.shape[1], np.float32),
-        embeddings=images,
-        inputs=images,
-    )
 
 
 def chosen(signals, budget, settled=None, **settings):

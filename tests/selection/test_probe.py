@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sage_hf.data.groups import Groups
-from sage_hf.data.status import SCORED
 from sage_hf.selection.gate import Verdict
 from sage_hf.selection.probe import probe
 from sage_hf.selection.recipes import DEFAULT, RECIPES, Question
 from sage_hf.selection.signals import RowSignals
+
+from .noisy_labels import signals_of
 
 
 @pytest.fixture
@@ -19,19 +19,7 @@ def given_doubts(monkeypatch):
 
 def question(inputs, labels, doubts, quota):
     """A question on rows whose embeddings, gradients and inputs are the same vectors."""
-    count = len(labels)
-    flat = np.ones(count, np.float32)
-    signals = RowSignals(
-        Groups.from_values("label", labels.tolist()),
-        np.full(count, SCORED, np.uint8),
-        flat,
-        flat,
-        labels=labels.astype(np.int32),
-        sketched=inputs,
-        spectrum=np.ones(inputs.shape[1], np.float32),
-        embeddings=inputs,
-        inputs=inputs,
-    )
+    count, signals = len(labels), signals_of(inputs, labels)
     quotas = np.full(int(labels.max()) + 1, quota)
     verdict = Verdict(doubts, np.zeros(count, bool), "cross-fold", 0.0)
     return Question(signals.candidates(True, None), quotas, quotas, verdict, np.zeros(count, bool), 0), signals

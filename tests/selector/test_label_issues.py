@@ -115,3 +115,9 @@ def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
     assert found.to_dataset().column_names[:3] == ["row", "sage_label_doubt", "sage_suggested_label"]
     for name in ("issues.csv", "issues.jsonl", "issues.parquet"):
         assert found.save(tmp_path / name).exists()
+
+
+def test_it_is_said_where_nothing_can_be_told(digits, found):
+    few = find_label_issues(vit(), image_rows(12), progress=False)
+    assert few.wrong_share is None and "nothing can be told" in few.table().caption
+    assert found.table().caption is None
