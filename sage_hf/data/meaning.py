@@ -19,7 +19,7 @@ from ..gradients.layers.targets import part_of
 from .classes import tells_classes_apart
 
 # Of a normal distribution, what lies beyond: chance gives more once in twenty times.
-_BEYOND_CHANCE = 1.645
+BEYOND_CHANCE = 1.645
 # Of the way from guessing to being always right, what a model that has learned something has gone. A random head on
 # good features is off guessing, either way, by some per cent, and with few classes by much; it has no lower loss than
 # guessing, and then it takes the other share: a model that is sure of itself has a high loss on wrong labels, too.
@@ -75,7 +75,7 @@ class Meaning:
         if self.accuracy is None or self.majority is None or self.judged < _LEAST_ROWS:
             return None
         room, share = 1.0 - self.majority, _LEAST_GAIN_ALONE if self._by_loss is False else _LEAST_GAIN
-        needed = max(share * room, _BEYOND_CHANCE * math.sqrt(self.majority * room / self.judged))
+        needed = max(share * room, BEYOND_CHANCE * math.sqrt(self.majority * room / self.judged))
         if room <= needed:  # even a model that is always right could not show it
             return None
         return self.accuracy - self.majority > needed
@@ -87,7 +87,7 @@ class Meaning:
         if self.guessing_loss <= 0.0:  # a single class
             return None
         error = self.loss_deviation / math.sqrt(self.rows)
-        return self.guessing_loss - self.mean_loss > max(_LEAST_FALL * self.guessing_loss, _BEYOND_CHANCE * error)
+        return self.guessing_loss - self.mean_loss > max(_LEAST_FALL * self.guessing_loss, BEYOND_CHANCE * error)
 
     @property
     def differs(self) -> bool | None:
@@ -142,7 +142,7 @@ class Meaning:
 
 
 @dataclass
-class Moments:
+class Spread:
     """Mean and spread of numbers that come part by part (Chan, Golub and LeVeque, 1979).
 
     Attributes:
@@ -184,8 +184,8 @@ class MeaningTally:
         right: Number of these whose label is the model's likeliest class.
     """
 
-    scores: Moments = field(default_factory=Moments)
-    losses: Moments = field(default_factory=Moments)
+    scores: Spread = field(default_factory=Spread)
+    losses: Spread = field(default_factory=Spread)
     classes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     judged: int = 0
     right: int = 0

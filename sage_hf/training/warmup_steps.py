@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from ..data.encoding import Row
+from ..data.meaning import BEYOND_CHANCE
 from ..data.training_batches import training_loss
 from ..errors import ConfigError, GradientError
 
@@ -32,8 +33,6 @@ _BAR_DELAY = 2.0
 _PARTS = 5
 # With fewer steps in a part, one odd batch decides.
 _LEAST_STEPS = 3
-# Of a normal distribution, what lies beyond: chance gives more once in twenty times.
-_BEYOND_CHANCE = 1.645
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,12 @@ class Course:
     @property
     def rose(self) -> bool:
         """Whether it is higher at the end, by more than chance."""
-        return self.first is not None and self.last - self.first > _BEYOND_CHANCE * self.error  # type: ignore[operator]
+        return self.first is not None and self.last - self.first > BEYOND_CHANCE * self.error  # type: ignore[operator]
 
     @property
     def fell(self) -> bool:
         """Whether it is lower at the end, by more than chance; as good as so where there are too few steps to tell."""
-        return self.first is None or self.first - self.last > _BEYOND_CHANCE * self.error  # type: ignore[operator]
+        return self.first is None or self.first - self.last > BEYOND_CHANCE * self.error  # type: ignore[operator]
 
 
 def take_steps(

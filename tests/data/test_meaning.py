@@ -21,7 +21,7 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
-from sage_hf.data.meaning import Meaning, MeaningTally, Moments, loss_of_guessing
+from sage_hf.data.meaning import Meaning, MeaningTally, Spread, loss_of_guessing
 
 from ..cases import bert, llama, vit
 
@@ -170,7 +170,7 @@ def test_a_loss_of_the_users_own_is_not_held_against_guessing():
 
 
 def test_nothing_has_neither_mean_nor_spread():
-    empty = Moments()
+    empty = Spread()
     empty.add(np.full(3, np.nan))
     assert (empty.count, empty.deviation) == (0, 0.0)
     assert MeaningTally().finish(0, vit(), True).warning == ""
