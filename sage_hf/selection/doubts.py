@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,8 @@ _MOST_ROWS = 20_000
 _MOST_NUMBERS = 2**24
 # Inverse strengths of the regressions' penalties, on embeddings and on inputs: 1 to 10 and 1 to 3 are as good.
 _STRENGTHS = (10.0, 3.0)
+# When the regressions stop, by the largest entry of the gradient of their mean loss.
+_TOLERANCE = 1e-4
 _LEAST = 1e-6
 # Numbers of a row's inputs from which on their direction alone is looked at.
 _MANY_NUMBERS = 32
@@ -55,6 +58,14 @@ class CrossFold:
     doubts: npt.NDArray[np.float64]
     others: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
+
+    def note(self, rows: npt.NDArray[np.integer], found: npt.NDArray[np.float64]) -> None:
+        """Writes down what was found of some rows, [3, n]: doubts, other classes and confidence."""
+        self.doubts[rows], self.others[rows], self.confidence[rows] = found
+
+    def at(self, places: npt.NDArray[np.integer]) -> CrossFold:
+        """That on some of the rows."""
+        return CrossFold(*(picked(each, places) for each in (self.doubts, self.others, self.confidence)))
 
 
 class Scaled(Derived):
@@ -100,29 +111,100 @@ def cross_fold(
     Raises:
         SageError: A fold failed in another process.
     """
-    classes, codes = coded(labels)
-    sizes = counts_of(codes, len(classes))
-    doubts, confidence = scratch(len(labels), np.float64), scratch(len(labels), np.float64)
-    others = scratch(len(labels), np.int64)
-    others[:] = codes
-    if np.count_nonzero(sizes >= LEAST_ROWS) < 2:
-        return CrossFold(doubts, others, confidence)
-    generator = np.random.default_rng(seed)
-    folds = _stratified_folds(codes, len(classes), generator)
-    folds[picked(sizes < LEAST_ROWS, codes)] = FOLDS  # of which none is judged
-    asked_of = places_by_code(folds, FOLDS + 1)[:FOLDS]
-    vectors = [Centred(views[0]), *(Scaled(each) for each in views[1:])]
-    most = min(_MOST_ROWS, max(LEAST_ROWS * len(classes), _MOST_NUMBERS // max(each.shape[1] for each in vectors)))
-    jobs = []
-    for fold, asked in enumerate(asked_of):
-        known = places_of((folds != fold) & (folds != FOLDS))
-        if len(known) > most:
-            known = _some_of_each(known, picked(codes, known), len(classes), most, generator)
-        jobs.append(Job(partial(_of_fold, vectors, codes, known, asked), (3, len(asked)), len(known) + len(asked)))
-    found = (runner or JobRunner()).run(jobs, np.float64)
-    for asked, (doubt, other, sure) in zip(asked_of, found, strict=True):
-        doubts[asked], others[asked], confidence[asked] = doubt, other.astype(np.int64), sure
-    return CrossFold(doubts, others, confidence)
+    folds = _Folds(views, labels, seed)
+    told = folds.nothing_told()
+    for rows, found in folds.ask([(fold,) for fold in range(FOLDS)], runner):
+        told.note(rows, found)
+    return told
+
+
+def cross_fold_without(
+    views: Sequence[Vectors],
+    labels: npt.NDArray[np.integer],
+    seed: int,
+    runner: JobRunner | None = None,
+    tolerance: float = 1e-3,
+) -> tuple[npt.NDArray[np.uint8], list[CrossFold]]:
+    """`cross_fold` of the rows outside of each fold, by classifiers that know nothing of the rows inside either.
+
+    A classifier of all rows but those of two folds serves both: ten classifiers, and not five for each fold.
+
+    Args:
+        views: As of `cross_fold`.
+        labels: [M] classes, any integers.
+        seed: Seed of the folds.
+        runner: Shares the work out over the processes; this one alone by default.
+        tolerance: When the regressions stop. Ten times that of `cross_fold` finds wrong labels as well (AUC 0.9701 in
+            the place of 0.9704 on topics) in half the time.
+
+    Returns:
+        [M] folds, in [0, 5), 5 of rows of which nothing can be told; and for each of the 5 what is known of all M rows
+        without it, in which nothing is told of its own.
+
+    Raises:
+        SageError: A pair of folds failed in another process.
+    """
+    folds = _Folds(views, labels, seed, tolerance)
+    without = [folds.nothing_told() for _ in range(FOLDS)]
+    pairs = list(combinations(range(FOLDS), 2))
+    for (one, other), (rows, found) in zip(pairs, folds.ask(pairs, runner), strict=False):
+        for left_out, asked in ((one, other), (other, one)):
+            here = folds.of_row[rows] == asked
+            without[left_out].note(rows[here], found[:, here])
+    return folds.of_row, without
+
+
+class _Folds:
+    """Rows in five folds, and classifiers of all but some of these.
+
+    Args:
+        views: As of `cross_fold`.
+        labels: [M] classes, any integers.
+        seed: Seed of the folds.
+        tolerance: When the regressions stop.
+
+    Attributes:
+        of_row: [M], 5 of rows of which nothing can be told, of any where no two classes have rows enough.
+    """
+
+    def __init__(
+        self, views: Sequence[Vectors], labels: npt.NDArray[np.integer], seed: int, tolerance: float = _TOLERANCE
+    ) -> None:
+        classes, self._codes = coded(labels)
+        self._classes, self._tolerance, self._generator = len(classes), tolerance, np.random.default_rng(seed)
+        sizes = counts_of(self._codes, self._classes)
+        self.of_row = np.full(len(labels), FOLDS, dtype=np.uint8)
+        if np.count_nonzero(sizes >= LEAST_ROWS) >= 2:
+            self.of_row = _stratified_folds(self._codes, self._classes, self._generator)
+            self.of_row[picked(sizes < LEAST_ROWS, self._codes)] = FOLDS
+        self._vectors = [Centred(views[0]), *(Scaled(each) for each in views[1:])]
+
+    def nothing_told(self) -> CrossFold:
+        """Of no row is anything known."""
+        count = len(self._codes)
+        others = scratch(count, np.int64)
+        others[:] = self._codes
+        return CrossFold(scratch(count, np.float64), others, scratch(count, np.float64))
+
+    def ask(
+        self, left_out: Sequence[tuple[int, ...]], runner: JobRunner | None
+    ) -> list[tuple[npt.NDArray[np.integer], npt.NDArray[np.float64]]]:
+        """The rows of the folds that are left out, and what classifiers of the others make of them, [3, n].
+
+        Nothing where there are no folds.
+        """
+        widest = max(each.shape[1] for each in self._vectors)
+        most = min(_MOST_ROWS, max(LEAST_ROWS * self._classes, _MOST_NUMBERS // widest))
+        jobs, asked_of = [], []
+        for folds in left_out if self.of_row.min() < FOLDS else ():
+            asked = places_of(np.isin(self.of_row, folds))
+            known = places_of(~np.isin(self.of_row, (*folds, FOLDS)))
+            if len(known) > most:
+                known = _some_of_each(known, picked(self._codes, known), self._classes, most, self._generator)
+            asking = partial(_of_fold, self._vectors, self._codes, known, asked, self._tolerance)
+            jobs.append(Job(asking, (3, len(asked)), len(known) + len(asked)))
+            asked_of.append(asked)
+        return list(zip(asked_of, (runner or JobRunner()).run(jobs, np.float64), strict=True))
 
 
 def _some_of_each(
@@ -144,10 +226,11 @@ def _of_fold(
     codes: npt.NDArray[np.integer],
     known: npt.NDArray[np.integer],
     asked: npt.NDArray[np.integer],
+    tolerance: float,
 ) -> npt.NDArray[np.float64]:
     """The rows of a `CrossFold` of the rows `asked`, by classifiers of the rows `known`: [3, n]."""
     models = [
-        LogisticRegression(C=strength, max_iter=200).fit(each[known], codes[known])
+        LogisticRegression(C=strength, max_iter=200, tol=tolerance).fit(each[known], codes[known])
         for each, strength in zip(vectors, _STRENGTHS, strict=False)
     ]
     classes = models[0].classes_

@@ -90,10 +90,22 @@ def label_doubts(
         SageError: A fold failed in another process.
     """
     folds = cross_fold(views, labels, seed, runner)
+    if own is None:
+        return likely_wrong(labels, folds, folds.doubts)
     doubts = folds.doubts.copy()
-    if own is not None:
-        for block in blocks(len(doubts)):
-            doubts[block] = joined_doubts(doubts[block], own[block], len(views))
+    for block in blocks(len(doubts)):
+        doubts[block] = joined_doubts(doubts[block], own[block], len(views))
+    return likely_wrong(labels, folds, doubts)
+
+
+def likely_wrong(labels: npt.NDArray[np.integer], folds: CrossFold, doubts: npt.NDArray[np.float64]) -> LabelDoubts:
+    """Says which labels are likely wrong.
+
+    Args:
+        labels: [M] classes, any integers.
+        folds: What classifiers found that had not seen the rows.
+        doubts: [M], the order in which rows are called wrong.
+    """
     judged = places_of(folds.confidence > 0)
     sizes = counts_of(coded(picked(labels, judged))[1])
     commonest = sizes.max(initial=0) / max(1, len(judged))

@@ -1,8 +1,8 @@
 """Which recipe suits this dataset at this budget: found by cheap classifiers that learn from what each would keep.
 
 Easy data wants its hard rows, hard data wants them out, and the budget moves the border. So every recipe chooses from
-three quarters of the rows, a kernel ridge regression on the inputs of what it keeps (`data.inputs`) is judged by the
-rows that were left out, and so on for each quarter. Wrong labels among these lower what all recipes reach alike; rows
+four fifths of the rows, a kernel ridge regression on the inputs of what it keeps (`data.inputs`) is judged by the
+rows that were left out, and so on for each fifth. Wrong labels among these lower what all recipes reach alike; rows
 that are only likely wrong must judge, or a recipe that leaves right ones out would look no worse. The inputs, and no
 embeddings of the scoring model: it makes the rows that it has learned look alike, and then any few of them will do.
 
@@ -23,12 +23,11 @@ from ..strategies import Vectors
 from ..strategies.base import PartOf
 from ..strategies.jobs import Job
 from ..utils.columns import coded
-from .doubts import Scaled
-from .gate import label_doubts
+from .doubts import FOLDS, CrossFold, Scaled, cross_fold_without
+from .gate import likely_wrong
 from .recipes import DEFAULT, RECIPES, Question, Recipe
 from .signals import RowSignals, at
 
-_FOLDS = 4
 # Rows below which a probe tells nothing, and rows that it looks at, at most.
 _LEAST_ROWS, _MOST_ROWS = 200, 2**13
 # Rows that a classifier learns from at most.
@@ -58,12 +57,14 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     _, codes = coded(at(signals.labels, rows))
     if codes.max() == 0 or whole.quotas.sum() >= len(rows):
         return DEFAULT, []
-    inputs = Scaled(PartOf(signals.inputs, rows))
-    folds = generator.permutation(len(rows)) % _FOLDS
-    jobs, judged = [], [np.flatnonzero((folds == fold) & ~whole.copies) for fold in range(_FOLDS)]
-    for fold, judges in enumerate(judged):
-        part = _doubted_anew(whole.part(np.flatnonzero(folds != fold), 1.0), signals)
-        for known in _answers(part):
+    assert whole.candidates.embeddings is not None
+    views = [whole.candidates.embeddings, PartOf(signals.inputs, rows)]
+    inputs = Scaled(views[1])
+    folds, doubts = cross_fold_without(views, codes, question.seed, candidates.runner)
+    jobs = []
+    for fold in range(FOLDS):
+        judges, others = np.flatnonzero((folds == fold) & ~whole.copies), np.flatnonzero(folds != fold)
+        for known in _answers(_doubted_anew(whole.part(others, 1.0), codes[others], doubts[fold].at(others))):
             known = np.searchsorted(rows, known)
             if len(known) > _MOST_KNOWN:  # of the same rows the same ones
                 lot = np.random.default_rng([question.seed, fold])
@@ -83,17 +84,13 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     return RECIPES[best], tried
 
 
-def _doubted_anew(question: Question, signals: RowSignals) -> Question:
+def _doubted_anew(question: Question, labels: npt.NDArray[np.integer], doubts: CrossFold) -> Question:
     """The same, with doubts that know nothing of rows that are left out.
 
     Classifiers that have seen the labels of those that judge call rows plain that agree with them: of labels drawn by
     lot, the plainer half then led by 5 points.
     """
-    candidates = question.candidates
-    assert candidates.embeddings is not None and signals.inputs is not None and signals.labels is not None
-    views = [candidates.embeddings, PartOf(signals.inputs, candidates.rows)]
-    labels = at(signals.labels, candidates.rows)
-    found = label_doubts(views, labels, None, question.seed, candidates.runner)
+    found = likely_wrong(labels, doubts, doubts.doubts)
     verdict = replace(question.verdict, doubts=found.doubts, doubted=found.wrong, share=found.share)
     return replace(question, verdict=verdict)
 

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from sage_hf.selection.doubts import cross_fold, joined_doubts, mixture_doubts
+from sage_hf.selection.doubts import FOLDS, cross_fold, cross_fold_without, joined_doubts, mixture_doubts
+from sage_hf.strategies.coverage import Centred
 
 from .noisy_labels import digits, made_wrong
 
@@ -110,3 +112,26 @@ def test_a_rare_class_of_many_rows_is_known_to_every_fold(seed, monkeypatch):
     assert cross_fold([x, x], labels, seed).doubts[labels == 2].max() < 0.5
     few = np.concatenate([np.zeros(6000, np.int64), np.ones(10, np.int64)])
     assert (cross_fold([x[: len(few)]], few, seed).confidence > 0).all()
+
+
+def test_doubts_without_a_fold_are_those_of_classifiers_that_saw_neither_it_nor_the_row(digits):
+    images, labels = digits[0][:400], made_wrong(digits[1], 0.2)[0][:400]
+    folds, without = cross_fold_without([images], labels, seed=0, tolerance=1e-4)
+    for left_out in range(FOLDS):
+        assert not without[left_out].doubts[folds == left_out].any()
+        for asked in set(range(FOLDS)) - {left_out}:
+            known, rows = ~np.isin(folds, (left_out, asked)), folds == asked
+            x = Centred(images)[np.arange(400)]
+            found = LogisticRegression(C=10, max_iter=200).fit(x[known], labels[known]).predict_proba(x[rows])
+            own, here = labels[rows], np.arange(rows.sum())
+            others = found.copy()
+            others[here, own] = 0
+            doubts = others.max(1) / (others.max(1) + found[here, own])
+            assert np.allclose(without[left_out].doubts[rows], doubts, atol=1e-6)
+            assert np.array_equal(without[left_out].others[rows], others.argmax(1))
+            assert np.allclose(without[left_out].confidence[rows], found.max(1), atol=1e-6)
+
+
+def test_without_two_classes_of_some_rows_no_fold_tells_anything():
+    folds, without = cross_fold_without([np.ones((12, 3))], np.zeros(12, np.int64), seed=0)
+    assert (folds == FOLDS).all() and not any(each.confidence.any() or each.doubts.any() for each in without)

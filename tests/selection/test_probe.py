@@ -14,7 +14,7 @@ from .noisy_labels import signals_of
 @pytest.fixture
 def given_doubts(monkeypatch):
     """The doubts of a question stand, as if other rows had told them."""
-    monkeypatch.setattr("sage_hf.selection.probe._doubted_anew", lambda part, signals: part)
+    monkeypatch.setattr("sage_hf.selection.probe._doubted_anew", lambda part, *_: part)
 
 
 def question(inputs, labels, doubts, quota):
