@@ -4,6 +4,7 @@
     python examples/benchmarks/quality.py --task digits        # a part of it: trainings into the same folder
     python examples/benchmarks/quality.py --report             # the tables of what is finished
     python examples/benchmarks/quality.py --strategies auto herding --fractions 0.05 --folder out/look
+    python examples/benchmarks/quality.py --task minilm --device cuda    # a part of it on a GPU
 
 For every task, share of spoilt rows (0 and 20 %) and seed, rows are split and spoilt anew, a model is warmed up on
 all of them, rows are scored once, and `sage_hf.compare` trains a fresh model for as many steps on what each strategy
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,11 +39,18 @@ FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 SPOILT = (0.0, 0.2)
 
 
-def run(
-    name: str, share: float, seed: int, folder: Path, strategies: Sequence[str], fractions: Sequence[float]
-) -> Comparison:
+@dataclass(frozen=True)
+class Asked:
+    """What is trained of every task: these strategies at these shares, on a device."""
+
+    strategies: Sequence[str]
+    fractions: Sequence[float]
+    device: str
+
+
+def run(name: str, share: float, seed: int, folder: Path, asked: Asked) -> Comparison:
     """All trainings of one task, share of spoilt rows and seed; those that are finished are read."""
-    task, wanted, shares = TASKS[name], strategies_for(name, strategies), sorted(fractions)
+    task, wanted, shares = TASKS[name], strategies_for(name, asked.strategies), sorted(asked.fractions)
     if (folder / "comparison.json").exists():
         done = Comparison.load(folder)
         # What an earlier run trained stays in the comparison.
@@ -51,7 +60,7 @@ def run(
             return done
     prepared = task.prepare(seed, share)
     return compare(
-        prepared.scorer,
+        prepared.scorer.to(asked.device),  # where it is, trainings are
         prepared.train,
         prepared.test,
         model_init=prepared.build,
@@ -80,21 +89,23 @@ def main() -> None:
     )
     parser.add_argument("--fractions", type=float, nargs="+", default=list(FRACTIONS))
     parser.add_argument("--folder", type=Path, default=Path("out/quality"), help="finished trainings")
+    parser.add_argument("--device", default="cpu", help="of the passes and the trainings; warm-ups are on the CPU")
     parser.add_argument("--report", action="store_true", help="only the tables of what is finished")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     if not arguments.report:
+        asked = Asked(arguments.strategies, arguments.fractions, arguments.device)
         for seed in arguments.seeds:  # seed by seed, so that a part of the run is worth something
             for name in arguments.task:
                 for share in arguments.spoilt:
                     folder = arguments.folder / f"{name}-{share:g}-{seed}"
-                    run(name, share, seed, folder, arguments.strategies, arguments.fractions)
+                    run(name, share, seed, folder, asked)
                     print(name, share, seed, flush=True)
     tasks = collect(arguments.folder, sorted({*SPOILT, *arguments.spoilt}))
     is_whole = all(is_finished(tasks, name, share, parser.get_default("seeds")) for name in TASKS for share in SPOILT)
-    report(tasks, results_of(parser, arguments, is_whole=is_whole))
+    report(tasks, results_of(parser, arguments, free=("report", "device"), is_whole=is_whole))
 
 
 def strategies_for(name: str, strategies: Sequence[str]) -> list[str]:
