@@ -84,7 +84,6 @@ class RowSignals:
             spectrum=self.spectrum,
             embeddings=None if self.embeddings is None else PartOf(self.embeddings, rows),
             el2n=at(self.el2n, rows) if self.el2n is not None and "el2n" in needs else None,
-            has_classes=self.labels is not None,
             spectrum_power=spectrum_power,
             progress=self.progress,
         )

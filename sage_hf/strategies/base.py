@@ -72,7 +72,6 @@ class Candidates:
         spectrum: [l] float32, the sketch's singular values, the largest 1.
         embeddings: [M, H], what the model's output layer is given of each row.
         el2n: [M] float32, |softmax(logits) - onehot(label)|, NaN where a row has no class.
-        has_classes: Whether the task is to tell classes apart.
         spectrum_power: What the user wants the singular values raised to; None leaves it to the strategy, which gets
             z as the paper has it.
         progress: Whether to show progress where it takes long.
@@ -91,7 +90,6 @@ class Candidates:
     spectrum: Floats | None = None
     embeddings: Vectors | None = None
     el2n: Floats | None = None
-    has_classes: bool = True
     spectrum_power: float | None = None
     progress: bool = False
     runner: JobRunner = field(default_factory=JobRunner)

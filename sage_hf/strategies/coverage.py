@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import Candidates, Derived, Floats, Ints, Vectors, register_strategy
-from .partition import Pick, by_density, nearest_to_centres, pick_within_groups
+from .partition import by_density, nearest_to_centres, pick_within_groups
 
 # The singular values are raised to this power before rows are compared: at 1, the paper's weighting, a few directions
 # decide everything; at 0 noise counts as much as signal. 0.25 was as good as the best on all tasks.
@@ -62,11 +62,6 @@ def unit_rows(x: Floats) -> Floats:
     return np.asarray(x / np.where(length > 0, length, 1.0), dtype=np.float32)
 
 
-def _pick(candidates: Candidates) -> Pick:
-    """Classes are told apart by their borders, language is learned by how common things are."""
-    return nearest_to_centres if candidates.has_classes else by_density
-
-
 def gradient_directions(candidates: Candidates) -> GradientDirections:
     """What coverage compares the candidates' gradients by, [M, l]."""
     assert candidates.sketched is not None and candidates.spectrum is not None
@@ -83,13 +78,13 @@ def centred_embeddings(candidates: Candidates) -> Centred:
 def auto(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """The default: likely wrong rows out, then coverage of embeddings and sketched gradients side by side."""
     both = SideBySide(centred_embeddings(candidates), gradient_directions(candidates))
-    return pick_within_groups(candidates, both, quotas, seed, _pick(candidates))
+    return pick_within_groups(candidates, both, quotas, seed, by_density)
 
 
 @register_strategy("coverage", needs=["sketched"], gated=True)
 def coverage(candidates: Candidates, quotas: Ints, seed: int) -> Ints:
     """Likely wrong rows out, then coverage of the sketched gradients alone."""
-    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, _pick(candidates))
+    return pick_within_groups(candidates, gradient_directions(candidates), quotas, seed, by_density)
 
 
 @register_strategy("embedding_kmeans", needs=["embeddings"])

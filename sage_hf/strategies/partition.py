@@ -174,8 +174,9 @@ def nearest_to_centres(x: Floats, count: int, seed: int) -> Ints:
 def by_density(x: Floats, count: int, seed: int) -> Ints:
     """As `nearest_to_centres` while there are `ROWS_PER_CLUSTER` rows for each; else a share of each cluster by lot.
 
-    With more centres than that, many clusters are of one odd row, and rows of which there are many come too short: a
-    language model that was trained on half of the rows was worse for it than with random ones, and better with this.
+    With more centres than that, many clusters are of one odd row, and rows of which there are many come too short:
+    models that were trained on half of the rows were worse for it than with random ones, and better with this
+    (docs/strategies.md).
     """
     clusters = len(x) // ROWS_PER_CLUSTER
     if count <= clusters or clusters < 1:
