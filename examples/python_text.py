@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -134,7 +135,8 @@ def _public_things() -> Iterator[tuple[str, object]]:
 
 
 def _signature(thing: object) -> str:
+    """Without the addresses of defaults, which are others in every process."""
     try:
-        return str(inspect.signature(thing))  # type: ignore[arg-type]
+        return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(thing)))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return "(...)"

@@ -84,6 +84,12 @@ def test_real_text_is_there_without_network():
     )
 
 
+def test_docstrings_are_the_same_rows_in_every_process():
+    code = "from examples.python_text import docstring_rows; print(*map(repr, docstring_rows()))"
+    said = [run("-c", code, check=True).stdout for _ in range(2)]
+    assert said[0] == said[1] and len(said[0]) > 100_000
+
+
 def test_a_causal_language_model_selects_from_prompts_and_completions():
     rows = docstring_rows(limit=60)
     tokenizer = train_tokenizer(rows["completion"], 400)
