@@ -132,6 +132,12 @@ def read_moments(model: nn.Module, path: Path, names: list[str]) -> dict[str, Mo
             where=str(path),
             fix="Name a checkpoint that Trainer saved with its optimizer (save_only_model=False).",
         ) from error
+    if any(group.get("amsgrad") for group in groups):
+        raise ConfigError(
+            "The optimizer is AMSGrad's, whose updates go by the largest squares that it has seen",
+            where=str(path),
+            fix="Train with AdamW without amsgrad, or select by plain gradients.",
+        )
     parameters = trainable_weights(model)
     numbers = dict(zip(_in_order(model, parameters, groups, path), _numbered(groups), strict=True))
     _check_shapes(parameters, numbers, held, path)

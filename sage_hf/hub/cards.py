@@ -59,6 +59,7 @@ def selection_facts(
         "lost_groups": len(stats.lost_groups),
         "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
         "gate": None if stats.gate is None else asdict(stats.gate),
+        "aim": about_aim(stats, config),
         "warning": stats.meaning.warning if stats.meaning is not None else "",
         "balance": config.balance,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
@@ -68,6 +69,24 @@ def selection_facts(
         "more_groups": len(others),
         "pictures": [[f"{folder}/{name}.png", PICTURES[name][1]] for name in pictures],
     }
+
+
+# What a row counts by where there are several targets.
+_BY_TARGETS = {"nearest": "its nearest target", "max": "its largest agreement", "mean": "the mean of its agreements"}
+
+
+def about_aim(stats: SelectionStats, config: SageConfig) -> str:
+    """What rows were held against and as what, where it is not the consensus of one model's gradients; else empty."""
+    parts = []
+    if stats.targets:
+        several = f", a row by {_BY_TARGETS[config.target_reduction]}" if len(stats.targets) > 1 else ""
+        parts.append(f"towards {', '.join(stats.targets)}{several}")
+    if stats.checkpoints is not None:
+        weights = ", ".join(f"{weight:.2f}" for weight in stats.checkpoint_weights or ())
+        parts.append(f"the mean of {stats.checkpoints} models{f', weighted {weights}' if weights else ''}")
+    if stats.adam:
+        parts.append("gradients as Adam's updates")
+    return "; ".join(parts)
 
 
 def largest_groups(groups: list[GroupStats]) -> tuple[list[GroupStats], list[GroupStats]]:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.stats import GateStats
-from ..hub.cards import GROUP_HEAD, group_cells, largest_groups
+from ..hub.cards import GROUP_HEAD, about_aim, group_cells, largest_groups
 from .choice import about_lost
 from .selection import Selection
 from .stream_selection import StreamSelection
@@ -40,8 +40,10 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         f"of all {stats.mean_score:.3f}.",
         f"Time: {stats.fit_seconds:.1f} s to fit, {stats.score_seconds:.1f} s to score.",
     ]
+    if aim := about_aim(stats, selection.config):
+        lines.insert(1, f"Scores: {aim}.")
     if stats.gate:
-        lines[2:2] = about_gate(stats.gate)
+        lines[-1:-1] = about_gate(stats.gate)
     if stats.meaning is not None and stats.meaning.warning:
         lines.append(stats.meaning.warning)
     if stats.one_at_a_time:

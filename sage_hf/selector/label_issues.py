@@ -34,7 +34,7 @@ from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
 
-DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
+ROW_COLUMN, DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_row", "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
@@ -87,17 +87,17 @@ class LabelIssues:
     def to_dataset(self) -> Dataset:
         """The label issues, the most doubted first, with their row numbers, doubts and suggestions.
 
-        Columns `row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset.
+        Columns `sage_row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset.
         """
         columns = {
-            "row": self.rows,
+            ROW_COLUMN: self.rows,
             DOUBT_COLUMN: self.label_doubt[self.rows],
             SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
         }
         rows = self.dataset.with_format(None).select(self.rows)
         rows = rows.remove_columns([name for name in columns if name in rows.column_names])
         if not len(self):  # added columns keep their rows when none is selected
-            kinds = {"row": "int64", DOUBT_COLUMN: "float64", SUGGESTION_COLUMN: "string"}
+            kinds = {ROW_COLUMN: "int64", DOUBT_COLUMN: "float64", SUGGESTION_COLUMN: "string"}
             features = Features({name: Value(kind) for name, kind in kinds.items()} | dict(rows.features))
             return Dataset.from_dict({name: [] for name in features}, features=features)
         rows = rows.flatten_indices()

@@ -174,6 +174,8 @@ def test_a_state_that_is_not_the_models_is_refused_by_name(of_images, tmp_path):
     missing = {**state, "state": {number: own for number, own in state["state"].items() if number != 3}}
     refused(missing, loaded(folder), "no means of Adam's for vit")
     refused({**state, "state": {number: {"step": 1} for number in state["state"]}}, loaded(folder), "no means")
+    largest = [{**group, "amsgrad": True} for group in state["param_groups"]]
+    refused({**state, "param_groups": largest}, loaded(folder), "AMSGrad")
 
 
 def test_what_python_code_a_file_holds_is_never_run(of_images, tmp_path):

@@ -46,6 +46,14 @@ def test_it_tells_what_was_kept_by_group_with_the_picture(selection):
     assert len(page.sources) == 1
 
 
+def test_scores_that_mean_little_are_told_and_others_not(selection):
+    held = copy.deepcopy(selection)
+    held.stats.meaning = replace(held.stats.meaning, accuracy=0.2, majority=0.5, mean_loss=3.0, judged=30)
+    assert held.stats.meaning.warning in read(held._repr_html_()).words
+    held.stats.meaning = None
+    assert not any("mean little" in word for word in read(held._repr_html_()).words)
+
+
 def test_names_of_groups_cannot_become_markup(selection):
     held = copy.deepcopy(selection)
     held.stats.groups[0].name = "<script>alert(1)</script>"

@@ -53,12 +53,12 @@ def test_the_suggestion_is_mostly_the_right_class(digits, found):
 
 def test_the_label_issues_are_rows_of_the_dataset(digits, found, tmp_path):
     rows = found.to_dataset()
-    assert rows.column_names[:3] == ["row", "sage_label_doubt", "sage_suggested_label"]
+    assert rows.column_names[:3] == ["sage_row", "sage_label_doubt", "sage_suggested_label"]
     for place in (0, len(rows) - 1):
-        assert rows[place]["label"] == digits.train[rows[place]["row"]]["label"]
+        assert rows[place]["label"] == digits.train[rows[place]["sage_row"]]["label"]
     saved = found.save(tmp_path / "deep" / "issues.parquet")
     again = load_dataset("parquet", data_files=str(saved), split="train", cache_dir=str(tmp_path / "cache"))
-    assert again["row"][:] == found.rows.tolist()
+    assert again["sage_row"][:] == found.rows.tolist()
     with pytest.raises(OutputError, match="no file for label issues"):
         found.save(tmp_path / "issues.txt")
 
@@ -104,7 +104,7 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     assert result.exit_code == 0, result.output
     assert "of 60 labels are likely wrong" in result.output
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert {0, 1, 2, 3} <= {row["row"] for row in written[:6]}
+    assert {0, 1, 2, 3} <= {row["sage_row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])
 
 
@@ -112,7 +112,7 @@ def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
     rows = image_rows(60).add_column("id", list(range(60)))
     found = find_label_issues(vit(), rows, progress=False)
     assert len(found) == 0 and len(found.to_dataset()) == 0
-    assert found.to_dataset().column_names[:3] == ["row", "sage_label_doubt", "sage_suggested_label"]
+    assert found.to_dataset().column_names[:3] == ["sage_row", "sage_label_doubt", "sage_suggested_label"]
     for name in ("issues.csv", "issues.jsonl", "issues.parquet"):
         assert found.save(tmp_path / name).exists()
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from sage_hf import SageConfig, SageSelector, Selection, warm_up
+from sage_hf import SageConfig, SageSelector, Selection, select_over_checkpoints, warm_up
 from sage_hf.hub.cards import fill, selection_facts
 from sage_hf.selection.report import summary
 
@@ -45,6 +45,20 @@ def test_a_fresh_model_is_one_warning_and_one_that_has_learned_none(learned, cap
     good = select(learned, rows, **settings)
     assert good.stats.meaning.is_above_chance and good.stats.meaning.differs
     assert "The scores mean little" not in caplog.text
+
+
+def test_summary_and_card_tell_targets_by_what_a_row_counts_and_of_how_many_models(learned):
+    rows, targets = image_rows(60), {"judge": image_rows(6, seed=5), "docs": image_rows(6, seed=6)}
+    config = SageConfig(**SMALL, target_reduction="max", group_by=None)
+    selection = select_over_checkpoints([learned, vit()], rows, target=targets, config=config, progress=False)
+    selection.stats.adam = True
+    words = "towards judge, docs, a row by its largest agreement; the mean of 2 models, weighted 0.50, 0.50; "
+    words += "gradients as Adam's updates"
+    assert f"Scores: {words}." in " ".join(shown(selection).split())
+    assert f"| scores | {words} |" in fill("selection.md", selection_facts(selection.stats, selection.config, []))
+    plain = select(learned, rows)
+    assert "Scores: " not in shown(plain)
+    assert "| scores |" not in fill("selection.md", selection_facts(plain.stats, plain.config, []))
 
 
 def test_the_summary_and_the_card_say_what_the_log_says(learned):
