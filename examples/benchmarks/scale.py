@@ -7,7 +7,7 @@ On one thread, in one process, rounds of: a plain forward and backward pass over
 selection; a whole selection by default (check, gradients, embeddings, scores, gate, k-means); one with preset="fast";
 one that finds its gradient rows in a file of an earlier one. Ratios are to the plain pass of the same round. Then the
 rows per second of a selection under `torchrun` with one and with two processes of one thread each, in turns. Writes
-results/scale.json and results/scale.md (scale-cuda.* on a GPU).
+results/scale.json and results/scale.md (scale_cuda.* on a GPU).
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def main() -> None:
     for name, each in values.items():
         spread = f"{min(each):.2f} to {max(each):.2f}"
         lines.append(f"| {titles[name]} | {statistics.mean(each):.2f} | {spread} | {WANTED.get(name, '')} |")
-    name = "scale" if arguments.device == "cpu" else "scale-cuda"
+    name = "scale" if arguments.device == "cpu" else "scale_cuda"
     write(results_of(parser, arguments, free=("device",)), name, result, "\n".join(lines))
 
 

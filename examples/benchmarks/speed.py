@@ -243,7 +243,7 @@ def main() -> None:
     table = "\n".join(
         f"| {' | '.join(line)} |" + ("\n|---|---|---|---|" if number == 0 else "") for number, line in enumerate(lines)
     )
-    suffix = "" if arguments.device == "cpu" else "_gpu"
+    suffix = "" if arguments.device == "cpu" else "_cuda"
     write(results_of(parser, arguments, free=("device",)), f"speed{suffix}", {"even": even, "uneven": uneven}, table)
 
 
