@@ -1,27 +1,54 @@
-"""Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem."""
+"""Select the rows of a dataset whose gradients agree: SAGE (arXiv 2510.02470) for the Hugging Face ecosystem.
+
+Names load when they are first used (PEP 562): torch and transformers take seconds, which a shell's help need not.
+"""
 
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .comparison.compare import compare
-from .comparison.result import Comparison
-from .config import SageConfig
-from .diagnosis import Diagnosis, diagnose
-from .errors import SageError
-from .gradients import GradientCollector, per_example_loss
-from .scoring.agreement import Consensus, agreement
-from .scoring.sketch import FrequentDirections
-from .selection.selection import Selection
-from .selection.stream_selection import StreamSelection
-from .selector.label_issues import LabelIssues, find_label_issues
-from .selector.selector import SageSelector
-from .selector.several_models import select_over_checkpoints
-from .strategies import register_strategy
-from .training.arguments import SageArguments, SageTrainingArguments
-from .training.trainer import SageMixin, SageTrainer
-from .training.warmup import warm_up
+if TYPE_CHECKING:
+    from .comparison.compare import compare
+    from .comparison.result import Comparison
+    from .config import SageConfig
+    from .diagnosis import Diagnosis, diagnose
+    from .errors import SageError
+    from .gradients import GradientCollector, per_example_loss
+    from .scoring.agreement import Consensus, agreement
+    from .scoring.sketch import FrequentDirections
+    from .selection.selection import Selection
+    from .selection.stream_selection import StreamSelection
+    from .selector.label_issues import LabelIssues, find_label_issues
+    from .selector.selector import SageSelector
+    from .selector.several_models import select_over_checkpoints
+    from .strategies import register_strategy
+    from .training.arguments import SageArguments, SageTrainingArguments
+    from .training.trainer import SageMixin, SageTrainer
+    from .training.warmup import warm_up
 
 __version__ = "0.1.0"
 
+# The modules that public names live in.
+_HOMES = {
+    "comparison.compare": ("compare",),
+    "comparison.result": ("Comparison",),
+    "config": ("SageConfig",),
+    "diagnosis": ("Diagnosis", "diagnose"),
+    "errors": ("SageError",),
+    "gradients": ("GradientCollector", "per_example_loss"),
+    "scoring.agreement": ("Consensus", "agreement"),
+    "scoring.sketch": ("FrequentDirections",),
+    "selection.selection": ("Selection",),
+    "selection.stream_selection": ("StreamSelection",),
+    "selector.label_issues": ("LabelIssues", "find_label_issues"),
+    "selector.selector": ("SageSelector",),
+    "selector.several_models": ("select_over_checkpoints",),
+    "strategies": ("register_strategy",),
+    "training.arguments": ("SageArguments", "SageTrainingArguments"),
+    "training.trainer": ("SageMixin", "SageTrainer"),
+    "training.warmup": ("warm_up",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _OLD_NAMES = {
     "find_suspects": "find_label_issues",
     "select_over": "select_over_checkpoints",
@@ -29,13 +56,19 @@ _OLD_NAMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Names as they were before 0.1.0, for one version."""
-    if name not in _OLD_NAMES:
+def __getattr__(name: str) -> Any:
+    """Public names, and as they were before 0.1.0, for one version."""
+    now = _OLD_NAMES.get(name, name)
+    if now not in _HOME_OF:
         raise AttributeError(f"module 'sage_hf' has no attribute {name!r}")
-    now = _OLD_NAMES[name]
-    warnings.warn(f"sage_hf.{name} is now sage_hf.{now}", DeprecationWarning, stacklevel=2)
-    return globals()[now]
+    if now != name:
+        warnings.warn(f"sage_hf.{name} is now sage_hf.{now}", DeprecationWarning, stacklevel=2)
+    value = globals()[now] = getattr(import_module(f".{_HOME_OF[now]}", __name__), now)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 __all__ = [

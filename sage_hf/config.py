@@ -6,8 +6,9 @@ The CLI reads its options, their help and their defaults from the fields of `Sag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from enum import Enum
 from numbers import Real
 from typing import Any, Literal
@@ -21,6 +22,22 @@ LOSS_REDUCTIONS = ("mean", "sum")
 TARGET_REDUCTIONS = ("nearest", "max", "mean")
 CACHE_DTYPES = ("float32", "float16")
 CACHES = (None, "auto", *CACHE_DTYPES)
+# Every strategy in a line; `strategies.register_strategy` adds to them.
+STRATEGY_LINES = {
+    "auto": "The default: coverage of embeddings and gradients, without likely wrong rows and near-duplicates.",
+    "coverage": "As auto, by gradients alone.",
+    "agreement": "The paper's: the highest scores.",
+    "random": "Any rows: the baseline.",
+    "loss": "The highest losses.",
+    "small_loss": "The lowest losses.",
+    "gradient_norm": "The longest gradients.",
+    "el2n": "The largest errors of the predicted classes (EL2N).",
+    "k_center": "Rows far from each other, by sketched gradients.",
+    "herding": "Rows whose mean is that of all rows, by embeddings.",
+    "grad_match": "Rows whose gradients add up to those of all rows.",
+    "craig": "Rows that every other row is near to, by sketched gradients.",
+    "embedding_kmeans": "The rows nearest to the centres of clusters of embeddings.",
+}
 # `group_by` of groups that are no column's, but found in the sketch.
 CLUSTERS = "cluster"
 TARGET_KEYWORDS = ("auto", "last", "all-linear", "head", "all")
@@ -227,6 +244,7 @@ class SageConfig:
             if not isinstance(value, Real) or isinstance(value, bool) or not low < float(value) < high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
             object.__setattr__(self, name, float(value))
+        check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
                 f"min_per_group is {self.min_per_group}, and balance 'none' gives no group a part of its own",
@@ -270,20 +288,34 @@ class SageConfig:
         """All fields as JSON-ready values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SageConfig:
+        """What `to_dict` gave, also with a strategy of a user's own that is not registered here.
+
+        Raises:
+            ConfigError: A value is out of range.
+            TypeError: A field is not known.
+        """
+        made = cls(**{**values, "strategy": "auto"})
+        object.__setattr__(made, "strategy", values.get("strategy", made.strategy))
+        return made
+
 
 def width_for(weights: int) -> int:
     """The row width that "auto" stands for, of so many targeted weights; rows of 16,384 weights or fewer are exact."""
     return ROW_WIDTH if weights <= ROW_WIDTH else min(ROW_WIDTH, max(_LEAST_WIDTH, weights // _WEIGHTS_A_NUMBER))
 
 
-def check_strategy(name: str, known: Iterable[str]) -> None:
-    """Checks a strategy's name, which the config cannot: it knows no strategies.
+def check_strategy(name: str, known: Iterable[str] = STRATEGY_LINES) -> None:
+    """Checks a strategy's name.
 
     Raises:
         ConfigError: The name is unknown.
     """
     if name not in known:
-        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"Use one of {list(known)}.")
+        nearest = get_close_matches(str(name), list(known), 1)
+        guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
+        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"{guess}Use one of {list(known)}.")
 
 
 def from_text(name: str, value: Any) -> Any:
@@ -327,8 +359,11 @@ def check_budget(fraction: float | None, num_examples: int | None) -> None:
             "Both fraction and num_examples were given", where="fraction, num_examples", fix="Give exactly one."
         )
     if fraction is not None and not 0.0 < fraction <= 1.0:  # refuses NaN, too
+        guess = f"Did you mean {fraction / 100:g} ({fraction:g} %)? " if 1.0 < fraction <= 100.0 else ""
         raise BudgetError(
-            f"fraction is {fraction}", where="fraction", fix="Give a share of the rows, above 0 and at most 1."
+            f"fraction is {fraction:g}",
+            where="fraction",
+            fix=f"{guess}Give a share of the rows, above 0 and at most 1.",
         )
     if num_examples is not None and num_examples < 1:
         raise BudgetError(f"num_examples is {num_examples}", where="num_examples", fix="Ask for at least one row.")

@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,3 +84,26 @@ def test_the_fast_preset_takes_the_last_blocks_unless_others_are_asked_for():
     assert SageConfig().target_modules == "auto"
     with pytest.raises(ConfigError, match="preset"):
         SageConfig(preset="slow")
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("agreemnt", "agreement"), ("herdin", "herding"), ("AUTO", "auto")])
+def test_an_unknown_strategy_is_refused_with_the_nearest_name(typo, meant):
+    with pytest.raises(ConfigError) as caught:
+        SageConfig(strategy=typo)
+    assert caught.value.where == "strategy"
+    if meant != typo.lower():
+        assert f"Did you mean '{meant}'?" in caught.value.fix
+    assert f"'{meant}'" in caught.value.fix
+
+
+def test_a_share_in_percent_is_refused_with_the_share():
+    with pytest.raises(BudgetError, match=r"Did you mean 0.1 \(10 %\)\?"):
+        SageConfig(fraction=10)
+
+
+def test_settings_with_a_strategy_that_is_not_registered_here_are_read_and_chosen_by_no_more():
+    values = {**SageConfig(fraction=0.1).to_dict(), "strategy": "my_own"}
+    config = SageConfig.from_dict(values)
+    assert config.to_dict() == values
+    with pytest.raises(ConfigError, match="my_own"):
+        replace(config, fraction=0.2)

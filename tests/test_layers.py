@@ -1,6 +1,8 @@
 """Imports go down the layers of ARCHITECTURE.md, and no module reaches the network or a pickle."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,12 +67,50 @@ def test_files_stay_small_and_free_of_pickle(path):
     assert text.count("torch.load(") == text.count("weights_only=True)")
 
 
-def test_importing_the_package_does_not_import_what_is_optional():
-    import subprocess
-    import sys
+def loaded_by(code):
+    """Which slow or optional libraries a piece of code imports."""
+    slow = ("torch", "transformers", "datasets", "sklearn", "pandas", "matplotlib", "evaluate", "peft", "trl")
+    code = f"import sys\ntry:\n    {code}\nfinally:\n    print([m for m in {slow!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return ast.literal_eval(result.stdout.splitlines()[-1]), result
 
-    code = "import sys, sage_hf; print([m for m in ('matplotlib', 'sklearn', 'peft', 'evaluate') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # transformers itself imports scikit-learn where it is installed; sage_hf does not.
-    assert "matplotlib" not in result.stdout
-    assert "evaluate" not in result.stdout
+
+def test_the_package_is_imported_without_what_is_slow():
+    assert loaded_by("import sage_hf; sage_hf.SageConfig(fraction=0.1)")[0] == []
+
+
+def test_the_selector_is_imported_without_what_is_optional():
+    # transformers itself imports scikit-learn where it is installed.
+    assert not {"matplotlib", "evaluate", "trl"} & {*loaded_by("from sage_hf import SageSelector")[0]}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("select", "doctor", "label-issues", "compare", "push", "demo")),
+        ["selct"],
+        ["select", "model", "rows.jsonl", "--fractoin", "0.1"],
+        ["select", "model", "no/such/file.csv", "--fraction", "0.1", "-o", "out"],
+        ["select", "model", "rows", "--fraction", "10", "-o", "out"],
+        ["select", "model", "rows", "--strategy", "agreemnt", "-o", "out"],
+        ["label-issues", "model", "rows", "-o", "issues.txt"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_wrong_words_are_answered_without_what_is_slow(words):
+    found, result = loaded_by(f"from sage_hf.cli.main import app; app({words!r})")
+    assert found == [], result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout.startswith(" Usage") or "Error" in result.stderr or "Usage" in result.stdout
+
+
+def test_public_names_are_what_type_checkers_see():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == sage_hf._HOME_OF and sorted(seen) == sage_hf.__all__
+    for name in sage_hf.__all__:
+        assert getattr(sage_hf, name).__module__.startswith("sage_hf") and name in dir(sage_hf)
+    with pytest.raises(AttributeError, match="no attribute 'SageSelektor'"):
+        _ = sage_hf.SageSelektor

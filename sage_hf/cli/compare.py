@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from typer.core import TyperCommand
 
-from ..comparison.compare import compare as run
-from ..config import SageConfig
-from ..data.batches import check_dataset
+from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, DatasetError
-from ..strategies import STRATEGIES
 from .options import INPUT, Inputs, main_console, option, plain
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _TRAINING = "Every training"
 _COMPARED = "What is compared"
@@ -54,7 +53,7 @@ def _is_number(word: str) -> bool:
 
 
 def _are_strategies(word: str) -> bool:
-    return all(part in STRATEGIES for part in word.strip(",").split(","))
+    return all(part in STRATEGY_LINES for part in word.strip(",").split(","))
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class CompareOptions:
     fractions: str = option("0.01,0.05,0.1,0.25", "Shares of the rows to keep, with spaces or commas.", _COMPARED)
     strategies: str = option(
         "auto,agreement,random",
-        f"Strategies, with spaces or commas; the others are held against random. Known: {', '.join(STRATEGIES)}.",
+        f"Strategies, with spaces or commas; the others are held against random. Known: {', '.join(STRATEGY_LINES)}.",
         _COMPARED,
     )
     seeds: int = option(5, "Trainings of every strategy and share, from --seed on.", _COMPARED)
@@ -98,6 +97,8 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
     shares = [part for part in options.fractions.split(",") if part]
     if wrong := [part for part in shares if not _is_number(part)]:
         raise ConfigError(f"A fraction is {wrong[0]!r}", where="--fractions", fix="Give numbers, 0.05 say.")
+    from ..comparison.compare import compare as run
+
     train, test = _load_both(inputs, options.test_split, options.test_size, config.seed)
     loaded = inputs.load_model(train, config.seed)
     inputs.warm_up(loaded, train, config)
@@ -128,6 +129,8 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
 
 def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, seed: int) -> tuple[Dataset, Dataset]:
     """The rows to choose from, and those to judge by."""
+    from ..data.batches import check_dataset
+
     rows = check_dataset(inputs.load_rows())
     if test_split is not None:
         if test_split == inputs.split or Path(inputs.dataset).is_file():

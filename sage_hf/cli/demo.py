@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..selection.report import summary
 from .options import option
 
 
@@ -27,6 +26,7 @@ def demo(options: DemoOptions) -> None:
     Needs no network; takes about a minute on two cores.
     """
     from ..demo import run_demo
+    from ..selection.report import summary
 
     console = Console()
     selection, groups = run_demo(options.output, seed=options.seed, trainings=options.trainings, say=console.print)

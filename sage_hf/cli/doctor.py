@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
-from datasets import Dataset
 
 from ..config import SageConfig
-from ..diagnosis import Problem, diagnose
 from ..errors import SageError
-from .models import Loaded, label_column
 from .options import Sources, argument, main_console, option
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .models import Loaded
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
 
     `sage-hf doctor distilbert-base-uncased reviews.jsonl --fraction 0.1`
     """
+    from datasets import Dataset
+
+    from ..diagnosis import Problem, diagnose
+
     rows = None if inputs.dataset is None else inputs.load_rows()
     assert rows is None or isinstance(rows, Dataset)
     loaded = _load(inputs, rows, config.seed)
@@ -54,6 +61,8 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
 
 def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:
     """The model; with a head for the classes of the rows that have a label, where others have none."""
+    from .models import label_column
+
     try:
         return inputs.load_model(rows, seed)
     except SageError:

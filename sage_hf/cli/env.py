@@ -2,11 +2,11 @@
 
 from rich.console import Console
 
-from ..utils.environment import describe_environment
-
 
 def env() -> None:
     """Show versions and devices, for a bug report; nothing private is in it."""
+    from ..utils.environment import describe_environment
+
     console = Console()
     for name, value in describe_environment().items():
         console.print(f"{name}: {value}", markup=False, highlight=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset
-
 from ..config import SageConfig
-from ..selector.label_issues import check_file, find_label_issues
+from ..hub.files import check_table_file
 from .options import Inputs, main_console, option
 
 
@@ -30,7 +28,11 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
     if options.output is not None:
-        check_file(options.output)
+        check_table_file(options.output)
+    from datasets import Dataset
+
+    from ..selector.label_issues import find_label_issues
+
     rows = inputs.load_rows()
     assert isinstance(rows, Dataset)
     loaded = inputs.load_model(rows, config.seed)

@@ -1,4 +1,8 @@
-"""What the commands of the shell share: options, a console, words of the version before, how an error is told."""
+"""What the commands of the shell share: options, a console, words of the version before, how an error is told.
+
+Whatever loads torch, transformers or datasets is imported where a run begins: help and wrong words are answered
+before.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,29 @@ import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import chain
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
-from datasets import Dataset, IterableDataset
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ..config import BALANCES, CONSENSUSES, LOSS_REDUCTIONS, PRESETS, TARGET_REDUCTIONS, SageConfig, from_text
+from ..config import (
+    BALANCES,
+    CONSENSUSES,
+    LOSS_REDUCTIONS,
+    PRESETS,
+    STRATEGY_LINES,
+    TARGET_REDUCTIONS,
+    SageConfig,
+    from_text,
+)
 from ..errors import ConfigError, SageError
-from ..passes.processes import launched
-from ..strategies import STRATEGIES
-from ..training import warmup
-from .models import Loaded, load_model
-from .rows import load_rows
+from .paths import check_local
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from .models import Loaded
 
 INPUT = "Model and dataset"
 _WARM_UP = "Warm-up: a fresh head's gradients say nothing"
@@ -30,7 +43,7 @@ _AMOUNTS = ("fraction", "num_examples", "balance", "min_per_group")
 _TYPES: dict[str, Any] = {
     "fraction": float | None,
     "num_examples": int | None,
-    "strategy": Literal[tuple(STRATEGIES)],
+    "strategy": Literal[tuple(STRATEGY_LINES)],
     "balance": Literal[BALANCES],
     "consensus": Literal[CONSENSUSES],
     "preset": Literal[PRESETS],
@@ -77,12 +90,22 @@ class Sources:
     device: str | None = option(None, "Such as cpu or cuda:0; the best there is by default.", INPUT)
     dtype: str = option("auto", "float32, bfloat16, or auto for the checkpoint's.", INPUT)
 
+    def __post_init__(self) -> None:
+        # At once, and not after seconds of imports.
+        if self.dataset is not None:  # a doctor may have none
+            check_local(self.dataset)
+
     def load_rows(self, split: str | None = None, *, streaming: bool = False) -> Dataset | IterableDataset:
         """The rows of a split; of the one that the user named by default."""
+        from .rows import load_rows
+
         return load_rows(self.dataset, split or self.split, self.dataset_config, streaming, self.dataset_revision)
 
     def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
         """The model, and what encodes the rows; says what was loaded, unless it is to be quiet."""
+        from ..passes.processes import launched
+        from .models import load_model
+
         device = self.device or str(launched().device)
         loaded = load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
         if not quiet:
@@ -101,6 +124,7 @@ class Inputs(Sources):
     warmup_learning_rate: float = option(5e-5, "For the warm-up.", _WARM_UP)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.warmup_steps is not None and self.warmup_fraction is not None:
             raise ConfigError(
                 "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
@@ -113,6 +137,8 @@ class Inputs(Sources):
 
     def warm_up(self, loaded: Loaded, rows: Any, config: SageConfig) -> None:
         """Trains the model for a little, if that was asked for; if not and its head is new, warns."""
+        from ..training import warmup
+
         console = main_console()
         if self.warms_up:
             done = warmup.warm_up(
@@ -154,6 +180,8 @@ def with_options(command: Callable[..., bool | None], only: Container[str] | Non
         read = {name: from_text(name, value) for name, value in values.items()}
         groups = [kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()]
         is_well = command(*groups)
+        from ..passes.processes import launched
+
         launched().wait_for_everyone()
         launched().destroy_process_group()
         if is_well is False:
@@ -217,6 +245,8 @@ def renamed(words: list[str]) -> list[str]:
 
 def main_console(stderr: bool = True) -> Console:
     """A console that prints in the main process of a launch alone."""
+    from ..passes.processes import launched
+
     return Console(stderr=stderr, quiet=not launched().is_main_process)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
 from rich.console import Console
 
 from ..hub.files import read_scores
-from ..selection.selection import Selection
-from ..selection.stream_selection import StreamSelection
 from .options import argument, option
-from .rows import load_other_splits
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..selection.selection import Selection
+    from ..selection.stream_selection import StreamSelection
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,19 @@ def push(options: PushOptions) -> None:
 
     `sage-hf push imdb-10pct me/imdb-10pct --private`
     """
-    is_stream = read_scores(options.folder)[1].get("kind") == "stream"
-    push_selection((StreamSelection if is_stream else Selection).load_from_disk(options.folder), options)
+    facts = read_scores(options.folder)[1]
+    from ..selection.selection import Selection
+    from ..selection.stream_selection import StreamSelection
+
+    push_selection(
+        (StreamSelection if facts.get("kind") == "stream" else Selection).load_from_disk(options.folder), options
+    )
 
 
 def push_selection(selection: Selection | StreamSelection, options: PushOptions) -> None:
     """Pushes a selection and prints where to; splits that it knows nowhere on the Hub are loaded from the source."""
+    from .rows import load_other_splits
+
     splits: dict[str, Dataset] | None = None if options.other_splits else {}
     origin = selection.stats.source
     if options.other_splits and options.source and (origin["id"] is None or Path(options.source).exists()):

@@ -10,23 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
 from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
 from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from ..errors import DatasetError, SageError
 from ..hub.checks import first_line
+from .paths import FORMATS, PACKED, builder_of, check_local
 
-# Endings of a file and the builder of `datasets` that reads it.
-_FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-# Endings after these, of which datasets unpacks the file.
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
 # What datasets says of a file that holds no rows, such as a csv of a header alone.
 _NO_ROWS = "corresponds to no data"
 
@@ -44,7 +38,7 @@ def load_rows(
         DatasetError: It is not there, is empty, cannot be read, or has no such split or revision.
     """
     with _reading(path):
-        local = _find_local(path)
+        local = check_local(path)
         if local is not None and revision is not None:
             raise DatasetError("A file or folder has no revisions", where="--dataset-revision", fix="Leave it out.")
         if local is not None and _is_saved(local):
@@ -72,7 +66,7 @@ def load_other_splits(path: str, split: str, config_name: str | None = None) -> 
         DatasetError: It is not there or cannot be read.
     """
     with _reading(path):
-        local = _find_local(path)
+        local = check_local(path)
         if local is not None and local.is_file():
             return {}
         is_saved = local is not None and _is_saved(local)
@@ -97,30 +91,6 @@ def _reading(path: str) -> Iterator[None]:
         ) from error
 
 
-def _find_local(path: str) -> Path | None:
-    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub."""
-    local = Path(path).expanduser()
-    if local.exists():
-        if "::" in str(local.absolute()):
-            raise DatasetError(
-                "datasets reads :: in a path as a file inside another", where=path, fix="Rename the file or folder."
-            )
-        return local.absolute()
-    try:
-        validate_repo_id(path)
-        is_repository = _builder(local) is None and not path.startswith(".")
-    except HFValidationError:
-        is_repository = False
-    if is_repository:
-        return None
-    is_pattern = glob.has_magic(path) and glob.glob(path)
-    raise DatasetError(
-        "There is no such file or folder",
-        where=path,
-        fix="Name the folder that holds the files: patterns are not read." if is_pattern else "Check the path.",
-    )
-
-
 def _is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` wrote a folder."""
     return (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file()
@@ -136,34 +106,19 @@ def _source(local: Path | None, path: str, config_name: str | None) -> dict[str,
     return {"path": str(local), "name": config_name, "data_files": _folder_files(local, config_name)}
 
 
-def _builder(file: Path) -> str | None:
-    """The builder of `datasets` for a file, by its ending; of a zip, by the files in it. None where there is none."""
-    endings = [ending.lower() for ending in file.suffixes]
-    if endings and endings[-1] in _PACKED:
-        endings.pop()
-    if endings[-1:] == [".zip"] and file.is_file():
-        try:
-            names = ZipFile(file).namelist()
-        except BadZipFile:
-            return None
-        builders = {_FORMATS[ending] for name in names if (ending := Path(name).suffix.lower()) in _FORMATS}
-        return builders.pop() if len(builders) == 1 else None
-    return _FORMATS.get(endings[-1]) if endings else None
-
-
 def _checked_builder(file: Path) -> str:
     """The same of a file that is there, checked."""
     if file.stat().st_size == 0:
         raise DatasetError("The file is empty", where=str(file), fix="Check how it was written.")
-    builder = _builder(file)
+    builder = builder_of(file)
     if builder is None:
         raise DatasetError(
             f"Files that end in {''.join(file.suffixes[-2:])!r} cannot be read",
             where=str(file),
-            fix=f"Use one of {', '.join(_FORMATS)} (also packed: {', '.join(_PACKED)}), a save_to_disk folder, "
+            fix=f"Use one of {', '.join(FORMATS)} (also packed: {', '.join(PACKED)}), a save_to_disk folder, "
             "or a Hub id.",
         )
-    if file.suffix.lower() in _PACKED and {*"[]"} & {*file.name}:
+    if file.suffix.lower() in PACKED and {*"[]"} & {*file.name}:
         raise DatasetError(
             "datasets cannot unpack a file with brackets in its name", where=str(file), fix="Rename it, or unpack it."
         )

@@ -6,29 +6,23 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ..config import SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_output
-from ..hub.provenance import describe_origin
-from ..hub.push import check_push
-from ..passes.target import Target
-from ..selection.report import summary
-from ..selection.selection import Selection
-from ..selection.stream_selection import StreamSelection
-from ..selector.brief import printing
-from ..selector.checkpoints import is_trainer_checkpoint, learning_rates
-from ..selector.selector import SageSelector
-from ..selector.several_models import Model, select_over_checkpoints
-from ..strategies.quotas import resolve_budget
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
 from .reproduce import select_command
-from .rows import load_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+
+    from ..passes.target import Target
+    from ..selection.selection import Selection
+    from ..selection.stream_selection import StreamSelection
+    from ..selector.several_models import Model
 
 _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
@@ -77,6 +71,16 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     check_output(options.output, options.overwrite)
+    from datasets import Dataset
+
+    from ..hub.provenance import describe_origin
+    from ..hub.push import check_push
+    from ..selection.report import summary
+    from ..selector.brief import printing
+    from ..selector.selector import SageSelector
+    from ..selector.several_models import select_over_checkpoints
+    from ..strategies.quotas import resolve_budget
+
     rows = inputs.load_rows(streaming=options.streaming)
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
@@ -156,6 +160,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
 
 def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[Target | None, dict[str, float] | None]:
     """`target` and `target_shares` of a selection, from names with commas and numbers with commas."""
+    from .rows import load_rows
+
     paths = _paths(target)
     try:
         numbers = [float(number) for number in shares.split(",")] if shares else []
@@ -190,6 +196,8 @@ def _weights(options: SelectOptions, inputs: Inputs) -> list[float] | None:
     Raises:
         ConfigError: There are no checkpoints, or it is not one positive number for each.
     """
+    from ..selector.checkpoints import is_trainer_checkpoint, learning_rates
+
     folders, words = _paths(options.checkpoints), options.checkpoint_weights
     if words and not folders:
         raise ConfigError(

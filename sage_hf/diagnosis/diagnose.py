@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from ..config import SageConfig, check_strategy
+from ..config import SageConfig
 from ..data.batches import RowSource, check_dataset
 from ..data.columns import open_source
 from ..data.encoding import LABEL_COLUMNS, Collator, Encoder
@@ -20,7 +20,6 @@ from ..errors import ConfigError, DatasetError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import num_weights
-from ..strategies import STRATEGIES
 from ..strategies.quotas import resolve_budget
 from ..utils.notices import silent
 from ..utils.rng import isolated_rng
@@ -71,7 +70,6 @@ def diagnose(
         >>> print(diagnose(model, dataset, processing_class=tokenizer, config=SageConfig(fraction=0.1)))
     """
     config = config or SageConfig()
-    check_strategy(config.strategy, STRATEGIES)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"A {type(model).__name__} is no model", where="model", fix="Pass a torch.nn.Module.")
     if isinstance(dataset, IterableDataset):

@@ -18,6 +18,8 @@ from ..errors import OutputError
 
 FORMAT_VERSION = 2
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
+# Endings of a file that holds rows, and what writes it, of `datasets.Dataset`.
+TABLE_WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
 
 def write_scores(folder: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
@@ -127,3 +129,19 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     raise OutputError(
         "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
     )
+
+
+def check_table_file(path: str | os.PathLike[str]) -> Path:
+    """Refuses a file whose ending no table is written by; to be called before the long run, too.
+
+    Raises:
+        OutputError: The ending is another.
+    """
+    place = Path(path)
+    if place.suffix not in TABLE_WRITERS:
+        raise OutputError(
+            f"The file {place.name!r} cannot be written",
+            where="output",
+            fix=f"End its name in one of {', '.join(TABLE_WRITERS)}.",
+        )
+    return place

@@ -96,7 +96,7 @@ class SelectionBase(ABC):
                 **{name: arrays[name] for name in cls._arrays},
                 "group_names": values["group_names"],
                 "stats": SelectionStats.from_dict(values["stats"]),
-                "config": SageConfig(**values["config"]),
+                "config": SageConfig.from_dict(values["config"]),
                 name: field(values[name]),
             }
         except (KeyError, TypeError) as error:

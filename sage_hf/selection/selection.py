@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, load_from_disk
 
-from ..config import SageConfig, check_strategy
+from ..config import SageConfig
 from ..data.classes import with_class_names
 from ..data.groups import Groups
 from ..data.stats import GateStats, GroupStats, SelectionStats
@@ -21,7 +21,6 @@ from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
-from ..strategies import STRATEGIES
 from ..strategies.quotas import resolve_budget
 from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
@@ -179,7 +178,6 @@ class Selection(SelectionBase):
         if fraction is not None or num_examples is not None:
             changes |= {"fraction": fraction, "num_examples": num_examples}
         config = replace(self.config, **changes)
-        check_strategy(config.strategy, STRATEGIES)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
         groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
         shares = None if self.stats.target_shares is None else np.array(self.stats.target_shares)

@@ -21,8 +21,9 @@ from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups
 from ..data.status import NO_TOKENS
-from ..errors import LabelError, OutputError
+from ..errors import LabelError
 from ..gradients.model.state import unwrap
+from ..hub.files import TABLE_WRITERS, check_table_file
 from ..passes.consensus import keep_only, keep_rows
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import EmbeddingExtractor
@@ -37,25 +38,6 @@ from ..utils.rng import isolated_rng
 ROW_COLUMN, DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_row", "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
-
-
-_WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
-
-
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """Refuses a name that label issues cannot be written to; to be called before the long run, too.
-
-    Raises:
-        OutputError: The ending is another.
-    """
-    place = Path(path)
-    if place.suffix not in _WRITERS:
-        raise OutputError(
-            f"{place.name!r} is no file for label issues",
-            where="output",
-            fix=f"End it in one of {', '.join(_WRITERS)}.",
-        )
-    return place
 
 
 @dataclass(frozen=True)
@@ -112,10 +94,10 @@ class LabelIssues:
         Raises:
             OutputError: The ending is another, or the file cannot be written.
         """
-        place = check_file(path)
+        place = check_table_file(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(place, "Free some space and start again.") as part:
-            getattr(self.to_dataset(), _WRITERS[place.suffix])(str(part))
+            getattr(self.to_dataset(), TABLE_WRITERS[place.suffix])(str(part))
         return place
 
     def table(self, most: int = 20) -> Table:

@@ -22,7 +22,7 @@ from datasets import Dataset, IterableDataset
 from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
-from ..config import CACHE_DTYPES, SageConfig, check_strategy
+from ..config import CACHE_DTYPES, SageConfig
 from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
 from ..data.columns import class_column, find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
@@ -49,7 +49,7 @@ from ..selection.resolve import as_measured, needed, resolve
 from ..selection.selection import Selection
 from ..selection.signals import RowSignals
 from ..selection.stream_selection import StreamSelection
-from ..strategies import SIGNALS, STRATEGIES
+from ..strategies import SIGNALS
 from ..strategies.quotas import resolve_budget
 from ..utils.deprecation import renamed_arguments
 from ..utils.rng import isolated_rng
@@ -112,7 +112,6 @@ class SageSelector(ScoredInMap):
         optimizer_state: str | os.PathLike[str] | None = None,
     ) -> None:
         self.config = config or SageConfig()
-        check_strategy(self.config.strategy, STRATEGIES)
         self.model = model
         self.processing_class = processing_class
         self.data_collator = data_collator

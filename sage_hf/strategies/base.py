@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..config import STRATEGY_LINES
 from ..errors import ConfigError
 from ..utils.columns import picked, places_by_code
 from .jobs import JobRunner
@@ -166,6 +167,7 @@ def register_strategy(
 
     def register(choose: Choose) -> Choose:
         STRATEGIES[name] = Strategy(choose, frozenset(needs), gated, merit)
+        STRATEGY_LINES.setdefault(name, (choose.__doc__ or "").strip().split("\n")[0])
         return choose
 
     return register

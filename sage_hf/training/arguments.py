@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..config import SageConfig, check_strategy, from_text
+from ..config import SageConfig, from_text
 from ..errors import ConfigError
-from ..strategies import STRATEGIES
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
 # Fields of SageConfig that a Trainer has its own way for: its collator encodes, and its batch size is named otherwise.
@@ -103,7 +102,6 @@ class SageArguments:
     def check_sage(self) -> None:
         """Checks the knobs, which may have been set since the arguments were made; raises as the class does."""
         self.sage_config()  # checks the values
-        check_strategy(self.sage_strategy, STRATEGIES)
         refresh, warmup = self.sage_refresh_epochs, self.sage_warmup_epochs
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 0:
             raise ConfigError(

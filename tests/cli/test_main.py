@@ -230,7 +230,7 @@ def test_options_reach_the_config(folder, tmp_path):
     ("arguments", "words"),
     [
         (["lm", "rows.json"], "Neither fraction nor num_examples"),
-        (["lm", "rows.json", "--fraction", "2"], "fraction is 2.0"),
+        (["lm", "rows.json", "--fraction", "2"], "Did you mean 0.02 (2 %)?"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
         (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),
         (["nothing", "rows.json", "--fraction", "0.5"], "model cannot be loaded"),

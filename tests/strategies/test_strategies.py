@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs
 
+from sage_hf import SageConfig
+from sage_hf.config import STRATEGY_LINES
 from sage_hf.errors import ConfigError
 from sage_hf.strategies import STRATEGIES, Candidates, register_strategy, take_highest
 from sage_hf.strategies import partition as parts
@@ -36,6 +38,25 @@ def candidates(count, groups, seed, levels=1000, width=5):
         embeddings=column(count, width),
         el2n=column(count),
     )
+
+
+def test_every_strategy_has_a_line_in_the_settings_and_a_registered_one_brings_its_own(monkeypatch):
+    own = [name for name, each in STRATEGIES.items() if each.choose.__module__.startswith("sage_hf.")]
+    assert len(own) == 13 and set(own) <= set(STRATEGY_LINES)
+    assert all(len(STRATEGY_LINES[name]) < 100 and STRATEGY_LINES[name].endswith(".") for name in own)
+    monkeypatch.setitem(STRATEGIES, "short", None)
+    monkeypatch.setitem(STRATEGY_LINES, "short", None)
+    del STRATEGY_LINES["short"]
+
+    @register_strategy("short")
+    def short(candidates, quotas, seed):
+        """The shortest rows.
+
+        By nothing at all.
+        """
+
+    assert STRATEGY_LINES["short"] == "The shortest rows."
+    assert SageConfig(strategy="short").strategy == "short"
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

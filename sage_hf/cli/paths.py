@@ -1,0 +1,51 @@
+"""Paths that the shell is given, looked at before anything slow is imported."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from ..errors import DatasetError
+
+# Endings of a file and the builder of `datasets` that reads it.
+FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+# Endings after these, of which datasets unpacks the file.
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+# Ids of repositories on the Hub: name or owner/name, of letters, digits, and these marks.
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_local(path: str) -> Path | None:
+    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub."""
+    local = Path(path).expanduser()
+    if local.exists():
+        if "::" in str(local.absolute()):
+            raise DatasetError(
+                "datasets reads :: in a path as a file inside another", where=path, fix="Rename the file or folder."
+            )
+        return local.absolute()
+    if _REPOSITORY.fullmatch(path) and builder_of(local) is None and not path.startswith("."):
+        return None
+    is_pattern = glob.has_magic(path) and glob.glob(path)
+    raise DatasetError(
+        "There is no such file or folder",
+        where=path,
+        fix="Name the folder that holds the files: patterns are not read." if is_pattern else "Check the path.",
+    )
+
+
+def builder_of(file: Path) -> str | None:
+    """The builder of `datasets` for a file, by its ending; of a zip, by the files in it. None where there is none."""
+    endings = [ending.lower() for ending in file.suffixes]
+    if endings and endings[-1] in PACKED:
+        endings.pop()
+    if endings[-1:] == [".zip"] and file.is_file():
+        try:
+            names = ZipFile(file).namelist()
+        except BadZipFile:
+            return None
+        builders = {FORMATS[ending] for name in names if (ending := Path(name).suffix.lower()) in FORMATS}
+        return builders.pop() if len(builders) == 1 else None
+    return FORMATS.get(endings[-1]) if endings else None
