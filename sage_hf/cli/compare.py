@@ -99,7 +99,7 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         raise ConfigError(f"A fraction is {wrong[0]!r}", where="--fractions", fix="Give numbers, 0.05 say.")
     from ..comparison.compare import compare as run
 
-    train, test = _load_both(inputs, options.test_split, options.test_size, config.seed)
+    train, test = _load_both(inputs, options, config)
     loaded = inputs.load_model(train, config.seed)
     inputs.warm_up(loaded, train, config)
     comparison = run(
@@ -127,11 +127,12 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
     console.print(f"Written to {options.output}.", markup=False)
 
 
-def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, seed: int) -> tuple[Dataset, Dataset]:
+def _load_both(inputs: Inputs, options: CompareOptions, config: SageConfig) -> tuple[Dataset, Dataset]:
     """The rows to choose from, and those to judge by."""
     from ..data.batches import check_dataset
 
-    rows = check_dataset(inputs.load_rows())
+    test_split, test_size = options.test_split, options.test_size
+    rows = check_dataset(inputs.load_rows(config))
     if test_split is not None:
         if test_split == inputs.split or Path(inputs.dataset).is_file():
             raise DatasetError(
@@ -139,7 +140,7 @@ def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, 
                 where="--test-split",
                 fix="Use --test-size 0.2 to hold a fifth of the rows out.",
             )
-        return rows, check_dataset(inputs.load_rows(test_split))
+        return rows, check_dataset(inputs.load_rows(config, test_split))
     assert test_size is not None
     if not 0.0 < test_size < 1.0:
         raise ConfigError(
@@ -147,5 +148,5 @@ def _load_both(inputs: Inputs, test_split: str | None, test_size: float | None, 
         )
     if len(rows) < 2:
         raise DatasetError("One row cannot be parted", where="--test-size", fix="Give more rows, or a --test-split.")
-    parts = rows.train_test_split(test_size=test_size, seed=seed)
+    parts = rows.train_test_split(test_size=test_size, seed=config.seed)
     return parts["train"], parts["test"]

@@ -41,7 +41,7 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
 
     from ..diagnosis import Problem, diagnose
 
-    rows = None if inputs.dataset is None else inputs.load_rows()
+    rows = None if inputs.dataset is None else inputs.load_rows(config, allow_missing=True)
     assert rows is None or isinstance(rows, Dataset)
     loaded = _load(inputs, rows, config.seed)
     diagnosis = diagnose(loaded.model, rows, processing_class=loaded.processing_class, config=config)

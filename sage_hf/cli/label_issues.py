@@ -33,7 +33,7 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
 
     from ..selector.label_issues import find_label_issues
 
-    rows = inputs.load_rows()
+    rows = inputs.load_rows(config)
     assert isinstance(rows, Dataset)
     loaded = inputs.load_model(rows, config.seed)
     inputs.warm_up(loaded, rows, config)

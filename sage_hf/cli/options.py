@@ -89,17 +89,31 @@ class Sources:
     model_revision: str | None = option(None, "The same of the model.", INPUT)
     device: str | None = option(None, "Such as cpu or cuda:0; the best there is by default.", INPUT)
     dtype: str = option("auto", "float32, bfloat16, or auto for the checkpoint's.", INPUT)
+    label_column: str | None = option(None, "Column of the class labels; it is called label from then on.", INPUT)
+    column_mapping: str | None = option(None, "Other names for columns: old=new, several with commas.", INPUT)
+    drop_missing: bool = option(False, "Leave out rows without a text or a label, and say how many.", INPUT)
 
     def __post_init__(self) -> None:
         # At once, and not after seconds of imports.
         if self.dataset is not None:  # a doctor may have none
             check_local(self.dataset)
 
-    def load_rows(self, split: str | None = None, *, streaming: bool = False) -> Dataset | IterableDataset:
-        """The rows of a split; of the one that the user named by default."""
+    def load_rows(
+        self, config: SageConfig, split: str | None = None, *, streaming: bool = False, allow_missing: bool = False
+    ) -> Dataset | IterableDataset:
+        """The rows of a split, of the one that the user named by default, with their columns as they are to be.
+
+        Rows that lack a value are an error, unless the user lets them be dropped, or all may stay.
+        """
+        from .columns import arranged
         from .rows import load_rows
 
-        return load_rows(self.dataset, split or self.split, self.dataset_config, streaming, self.dataset_revision)
+        name = split or self.split
+        rows = load_rows(self.dataset, name, self.dataset_config, streaming, self.dataset_revision)
+        rows, said = arranged(rows, self, config.text_columns, allow_missing)
+        if said:
+            main_console().print(plain(said))
+        return rows
 
     def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
         """The model, and what encodes the rows; says what was loaded, unless it is to be quiet."""

@@ -81,7 +81,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
 
-    rows = inputs.load_rows(streaming=options.streaming)
+    rows = inputs.load_rows(config, streaming=options.streaming)
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
         raise ConfigError(
@@ -99,7 +99,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
             where="--adam",
             fix="Name a --target, and leave the warm-up out.",
         )
-    targets, shares = _load_targets(options.target, options.target_shares, inputs.split)
+    targets, shares = _load_targets(options, inputs)
     progress, report = main_console(), main_console(stderr=False)
     is_main_process = not report.quiet
     if options.push_to_hub is not None and is_main_process:
@@ -158,11 +158,16 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
             )
 
 
-def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[Target | None, dict[str, float] | None]:
-    """`target` and `target_shares` of a selection, from names with commas and numbers with commas."""
+def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None, dict[str, float] | None]:
+    """`target` and `target_shares` of a selection, from names with commas and numbers with commas.
+
+    Columns get the names that the dataset's get, where a target has them.
+    """
+    from .columns import parse_mapping, rename_columns
     from .rows import load_rows
 
-    paths = _paths(target)
+    paths, shares = _paths(options.target), options.target_shares
+    mapping = parse_mapping(inputs.column_mapping, inputs.label_column)
     try:
         numbers = [float(number) for number in shares.split(",")] if shares else []
     except ValueError:
@@ -173,7 +178,12 @@ def _load_targets(target: str | None, shares: str | None, split: str) -> tuple[T
             where="--target-shares",
             fix="Give a number above 0 for each, with commas.",
         )
-    targets = {Path(path).stem: load_rows(path, split) for path in paths}
+    targets = {}
+    for path in paths:
+        rows = load_rows(path, inputs.split)
+        names = rows.column_names
+        own = {old: new for old, new in mapping.items() if old in names}
+        targets[Path(path).stem] = rename_columns(rows, own, names, path)
     if len(targets) < len(paths):
         raise ConfigError(
             f"Two targets have the same name: {', '.join(paths)}", where="--target", fix="Give files other names."

@@ -1,5 +1,6 @@
 """What becomes of a row, and the columns that tell of it."""
 
+ROW_COLUMN = "sage_row"
 SCORE_COLUMN = "sage_score"
 LOSS_COLUMN = "sage_loss"
 

@@ -29,7 +29,7 @@ from huggingface_hub.errors import HTTPError
 from ..config import SageConfig
 from ..data.classes import with_class_names
 from ..data.stats import SelectionStats
-from ..data.status import SCORE_COLUMN
+from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import ConfigError, DatasetError, HubError
 from .checks import (
@@ -249,7 +249,7 @@ class _Destination:
 def _splits(
     rows: Dataset, split: str, others: Mapping[str, Dataset | IterableDataset], place: Path
 ) -> dict[str, Dataset]:
-    """All splits, with the same columns: the other ones' score is null."""
+    """All splits, with the same columns: the other ones' scores and row numbers are null."""
     if split in others:
         raise ConfigError(
             f"other_splits names {split!r}, which is the split of the kept rows",
@@ -264,6 +264,8 @@ def _splits(
         for column, feature in rows.features.items():
             if isinstance(feature, ClassLabel) and column in made.column_names:
                 made = with_class_names(made, {"column": column, "names": feature.names})
+        if ROW_COLUMN not in made.column_names:
+            made = made.add_column(ROW_COLUMN, [None] * len(made), feature=Value("int64"))
         made = made.add_column(SCORE_COLUMN, [None] * len(made), feature=Value("float32"))
         if made.features != rows.features:
             columns = {*made.features, *rows.features}

@@ -16,7 +16,7 @@ from ..config import SageConfig
 from ..data.classes import with_class_names
 from ..data.groups import Groups
 from ..data.stats import GateStats, GroupStats, SelectionStats
-from ..data.status import REASONS, SCORE_COLUMN, SCORED
+from ..data.status import REASONS, ROW_COLUMN, SCORE_COLUMN, SCORED
 from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
@@ -125,6 +125,9 @@ class Selection(SelectionBase):
     def dataset(self) -> Dataset:
         """The kept rows in the source's order, with their scores in a column `sage_score`.
 
+        A column `sage_row` has their row numbers in the source; of a source that has such a column, as what was
+        selected before, it stays, and tells where the rows came from at first.
+
         Class labels that are text become numbers with the names of all classes (`ClassLabel`), also of those that lost
         every row, in the order of the model's numbers, so that a Trainer can train on them. They stay text where a
         collator or a transform of the user's reads them.
@@ -143,6 +146,8 @@ class Selection(SelectionBase):
             source = source.remove_columns(SCORE_COLUMN)
         source = with_class_names(source, self.stats.classes)
         # Before the rows are chosen: adding a column afterwards rewrites the table.
+        if ROW_COLUMN not in source.column_names:
+            source = source.add_column(ROW_COLUMN, np.arange(len(source)))
         return source.add_column(SCORE_COLUMN, self.scores).select(self.indices)
 
     @property

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from ..config import SageConfig
 from ..data.classes import Classes
 from ..data.stats import SelectionStats
-from ..data.status import SCORE_COLUMN
+from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
@@ -82,7 +82,7 @@ class StreamSelection(SelectionBase):
         features, classes = self.source.features, self.stats.classes
         if features is not None:
             named = {classes["column"]: ClassLabel(names=classes["names"])} if classes else {}
-            features = Features({**features, **named, SCORE_COLUMN: Value("float32")})
+            features = Features({**features, **named, ROW_COLUMN: Value("int64"), SCORE_COLUMN: Value("float32")})
         # The constructor, not from_generator: that one pickles the whole source to name a cache that it never uses.
         return IterableDataset(
             ExamplesIterable(_KeptRows(self.source.with_format(None), self.indices, self.kept_scores, classes), {}),
@@ -157,7 +157,7 @@ class _KeptRows:
             if number == self.indices[place]:
                 if self.column is not None:
                     row = {**row, self.column: self.number_of.get(row[self.column], row[self.column])}
-                yield number, {**row, SCORE_COLUMN: float(self.scores[place])}
+                yield number, {**row, ROW_COLUMN: row.get(ROW_COLUMN, number), SCORE_COLUMN: float(self.scores[place])}
                 place += 1
         if place < len(self.indices):
             raise DatasetError(

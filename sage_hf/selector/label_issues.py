@@ -20,7 +20,7 @@ from ..data.batches import CHECKED_ROWS, check_dataset
 from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups
-from ..data.status import NO_TOKENS
+from ..data.status import NO_TOKENS, ROW_COLUMN
 from ..errors import LabelError
 from ..gradients.model.state import unwrap
 from ..hub.files import TABLE_WRITERS, check_table_file
@@ -35,7 +35,7 @@ from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
 
-ROW_COLUMN, DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_row", "sage_label_doubt", "sage_suggested_label"
+DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
@@ -69,14 +69,16 @@ class LabelIssues:
     def to_dataset(self) -> Dataset:
         """The label issues, the most doubted first, with their row numbers, doubts and suggestions.
 
-        Columns `sage_row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset.
+        Columns `sage_row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset; a column
+        `sage_row` that is there already stays, as of `Selection.dataset`.
         """
+        source = self.dataset.with_format(None)
         columns = {
-            ROW_COLUMN: self.rows,
+            ROW_COLUMN: source.select(self.rows)[ROW_COLUMN] if ROW_COLUMN in source.column_names else self.rows,
             DOUBT_COLUMN: self.label_doubt[self.rows],
             SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
         }
-        rows = self.dataset.with_format(None).select(self.rows)
+        rows = source.select(self.rows)
         rows = rows.remove_columns([name for name in columns if name in rows.column_names])
         if not len(self):  # added columns keep their rows when none is selected
             kinds = {ROW_COLUMN: "int64", DOUBT_COLUMN: "float64", SUGGESTION_COLUMN: "string"}

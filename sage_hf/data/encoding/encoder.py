@@ -42,9 +42,9 @@ from .tokens import (
 from .values import check_filled, check_tokens
 
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
-_INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
-_TEXT_PAIR = "text_pair"
-_TEXT_COLUMNS = ("text", "sentence", "content", "document")
+INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
+TEXT_PAIR = "text_pair"
+TEXT_COLUMNS = ("text", "sentence", "content", "document")
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Encoder:
                 collator fails.
         """
         if self.data_collator is not None:
-            is_prepared = any(name in features[0] and self._takes(name) for name in _INPUT_COLUMNS)
+            is_prepared = any(name in features[0] and self._takes(name) for name in INPUT_COLUMNS)
             kept = self._kept(features[0], self._label_column(features)) if is_prepared and self.model.inputs else None
             return collated(self.data_collator, features, kept)
         if any(name in features[0] for name in TOKENS):
@@ -159,7 +159,7 @@ class Encoder:
         columns = set(self.example)
         if self.text_columns:
             return self._named_texts(list(self.text_columns))
-        if any(name in columns and self._takes(name) for name in _INPUT_COLUMNS):
+        if any(name in columns and self._takes(name) for name in INPUT_COLUMNS):
             return self._prepared, self._prepared_columns()
         if self.data_collator is not None:
             return self._handed_on, None
@@ -187,7 +187,7 @@ class Encoder:
         pairs: list[tuple[tuple[str, ...], str]] = [(("prompt",), "completion"), (INSTRUCTION, "output")]
         asked, answer = next((pair for pair in pairs if {pair[0][0], pair[1]} <= columns), ((), ""))
         dialogues = [name for name in TURN_COLUMNS if name in columns]
-        named = [name for name in _TEXT_COLUMNS if name in columns]
+        named = [name for name in TEXT_COLUMNS if name in columns]
         if answer == "completion" or (answer and not dialogues and not named):
             encode = self._turns_answered if is_list(self.example[asked[0]]) else partial(self._answers, asked, answer)
             return encode, {*asked, answer, *BESIDE_TURNS}
@@ -195,7 +195,7 @@ class Encoder:
             return partial(self._dialogues, dialogues[0]), {dialogues[0], *BESIDE_TURNS}
         if named:
             # The tokenizer's own word for the second text of a pair.
-            pair = [_TEXT_PAIR] if _TEXT_PAIR in columns and not self.causal_lm and not self._is_seq2seq else []
+            pair = [TEXT_PAIR] if TEXT_PAIR in columns and not self.causal_lm and not self._is_seq2seq else []
             return partial(self._texts, [*named[:1], *pair]), {*named[:1], *pair}
         texts = [name for name, value in self.example.items() if isinstance(value, str) and name not in LABEL_COLUMNS]
         if len(texts) == 1 or (len(texts) == 2 and not self.causal_lm):
