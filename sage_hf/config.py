@@ -93,10 +93,10 @@ class SageConfig:
             as "agreement". "agreement": the paper's. "coverage": as auto, by
             gradients alone. "random", "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match",
             "craig", "herding" and "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
-        gate: Rows that are taken out before the strategy chooses. "auto": those that are likely wrong, as many as are
-            estimated to be, and near-duplicates, for the strategies that are made for it (auto and coverage); and of a
-            class that keeps fewer than 12 rows the most doubted, up to a half. A share in (0, 1): of each group the
-            most doubted, for any strategy. None: no rows.
+        gate: Rows that are taken out before the strategy chooses. "auto": those that may be wrong, up to twice as many
+            as are estimated to be, and near-duplicates, for the strategies that are made for it (auto and coverage);
+            and of a class that keeps fewer than 12 rows the most doubted, up to a half. A share in (0, 1): of each
+            group the most doubted, for any strategy. None: no rows.
         spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
             score, as in the paper, and 0.25 for coverage; towards a target 0, which keeps more rows of the target's
             source than 1 (54 % for 47 %, and 53 % for 49 % with LoRA: examples/benchmarks/results/targets.json; 3

@@ -74,7 +74,7 @@ class GateStats(_OldKeys):
 
     Attributes:
         method: How rows were judged.
-        doubted: Number of rows that are likely wrong.
+        doubted: Number of rows that may be wrong: where labels are wrong, up to twice as many as these.
         judged: Number of rows that were judged.
         hard: Number of further rows, the most doubted of groups that keep few.
         wrong_share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.

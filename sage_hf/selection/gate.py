@@ -1,8 +1,8 @@
 """Which rows are likely wrong, and how many: what the gate takes out before rows are chosen.
 
-Of rows with classes the share of wrong labels is estimated (`label_noise`), and as many rows go, the most doubted
-(`doubts`): none of clean data, a fifth where a fifth is wrong. Of rows without classes those go that likely belong to
-a kind that is harder to learn.
+Of rows with classes the share of wrong labels is estimated (`label_noise`), and up to twice as many rows go, the most
+doubted (`doubts`), each of them likelier of another class: none of clean data. Of rows without classes those go that
+likely belong to a kind that is harder to learn.
 
 Of a group of which only a few rows will be kept, more goes, up to its more doubtful half: one or two rows a class must
 be plain ones, however right the others' labels are (as Sorscher et al. found, arXiv 2206.14486).
@@ -28,6 +28,8 @@ from .signals import RowSignals, at
 
 # Doubt above which a row without a class is out: one kind of rows is twice as likely as the other.
 _DOUBT_LIMIT = 2 / 3
+# Rows that go where labels are wrong, as a multiple of these.
+_UNSAFE = 2.0
 # Quota of a group from which on hard rows are as welcome as plain ones; below it, the share that goes rises to a half.
 PLENTY = 12
 
@@ -62,12 +64,15 @@ class LabelDoubts:
         folds: What classifiers found that had not seen the rows.
         share: Estimated share of wrong labels; None where nothing can be told.
         wrong: [M], the rows that are likely wrong: as many as the share says, the most doubted, each above 0.5.
+        unsafe: [M], the same, up to twice as many: where right rows are hard, some stand before wrong ones, and
+            coverage would look for the wrong ones that are left, which lie far from all others.
     """
 
     doubts: npt.NDArray[np.float64]
     folds: CrossFold
     share: float | None
     wrong: npt.NDArray[np.bool_]
+    unsafe: npt.NDArray[np.bool_]
 
 
 def label_doubts(
@@ -110,15 +115,19 @@ def likely_wrong(labels: npt.NDArray[np.integer], folds: CrossFold, doubts: npt.
     sizes = counts_of(coded(picked(labels, judged))[1])
     commonest = sizes.max(initial=0) / max(1, len(judged))
     share = wrong_share(picked(folds.doubts, judged) > 0.5, picked(folds.confidence, judged), commonest)
-    wrong = highest(np.zeros(len(doubts), dtype=np.uint8), doubts, np.array([round((share or 0.0) * len(judged))]))
-    return LabelDoubts(doubts, folds, share, wrong & (doubts > 0.5))
+    wrong, unsafe = (
+        highest(np.zeros(len(doubts), dtype=np.uint8), doubts, np.array([min(len(judged), round(count))]))
+        & (doubts > 0.5)
+        for count in ((share or 0.0) * len(judged), _UNSAFE * (share or 0.0) * len(judged))
+    )
+    return LabelDoubts(doubts, folds, share, wrong, unsafe)
 
 
 def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Verdict:
     """Doubts every candidate, and says which are to go.
 
     Args:
-        config: The gate: "auto" takes the likely wrong, a share that share of each group, the most doubted.
+        config: The gate: "auto" takes what is unsafe, a share that share of each group, the most doubted.
         signals: Signals of all rows; their classes and embeddings, where there are any.
         candidates: The rows to judge; their runner shares the work out.
     """
@@ -127,7 +136,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         views = [candidates.embeddings] + ([] if signals.inputs is None else [PartOf(signals.inputs, rows)])
         own = None if signals.doubts is None else at(signals.doubts, rows)
         found = label_doubts(views, at(signals.labels, rows), own, config.seed, candidates.runner)
-        doubts, doubted, share, method = found.doubts, found.wrong, found.share, "cross-fold"
+        doubts, doubted, share, method = found.doubts, found.unsafe, found.share, "cross-fold"
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
         (doubts,) = candidates.runner.run([job], np.float64)

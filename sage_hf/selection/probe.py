@@ -91,7 +91,7 @@ def _doubted_anew(question: Question, labels: npt.NDArray[np.integer], doubts: C
     lot, the plainer half then led by 5 points.
     """
     found = likely_wrong(labels, doubts, doubts.doubts)
-    verdict = replace(question.verdict, doubts=found.doubts, doubted=found.wrong, share=found.share)
+    verdict = replace(question.verdict, doubts=found.doubts, doubted=found.unsafe, share=found.share)
     return replace(question, verdict=verdict)
 
 

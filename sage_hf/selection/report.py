@@ -64,7 +64,7 @@ def about_gate(gate: GateStats) -> list[str]:
     if gate.wrong_share is not None:
         share = f"{gate.wrong_share:.1%}".replace("%", " %")
         lines = [
-            f"Gate: {gate.doubted:,} of {gate.judged:,} rows are likely mislabelled and stay out. Estimated share of "
+            f"Gate: {gate.doubted:,} of {gate.judged:,} rows may have a wrong label and stay out. Estimated share of "
             f"wrong labels: {share}; sage-hf label-issues lists them."
         ]
     elif gate.method == "cross-fold":

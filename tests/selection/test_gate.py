@@ -38,6 +38,13 @@ def test_as_many_labels_are_called_wrong_as_are(digits, share, kind):
     if share:
         assert wrong[found.wrong].mean() > 0.8
         assert roc_auc_score(wrong, found.doubts) > 0.95
+    assert (found.unsafe | ~found.wrong).all() and found.unsafe.sum() <= 2 * share_rows(found) + 1
+    assert (found.doubts[found.unsafe] > 0.5).all()
+    assert wrong[found.unsafe].sum() >= wrong[found.wrong].sum()
+
+
+def share_rows(found):
+    return found.share * len(found.doubts)
 
 
 def test_rows_of_which_nothing_can_be_told_are_not_called_wrong(digits):
