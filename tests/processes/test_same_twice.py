@@ -140,7 +140,7 @@ def test_other_commands_go_on_from_the_same_weights(folder, tmp_path, monkeypatc
         weights.append(model_fingerprint(model))
         return find_label_issues(model, *given, **named)
 
-    monkeypatch.setattr("sage_hf.cli.label_issues.find_label_issues", watched)
+    monkeypatch.setattr("sage_hf.selector.label_issues.find_label_issues", watched)
     arguments = [folder / "headless", folder / "rows.jsonl", *WARM, "--seed", "3", "--device", "cpu"]
     result = RUNNER.invoke(app, ["label-issues", *map(str, arguments)])
     assert result.exit_code == 0, result.output

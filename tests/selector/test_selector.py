@@ -368,7 +368,7 @@ def test_formats_of_the_dataset_change_nothing():
     [
         ({"fraction": None}, BudgetError, "Neither"),
         ({"fraction": None, "num_examples": 31}, BudgetError, "31 rows were asked for, and the dataset has 30"),
-        ({"strategy": "best"}, ConfigError, r"Use one of \['agreement', 'auto'"),
+        ({"strategy": "best"}, ConfigError, r"Use one of \['auto', 'coverage'"),
         ({"group_by": "topic"}, GroupError, "no column 'topic'"),
         ({"group_by": "holes"}, GroupError, r"nulls, first in rows \[0\]"),
         ({"group_by": "weight"}, GroupError, "holds a float"),
