@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from datasets import ClassLabel, Dataset, IterableDataset, Value
+from datasets import Dataset, IterableDataset
 
+from ..data.classes import is_text
 from ..data.encoding import INPUT_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, TEXT_PAIR
 from ..data.encoding.dialogues import TURN_COLUMNS
 from ..data.encoding.images import IMAGE_COLUMNS
@@ -63,7 +63,7 @@ def parse_mapping(text: str | None, label_column: str | None) -> dict[str, str]:
         ConfigError: The text is no such list, or two columns would have one name.
     """
     mapping = {}
-    for part in (text or "").split(",") if text else []:
+    for part in text.split(",") if text else []:
         old, _, new = (word.strip() for word in part.partition("="))
         if not old or not new or old in mapping:
             raise ConfigError(
@@ -126,8 +126,7 @@ def missing_values(rows: Dataset, text_columns: Sequence[str] | None) -> dict[st
     """Row numbers without a value, of every column that a model would read and that has such rows."""
     found = {}
     for name in _read(rows, text_columns):
-        column = rows.select_columns(name).with_format("arrow")[:][name]
-        gaps = np.flatnonzero(pa.chunked_array(column).is_null().to_numpy())
+        gaps = np.flatnonzero(rows.select_columns(name).with_format("arrow")[:][name].is_null().to_numpy())
         if len(gaps):
             found[name] = gaps
     return found
@@ -161,11 +160,11 @@ def without_missing(
             where=path,
             fix="Fill them in, or add --drop-missing to go on without these rows.",
         )
-    if ROW_COLUMN not in rows.column_names:  # so that those that are kept can be found again
-        rows = rows.add_column(ROW_COLUMN, np.arange(len(rows)))
     kept = np.setdiff1d(np.arange(len(rows)), gaps)
     if not len(kept):
         raise DatasetError(f"All {len(rows):,} rows lack a value: {counted}", where=path, fix="Fill them in.")
+    if ROW_COLUMN not in rows.column_names:  # so that those that are kept can be found again
+        rows = rows.add_column(ROW_COLUMN, np.arange(len(rows)))
     return rows.select(kept), f"{len(gaps):,} of {len(rows):,} rows lack a value and are left out: {counted}; {named}."
 
 
@@ -180,9 +179,5 @@ def _read(rows: Dataset, text_columns: Sequence[str] | None) -> list[str]:
     texts = [name for name in TEXT_COLUMNS if name in names][:1]
     texts += [TEXT_PAIR] if TEXT_PAIR in names else []
     if not (inputs or turns or texts):
-        texts = [name for name in names if name not in label and _is_text(rows.features[name])]
+        texts = [name for name in names if name not in label and is_text(rows.features[name])]
     return [*label, *(inputs or turns or texts)]
-
-
-def _is_text(feature: object) -> bool:
-    return isinstance(feature, Value) and "string" in feature.dtype and not isinstance(feature, ClassLabel)

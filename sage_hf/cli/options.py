@@ -93,8 +93,8 @@ class Sources:
     column_mapping: str | None = option(None, "Other names for columns: old=new, several with commas.", INPUT)
     drop_missing: bool = option(False, "Leave out rows without a text or a label, and say how many.", INPUT)
 
-    def __post_init__(self) -> None:
-        # At once, and not after seconds of imports.
+    def check(self) -> None:
+        """Refuses a path that is not there: at once, and not after seconds of imports."""
         if self.dataset is not None:  # a doctor may have none
             check_local(self.dataset)
 
@@ -138,7 +138,6 @@ class Inputs(Sources):
     warmup_learning_rate: float = option(5e-5, "For the warm-up.", _WARM_UP)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.warmup_steps is not None and self.warmup_fraction is not None:
             raise ConfigError(
                 "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
@@ -193,6 +192,9 @@ def with_options(command: Callable[..., bool | None], only: Container[str] | Non
         # Fields of other classes than SageConfig stay as they are.
         read = {name: from_text(name, value) for name, value in values.items()}
         groups = [kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()]
+        for group in groups:
+            if isinstance(group, Sources):
+                group.check()
         is_well = command(*groups)
         from ..passes.processes import launched
 

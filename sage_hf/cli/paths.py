@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
-import re
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from ..errors import DatasetError
 
@@ -13,8 +15,6 @@ from ..errors import DatasetError
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 # Endings after these, of which datasets unpacks the file.
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-# Ids of repositories on the Hub: name or owner/name, of letters, digits, and these marks.
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def check_local(path: str) -> Path | None:
@@ -26,7 +26,12 @@ def check_local(path: str) -> Path | None:
                 "datasets reads :: in a path as a file inside another", where=path, fix="Rename the file or folder."
             )
         return local.absolute()
-    if _REPOSITORY.fullmatch(path) and builder_of(local) is None and not path.startswith("."):
+    try:
+        validate_repo_id(path)
+        is_repository = builder_of(local) is None and not path.startswith(".")
+    except HFValidationError:
+        is_repository = False
+    if is_repository:
         return None
     is_pattern = glob.has_magic(path) and glob.glob(path)
     raise DatasetError(

@@ -66,12 +66,17 @@ def text_classes(
         values: The column's values, as far as they are known.
     """
     feature = (features or {}).get(column)
-    if column is None or not (isinstance(feature, Value) and "string" in feature.dtype):
+    if column is None or not is_text(feature):
         return None
     held = {value for value in values if value is not None}
     names = _in_order(getattr(getattr(unwrap(model), "config", None), "label2id", None)) or []
     names = names if held <= set(names) else sorted(held)
     return {"column": column, "names": names} if names else None
+
+
+def is_text(feature: Any) -> bool:
+    """Whether a column holds text, by its feature."""
+    return isinstance(feature, Value) and "string" in feature.dtype
 
 
 def with_class_names(rows: Dataset, classes: Classes | None) -> Dataset:
@@ -80,8 +85,7 @@ def with_class_names(rows: Dataset, classes: Classes | None) -> Dataset:
     A dataset stays as it is where its labels are no text, or others, or where a transform of the user's reads them.
     """
     feature = rows.features.get(classes["column"]) if classes else None
-    is_text = isinstance(feature, Value) and "string" in feature.dtype
-    if classes is None or not is_text or rows.format["type"] == "custom":
+    if classes is None or not is_text(feature) or rows.format["type"] == "custom":
         return rows
     column, number_of = classes["column"], {name: number for number, name in enumerate(classes["names"])}
     values = rows.with_format(None)[column]

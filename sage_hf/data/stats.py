@@ -170,6 +170,11 @@ class FitStats(_OldKeys):
     checkpoint_weights: list[float] | None = None
     meaning: Meaning | None = None
 
+    @property
+    def warning(self) -> str:
+        """What speaks against the scores, for people; empty where nothing does, or nobody looked."""
+        return self.meaning.warning if self.meaning is not None else ""
+
 
 @dataclass(kw_only=True)
 class SelectionStats(FitStats):

@@ -60,7 +60,7 @@ def selection_facts(
         "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
         "gate": None if stats.gate is None else asdict(stats.gate),
         "aim": about_aim(stats, config),
-        "warning": stats.meaning.warning if stats.meaning is not None else "",
+        "warning": stats.warning,
         "balance": config.balance,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
         "error_share": stats.error_bound / stats.squared_norm,

@@ -115,10 +115,10 @@ def likely_wrong(labels: npt.NDArray[np.integer], folds: CrossFold, doubts: npt.
     sizes = counts_of(coded(picked(labels, judged))[1])
     commonest = sizes.max(initial=0) / max(1, len(judged))
     share = wrong_share(picked(folds.doubts, judged) > 0.5, picked(folds.confidence, judged), commonest)
+    one_group, most = np.zeros(len(doubts), dtype=np.uint8), (share or 0.0) * len(judged)
     wrong, unsafe = (
-        highest(np.zeros(len(doubts), dtype=np.uint8), doubts, np.array([min(len(judged), round(count))]))
-        & (doubts > 0.5)
-        for count in ((share or 0.0) * len(judged), _UNSAFE * (share or 0.0) * len(judged))
+        highest(one_group, doubts, np.array([min(len(judged), round(count))])) & (doubts > 0.5)
+        for count in (most, _UNSAFE * most)
     )
     return LabelDoubts(doubts, folds, share, wrong, unsafe)
 

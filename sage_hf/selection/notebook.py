@@ -16,7 +16,6 @@ def as_html(stats: SelectionStats, seen: Seen) -> str:
     head = [stats.group_by or "group", *GROUP_HEAD]
     lines = [group_cells(group) for group in listed]
     more = f"<p>and {len(others):,} smaller groups</p>" if others else ""
-    warning = stats.meaning.warning if stats.meaning is not None else ""
     picture = ""
     if can_draw():
         data = base64.b64encode(render(draw(seen, "scores"), "png")).decode()
@@ -25,7 +24,7 @@ def as_html(stats: SelectionStats, seen: Seen) -> str:
         f"<p><b>Kept {stats.kept:,} of {stats.rows:,} rows.</b> The sketch holds {stats.energy:.1%} of the "
         f"gradients' energy; {stats.set_aside:,} rows were set aside.</p>"
         f"<table><thead>{_row(head, 'th')}</thead><tbody>{''.join(_row(line, 'td') for line in lines)}</tbody></table>"
-        f"{more}{f'<p><b>{escape(warning)}</b></p>' if warning else ''}{picture}"
+        f"{more}{f'<p><b>{escape(stats.warning)}</b></p>' if stats.warning else ''}{picture}"
     )
 
 

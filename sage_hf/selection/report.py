@@ -44,8 +44,8 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         lines.insert(1, f"Scores: {aim}.")
     if stats.gate:
         lines[-1:-1] = about_gate(stats.gate)
-    if stats.meaning is not None and stats.meaning.warning:
-        lines.append(stats.meaning.warning)
+    if stats.warning:
+        lines.append(stats.warning)
     if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
     if lost := about_lost(stats.groups, selection.config):
