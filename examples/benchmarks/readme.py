@@ -1,4 +1,4 @@
-"""Copies the tables of `results/*.md` into README and docs, between their markers; a test holds that they are equal."""
+"""Copies the tables of `results/*.md` into README and docs, between their markers; a test holds them equal."""
 
 from __future__ import annotations
 
