@@ -19,12 +19,12 @@ from .words import count, percent, share_of
 
 WIDTH, HEIGHT = 320.0, 176.0
 # The frame of the plot within the chart.
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 312.0, 8.0, 140.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 312.0, 8.0, 140.0
 _BINS = 32
 # From so many times more rows on one side than on the other, counts are on a log scale.
 _LOG_FROM = 12.0
 # Decades of the spectrum that are shown.
-_DECADES = 6
+_DECADES = 5
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,10 @@ def spectrum_charts(seen: Seen) -> list[Chart]:
     ranks = np.arange(1, len(shares) + 1)
     across = _scale(0.5, len(shares) + 0.5, LEFT, RIGHT)
     x_ticks = [Tick(across(rank), count(rank)) for rank in sorted({1, *_ticks(1, len(shares))}) if rank == int(rank)]
-    top = math.log10(float(shares[0]))
-    bottom = max(top - _DECADES, math.log10(float(shares[-1])))
-    bottom, top = (math.floor(bottom), math.ceil(top)) if top > bottom else (top - 1.0, top)
+    top = math.ceil(math.log10(float(shares[0])))
+    bottom = max(top - _DECADES, min(top - 1, math.floor(math.log10(float(shares[-1])))))
     up = _scale(bottom, top, BOTTOM, TOP + 4)
-    powers = [*range(math.ceil(bottom), math.floor(top) + 1)]
+    powers = [*range(bottom, top + 1)][::-1]
     powers = powers[:: max(1, math.ceil(len(powers) / 4))]
     heights = [up(max(bottom, math.log10(share))) for share in shares.tolist()]
     together = shares.cumsum()

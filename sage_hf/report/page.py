@@ -23,7 +23,7 @@ from .words import count, percent, printable, seconds, share_of, shortened, sign
 # Rows that are named by number for each reason that they were set aside for.
 _NAMED = 20
 # Groups and charts of the small form.
-_SMALL_GROUPS, _SMALL_CHARTS = 8, 4
+_SMALL_GROUPS, _SMALL_CHARTS = 10, 3
 _LONGEST_NAME = 80
 
 
