@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_output
+from .folders import note_source
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -37,6 +38,9 @@ class SelectOptions:
     output: Path = option(..., "Folder for the kept rows, the scores and the settings.", flags="--output -o")
     cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
     overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
+    keep_signals: bool = option(
+        True, "Write what is known of every row, too, 1 to 3 kB each: `sage-hf choose` takes other rows by it."
+    )
     streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
     target: str | None = option(
         None, "File, folder or Hub id of a few rows of what the model is to be good at; several with commas.", _AIM
@@ -140,7 +144,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         **{name: getattr(options, name) for name in _REPEATED},
     )
     if is_main_process:
-        selection.save_to_disk(options.output, overwrite=options.overwrite)
+        selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+        note_source(options.output, inputs, config)
         shutil.rmtree(unfinished, ignore_errors=True)
         report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)
