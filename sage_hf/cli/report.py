@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ConfigError, OutputError
 from ..hub.files import read_scores
+from .folders import open_selection
 from .options import argument, main_console, option
 
 
@@ -31,12 +33,15 @@ def report(options: ReportOptions) -> None:
     `sage-hf report imdb-10pct --output report.html`
     """
     output = options.output or options.folder / "report.html"
-    check_page(output)
-    kind = read_scores(options.folder)[1].get("kind")
-    from ..selection.stream_selection import StreamSelection
-    from .folders import open_selection
+    if output.suffix not in (".html", ".htm"):
+        raise OutputError(f"The file {output.name!r} is no page", where="--output", fix="End its name in .html.")
+    if read_scores(options.folder)[1].get("kind") == "stream":
+        if options.dataset is not None:
+            raise ConfigError(
+                "Of a selection from a stream only kept rows are shown", where="--dataset", fix="Leave it out."
+            )
+        from ..selection.stream_selection import StreamSelection
 
-    if kind == "stream":
         StreamSelection.load_from_disk(options.folder).report(output)
     else:
         open_selection(options.folder, options.dataset).report(output)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..hub.pictures import Seen
-from .words import count, percent, share_of
+from .words import count, percent
 
 WIDTH, HEIGHT = 320.0, 176.0
 # The frame of the plot within the chart.
@@ -141,7 +141,7 @@ def spectrum_charts(seen: Seen) -> list[Chart]:
     shares = energy_shares(seen)
     if not len(shares):
         return []
-    ranks = np.arange(1, len(shares) + 1)
+    ranks = range(1, len(shares) + 1)
     across = _scale(0.5, len(shares) + 0.5, LEFT, RIGHT)
     x_ticks = [Tick(across(rank), count(rank)) for rank in sorted({1, *_ticks(1, len(shares))}) if rank == int(rank)]
     top = math.ceil(math.log10(float(shares[0])))
@@ -162,7 +162,7 @@ def spectrum_charts(seen: Seen) -> list[Chart]:
             "direction of the sketch",
             x_ticks,
             [Tick(up(power), percent(10.0**power, least_digits=True)) for power in powers],
-            line=_points(zip(map(across, ranks.tolist()), heights, strict=True)),
+            line=_points(zip(map(across, ranks), heights, strict=True)),
         ),
         Chart(
             "Energy of all directions up to it",
@@ -221,15 +221,15 @@ def _mirrored(
     told = [_in_words("kept", parts[0])] + ([_in_words("not kept", parts[1])] if parts[1] is not None else [])
     x_ticks = [Tick(across(value), f"{value:g}") for value in _ticks(float(edges[0]), float(edges[-1]))]
     words = ". ".join(told) + "."
-    return Chart(
-        f"Agreement of {name}", words, "agreement", x_ticks, y_ticks, bars, baseline=middle, notes=notes
-    )
+    return Chart(f"Agreement of {name}", words, "agreement", x_ticks, y_ticks, bars, baseline=middle, notes=notes)
 
 
 def _in_words(kind: str, part: Quartiles) -> str:
     if part.middle is None:
         return f"No rows {kind}"
-    return f"{count(part.rows)} {kind}: half of them between {part.low:.2f} and {part.high:.2f}, median {part.middle:.2f}"
+    return (
+        f"{count(part.rows)} {kind}: half of them between {part.low:.2f} and {part.high:.2f}, median {part.middle:.2f}"
+    )
 
 
 def _quartiles(scores: npt.NDArray[np.float32]) -> Quartiles:
@@ -279,6 +279,3 @@ def _whole_ticks(highest: int) -> list[int]:
 
 def _points(pairs: object) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs)  # type: ignore[attr-defined]
-
-
-__all__ = ["Bar", "Chart", "GroupScores", "Quartiles", "Scores", "Tick", "score_charts", "share_of", "spectrum_charts"]

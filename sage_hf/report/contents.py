@@ -177,7 +177,7 @@ def _picture(name: str, value: Any) -> Picture | None:
 
 
 def _pixels(value: Any) -> Any:
-    """A model's pixels [channels, height, width] as bytes, from the darkest to the brightest; None where it is none."""
+    """A model's pixels [channels, height, width] as bytes, darkest to brightest; None where it is none."""
     try:
         array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError):

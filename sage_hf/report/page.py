@@ -107,16 +107,12 @@ def group_lines(groups: list[GroupStats], limit: int | None = None) -> GroupTabl
     shares = [share_of(entry.kept, entry.rows) for entry in entries]
     widest = max([*shares, overall, 1e-9]) * 1.04
     lines = [GroupLine(entry, share, share / widest) for entry, share in zip(entries, shares, strict=True)]
-    return GroupTable(
-        lines[: len(listed)], len(rest), lines[len(listed)] if rest else None, overall, overall / widest
-    )
+    return GroupTable(lines[: len(listed)], len(rest), lines[len(listed)] if rest else None, overall, overall / widest)
 
 
 def cards_of(rows: RowList) -> Cards:
     """A list of rows with what is shown of each."""
-    cards = [
-        Card(row, None if row.content is None else show(row.content, row.label is not None)) for row in rows.rows
-    ]
+    cards = [Card(row, None if row.content is None else show(row.content, row.label is not None)) for row in rows.rows]
     shown = [card.shown for card in cards if card.shown is not None]
     narrow = all(len(each.pictures) == 1 and not each.passages for each in shown) if shown else True
     return Cards(rows.title, rows.about, cards, rows.total, narrow)
