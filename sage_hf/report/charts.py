@@ -23,6 +23,8 @@ LEFT, RIGHT, TOP, BOTTOM = 50.0, 312.0, 8.0, 140.0
 _BINS = 32
 # From so many times more rows on one side than on the other, counts are on a log scale.
 _LOG_FROM = 12.0
+# Words of an axis are no closer.
+_CLOSEST = 13.0
 # Decades of the spectrum that are shown.
 _DECADES = 5
 
@@ -213,7 +215,7 @@ def _mirrored(
                 Bar(kind, x, middle - tallness if kind == "kept" else middle, width, tallness, words)  # type: ignore[arg-type]
             )
     values = [10**power for power in range(1 + int(math.log10(highest)))] if is_log else _whole_ticks(highest)
-    values = values[-2:] if below is not None else values[-3:]
+    values = [value for value in values if height(value) >= _CLOSEST][-2 if below is not None else -3 :]
     y_ticks = [Tick(middle, "0"), *(Tick(middle - height(value), count(value)) for value in values)]
     if below is not None:
         y_ticks += [Tick(middle + height(value), count(value)) for value in values]
