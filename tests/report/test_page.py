@@ -83,7 +83,7 @@ def test_hostile_names_stay_text(render):
     assert {*page.tags} <= TAGS | {"div", "style"}
     assert "<script>alert(1)</script>" in page.text
     assert "{{ 7 * 7 }}" in page.text
-    assert "\x00" not in page.text
+    assert "\x00" not in page.text and "\u202e" not in page.text
 
 
 @given(st.text(min_size=1, max_size=60))
