@@ -18,6 +18,7 @@ LAYERS = (
     ("training", "comparison", "diagnosis"),
     ("selector",),
     ("selection",),
+    ("report",),
     ("hub", "passes"),
     ("data",),
     ("strategies", "gradients"),
@@ -88,7 +89,10 @@ def test_the_selector_is_imported_without_what_is_optional():
     "words",
     [
         ["--help"],
-        *([command, "--help"] for command in ("select", "doctor", "label-issues", "compare", "push", "demo")),
+        *(
+            [command, "--help"]
+            for command in ("select", "doctor", "label-issues", "compare", "push", "demo", "report")
+        ),
         ["selct"],
         ["select", "model", "rows.jsonl", "--fractoin", "0.1"],
         ["select", "model", "no/such/file.csv", "--fraction", "0.1", "-o", "out"],
