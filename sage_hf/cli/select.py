@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_output
+from ..hub.paths import check_list_file
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
 # Options that the command which makes a selection again has, too.
-_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam")
+_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam", "exclude")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class SelectOptions:
     cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
     overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
     streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
+    exclude: Path | None = option(
+        None, "List of label issues: rows that it says to drop are left out; all, where it says nothing.", INPUT
+    )
     target: str | None = option(
         None, "File, folder or Hub id of a few rows of what the model is to be good at; several with commas.", _AIM
     )
@@ -71,17 +75,27 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     check_output(options.output, options.overwrite)
+    if options.exclude is not None:
+        check_list_file(options.exclude)
+        if options.streaming:
+            raise ConfigError(
+                "Of a stream no rows can be left out", where="--exclude", fix="Read without --streaming."
+            )
     from datasets import Dataset
 
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
     from ..selection.report import summary
     from ..selector.brief import printing
+    from ..selector.cleaning import without_issues
     from ..selector.selector import SageSelector
     from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
 
     rows = inputs.load_rows(config, streaming=options.streaming)
+    if options.exclude is not None and isinstance(rows, Dataset):
+        rows, said = without_issues(rows, options.exclude)
+        main_console().print(plain(said))
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
         raise ConfigError(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..errors import DatasetError, OutputError
+from ..errors import OutputError
 
 FORMAT_VERSION = 2
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
@@ -112,7 +112,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         OutputError: The folder holds another selection, or anything else.
     """
     if not path.exists():
-        _check_place(path)
+        check_place(path)
         return
     if path.is_dir() and not any(path.iterdir()):
         return
@@ -143,40 +143,12 @@ def check_table_file(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def check_new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """The same, and refuses a file that is there, which a person may have edited, or a place that takes none.
+def check_place(path: Path) -> None:
+    """Refuses a path in a folder that nothing can be written to.
 
     Raises:
-        OutputError: The ending is another, the file is there, or nothing can be written to its folder.
+        OutputError: It is one.
     """
-    place = check_table_file(path)
-    if place.is_dir() or (place.exists() and not overwrite):
-        fix = "Choose another name." if place.is_dir() else "Choose another name, or pass overwrite."
-        raise OutputError("There is such a file already", where=str(place), fix=fix)
-    _check_place(place)
-    return place
-
-
-def check_list_file(path: str | os.PathLike[str]) -> Path:
-    """Refuses a list of label issues that is not there, or whose ending no list is read by.
-
-    Raises:
-        DatasetError: It is one of these.
-    """
-    place = Path(path).expanduser()
-    if place.suffix.lower() not in TABLE_WRITERS:
-        raise DatasetError(
-            f"A list of label issues does not end in {place.suffix!r}" if place.suffix else "The list has no ending",
-            where=str(path),
-            fix=f"Save it as one of {', '.join(TABLE_WRITERS)}.",
-        )
-    if not place.is_file():
-        raise DatasetError("There is no such file", where=str(path), fix="Check the path of the list.")
-    return place
-
-
-def _check_place(path: Path) -> None:
-    """Refuses a path in a folder that nothing can be written to."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(

@@ -40,5 +40,7 @@ def argilla_records(issues: Dataset, rows: Dataset, fields: list[str], question:
             question, issue[SUGGESTION_COLUMN], score=issue[DOUBT_COLUMN], agent="sage_hf", type="model"
         )
         told = {ROW_COLUMN: issue[ROW_COLUMN], DOUBT_COLUMN: issue[DOUBT_COLUMN], LABEL_COLUMN: issue[LABEL_COLUMN]}
-        records.append(argilla.Record(id=str(issue[ROW_COLUMN]), fields=content, metadata=told, suggestions=[suggestion]))
+        records.append(
+            argilla.Record(id=str(issue[ROW_COLUMN]), fields=content, metadata=told, suggestions=[suggestion])
+        )
     return records

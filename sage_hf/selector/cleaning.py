@@ -17,7 +17,7 @@ from ..data.columns import StoredValues
 from ..data.groups import name_of
 from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
-from .issue_edits import Edits, Line, label_column, read_edits, refuse
+from .issue_edits import Edits, Line, find_label_column, folded, read_edits, refuse
 from .issue_list import ACTION_COLUMN, LABEL_COLUMN
 
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
@@ -90,7 +90,7 @@ def apply_label_issues(
 
 def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: str | None = None) -> Cleaned:
     """The same, with what was done."""
-    found = label_column(dataset, column)
+    found = find_label_column(dataset, column)
     if found is None:
         raise LabelError(
             f"No column of class labels is called label or labels; the columns are {', '.join(dataset.column_names)}",
@@ -119,9 +119,7 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
             relabelled[now, label] += 1
             values[line.place] = value_of[label]
     rows = _with_values(dataset, found, values) if relabelled else dataset
-    return Cleaned(
-        _without(rows, gone), dataset, found, len(edits.lines), edits.absent, relabelled, dropped
-    )
+    return Cleaned(_without(rows, gone), dataset, found, len(edits.lines), edits.absent, relabelled, dropped)
 
 
 def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -> tuple[Dataset, str]:
@@ -137,18 +135,22 @@ def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -
     Raises:
         DatasetError: As of `apply_label_issues`; or no row is left.
     """
-    edits = read_edits(issues, dataset, label_column(dataset), (ROW_COLUMN,))
+    edits = read_edits(issues, dataset, find_label_column(dataset), (ROW_COLUMN,))
     out = edits.lines
     if edits.filled:
         out = [line for line in edits.lines if line.action.casefold() == DROP]
     gone = [line.place for line in out]
     if len(gone) == len(dataset):
         raise DatasetError("No row is left", where=edits.name, fix="Drop fewer rows.")
-    why = f"{edits.name} says to drop them" if edits.filled else f"{edits.name} lists them, and says no {ACTION_COLUMN}"
+    why = (
+        f"{edits.name} says to drop them" if edits.filled else f"{edits.name} lists them, and says no {ACTION_COLUMN}"
+    )
     said = f"{len(gone):,} of {len(dataset):,} rows are left out: {why}. {ROW_COLUMN} stays the number in the source."
     others = [line for line in edits.lines if line.action.casefold() not in ("", KEEP, DROP)]
     if others:
-        said += f" {len(others):,} others have another {ACTION_COLUMN}, which sage-hf apply does: they stay as they are."
+        said += (
+            f" {len(others):,} others have another {ACTION_COLUMN}, which sage-hf apply does: they stay as they are."
+        )
     return _without(dataset, gone), said + said_of_absent(edits.absent)
 
 
@@ -159,9 +161,9 @@ def said_of_absent(absent: int) -> str:
 
 def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None]]:
     """Every line that does something, with the class that its row is to have; None where it is to be dropped."""
-    known = {name: name for name in classes}
-    folded = Counter(name.strip().casefold() for name in known)
-    known = {name.strip().casefold(): name for name in known if folded[name.strip().casefold()] == 1} | known
+    names = sorted(classes)
+    times = Counter(map(folded, names))
+    known = {folded(name): name for name in names if times[folded(name)] == 1} | {name: name for name in names}
     wanted: list[tuple[Line, str | None]] = []
     unknown, unsuggested = [], []
     for line in edits.lines:
@@ -177,21 +179,21 @@ def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None
         text = line.suggestion if word == RELABEL and line.suggestion else line.action
         if text not in known and word.startswith(_CLASS):
             text = text[len(_CLASS) :].strip()
-        name = known.get(text, known.get(text.casefold()))
+        name = known.get(text, known.get(folded(text)))
         if name is None:
             unknown.append(line)
         else:
             wanted.append((line, name))
     refuse(edits.name, "have no suggested label", unsuggested, f"Write the name of a class into {ACTION_COLUMN}.")
-    names = sorted({*known.values()})
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     refuse(
         edits.name,
         "name an action or a class that there is not",
         unknown,
         f"Write {KEEP}, {DROP}, {RELABEL}, or one of the classes {', '.join(names[:_LISTED])}{more}.",
-        lambda line: f"{line} says {line.action!r}"
-        + (f" to {line.suggestion!r}" if line.action.casefold() == RELABEL else ""),
+        lambda line: (
+            f"{line} says {line.action!r}" + (f" to {line.suggestion!r}" if line.action.casefold() == RELABEL else "")
+        ),
     )
     return wanted
 

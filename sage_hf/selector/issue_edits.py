@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas
+import pyarrow.csv
 import pyarrow.parquet
 from datasets import ClassLabel, Dataset
 
@@ -22,7 +22,7 @@ from ..data.encoding import LABEL_COLUMNS
 from ..data.groups import name_of
 from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
-from ..hub.files import check_list_file
+from ..hub.paths import check_list_file
 from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN
 
 _READ = (ROW_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, ACTION_COLUMN)
@@ -111,7 +111,7 @@ def read_edits(
     return _placed([line for line in lines if line.row or line.action or line.label], name, rows, column)
 
 
-def label_column(rows: Dataset, column: str | None = None) -> str | None:
+def find_label_column(rows: Dataset, column: str | None = None) -> str | None:
     """The column of class labels that is named, or found by its name; None where none is named and none found.
 
     Raises:
@@ -143,8 +143,10 @@ def refuse(name: str, what: str, lines: Sequence[Line], fix: str, told: Callable
 
 
 def _has_classes(feature: Any) -> bool:
-    return isinstance(feature, ClassLabel) or is_text(feature) or getattr(feature, "dtype", "").startswith(
-        ("int", "uint", "bool")
+    return (
+        isinstance(feature, ClassLabel)
+        or is_text(feature)
+        or getattr(feature, "dtype", "").startswith(("int", "uint", "bool"))
     )
 
 
@@ -212,8 +214,14 @@ def _check_labels(lines: list[Line], name: str, rows: Dataset, column: str) -> N
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two class names are one: a spreadsheet may write True as TRUE, and 1 as 1.0 beside gaps."""
-    return one == other or one.strip().casefold() in (other.strip().casefold(), f"{other}.0")
+    """Whether two class names are one."""
+    return one == other or folded(one) == folded(other)
+
+
+def folded(name: str) -> str:
+    """A class name as other programs may have written it: in other letters, without spaces around it, 1 as 1.0."""
+    name = name.strip().casefold()
+    return name[:-2] if name.endswith(".0") and name[:-2].isdigit() else name
 
 
 def _whole_number(text: str) -> int | None:
@@ -252,9 +260,11 @@ def _read_csv(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
         head = opened.readline()
     parts = {mark: [name.strip().strip('"') for name in head.split(mark)] for mark in _SEPARATORS}
     mark = next((mark for mark, names in parts.items() if ROW_COLUMN in names), ",")
-    # All as text: as numbers, a class 3 beside empty cells would become 3.0, and a class NA nothing.
-    frame = pandas.read_csv(
-        file, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=lambda name: name in _READ
+    # As text: as numbers, a class 3 beside empty cells would become 3.0, and a class NA nothing.
+    table = pyarrow.csv.read_csv(
+        file,
+        read_options=pyarrow.csv.ReadOptions(block_size=min(file.stat().st_size + 1, 2**31 - 1)),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=mark, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types={name: pyarrow.string() for name in _READ}),
     )
-    columns = list(frame.columns) if len(frame.columns) else parts[mark]
-    return columns, {name: frame[name].tolist() for name in frame.columns}
+    return table.column_names, {name: table[name].to_pylist() for name in _READ if name in table.column_names}

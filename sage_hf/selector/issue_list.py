@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -39,12 +39,12 @@ class IssueList(NamedTuple):
     left_out: dict[str, str]
 
 
-def issue_list(rows: Dataset, told: Mapping[str, Sequence[Any]]) -> IssueList:
+def issue_list(rows: Dataset, told: Mapping[str, Any]) -> IssueList:
     """The list of some rows.
 
     Args:
         rows: The rows that have label issues, S of them.
-        told: What is told of them, [S] a column of `KINDS`.
+        told: What is told of them, [S] values for each column of `KINDS`.
     """
     columns: dict[str, Any] = {name: pa.array(told[name], kind.pa_type) for name, kind in KINDS.items()}
     features, left_out = dict(KINDS), {}

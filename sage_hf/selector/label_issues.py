@@ -36,7 +36,15 @@ from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.rng import isolated_rng
 from .argilla import argilla_records
-from .issue_list import ACTION_COLUMN, DOUBT_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, IssueList, content_columns, issue_list
+from .issue_list import (
+    ACTION_COLUMN,
+    DOUBT_COLUMN,
+    LABEL_COLUMN,
+    SUGGESTION_COLUMN,
+    IssueList,
+    content_columns,
+    issue_list,
+)
 
 # Characters of a row's text that the table shows.
 _SHOWN = 60
