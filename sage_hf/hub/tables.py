@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from datasets import Dataset, Features, Value
 from datasets.table import embed_table_storage
 
 from ..utils.files import whole_file
-from .files import TABLE_WRITERS
 
 _BATCH = 1000
 
@@ -36,7 +36,7 @@ def write_table(rows: Dataset, place: Path) -> None:
                 rows = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100)
             rows.with_format(None).to_parquet(str(part))
         else:
-            getattr(rows, TABLE_WRITERS[place.suffix])(str(part), force_ascii=False, date_format="iso")
+            _write_lines(rows, part)
 
 
 def is_media(feature: Any) -> bool:
@@ -49,7 +49,23 @@ def is_media(feature: Any) -> bool:
 
 def is_nested(feature: Any) -> bool:
     """Whether a column holds lists or dictionaries."""
-    return not isinstance(feature, Value) and pa.types.is_nested(Features({"it": feature}).arrow_schema.field(0).type)
+    return not isinstance(feature, Value) and pa.types.is_nested(_stored_as(feature))
+
+
+def holds_bytes(feature: Any) -> bool:
+    """Whether a column holds bytes, such as those of images, at any depth."""
+    return "binary" in str(_stored_as(feature))
+
+
+def _stored_as(feature: Any) -> pa.DataType:
+    return Features({"it": feature}).arrow_schema.field("it").type
+
+
+def _write_lines(rows: Dataset, part: Path) -> None:
+    # pandas would round numbers to ten digits.
+    with part.open("w", encoding="utf-8") as file:
+        for batch in rows.with_format("arrow").iter(_BATCH):
+            file.writelines(f"{_as_json(row)}\n" for row in batch.to_pylist())
 
 
 def _write_csv(rows: Dataset, part: Path) -> None:
@@ -62,7 +78,7 @@ def _write_csv(rows: Dataset, part: Path) -> None:
     with pyarrow.csv.CSVWriter(str(part), schema) as writer:
         for batch in rows.with_format("arrow").iter(_BATCH):
             columns = [
-                pa.array([_as_json(value) for value in batch[name].to_pylist()], pa.string())
+                pa.array([None if value is None else _as_json(value) for value in batch[name].to_pylist()], pa.string())
                 if name in nested
                 else batch[name]
                 for name in rows.column_names
@@ -70,5 +86,21 @@ def _write_csv(rows: Dataset, part: Path) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _as_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+def _as_json(value: Any) -> str:
+    """JSON as others read it: numbers that are not finite are null, dates are text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_as_text, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,7 +18,7 @@ from ..hub.cards import cell, fill
 from ..hub.dataset_card import size_category
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
-from ..hub.tables import is_media, is_nested, write_table
+from ..hub.tables import holds_bytes, is_nested, write_table
 from ..utils.files import whole_file
 from .cleaning import Cleaned
 
@@ -129,11 +129,12 @@ def _load(place: Path) -> str:
 
 
 def _check_columns(cleaned: Cleaned, place: Path) -> None:
-    """Refuses a file of text for images and sounds, and a table for what is nested."""
+    """Refuses a file of text for images, sounds and other bytes, and a table for what is nested."""
     for name, feature in cleaned.dataset.features.items():
-        kind = "images" if isinstance(feature, Image) else "files" if is_media(feature) else "lists or dictionaries"
-        if is_media(feature) or (place.suffix == ".csv" and is_nested(feature)):
-            others = "a folder or .parquet" if is_media(feature) else "a folder, .jsonl or .parquet"
+        has_bytes = holds_bytes(feature)
+        kind = "images" if isinstance(feature, Image) else "bytes" if has_bytes else "lists or dictionaries"
+        if has_bytes or (place.suffix == ".csv" and is_nested(feature)):
+            others = "a folder or .parquet" if has_bytes else "a folder, .jsonl or .parquet"
             raise OutputError(
                 f"A {place.suffix} file cannot hold column {name!r}, which is of {kind}",
                 where=str(place),

@@ -118,7 +118,8 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
         elif label != now:
             relabelled[now, label] += 1
             values[line.place] = value_of[label]
-    rows = _with_values(dataset, found, values) if relabelled else dataset
+    rows = _numbered(dataset)
+    rows = _with_values(rows, found, values) if relabelled else rows
     return Cleaned(_without(rows, gone), dataset, found, len(edits.lines), edits.absent, relabelled, dropped)
 
 
@@ -151,7 +152,7 @@ def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -
         said += (
             f" {len(others):,} others have another {ACTION_COLUMN}, which sage-hf apply does: they stay as they are."
         )
-    return _without(dataset, gone), said + said_of_absent(edits.absent)
+    return _without(_numbered(dataset), gone), said + said_of_absent(edits.absent)
 
 
 def said_of_absent(absent: int) -> str:
@@ -205,8 +206,10 @@ def _with_values(rows: Dataset, column: str, values: list[Any]) -> Dataset:
     return rows.remove_columns(column).add_column(column, array, feature=feature).select_columns(order)
 
 
+def _numbered(rows: Dataset) -> Dataset:
+    """The rows with their numbers; those that they have already stay."""
+    return rows if ROW_COLUMN in rows.column_names else rows.add_column(ROW_COLUMN, np.arange(len(rows)))
+
+
 def _without(rows: Dataset, gone: list[int]) -> Dataset:
-    """The rows without some places, and with their numbers before."""
-    if ROW_COLUMN not in rows.column_names:  # before rows are chosen: afterwards it would rewrite the table
-        rows = rows.add_column(ROW_COLUMN, np.arange(len(rows)))
     return rows.select(np.setdiff1d(np.arange(len(rows)), gone)) if gone else rows

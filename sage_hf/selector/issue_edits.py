@@ -22,6 +22,7 @@ from ..data.encoding import LABEL_COLUMNS
 from ..data.groups import name_of
 from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
+from ..hub.checks import first_line
 from ..hub.paths import check_list_file
 from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN
 
@@ -248,11 +249,15 @@ def _read_file(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
         if file.suffix.lower() == ".csv":
             return _read_csv(file)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("a line is no JSON object")
         columns = list(dict.fromkeys(name for line in lines for name in line)) or list(_READ)
         return columns, {name: [line.get(name) for line in lines] for name in _READ if name in columns}
-    except (OSError, ValueError, AttributeError, pyarrow.ArrowException) as error:
-        hint = "csv as UTF-8, such as 'CSV UTF-8' of a spreadsheet" if file.suffix.lower() == ".csv" else "it again"
-        raise DatasetError(f"The list cannot be read: {error}", where=file.name, fix=f"Save {hint}.") from error
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        fix = "Make the list again, or restore it."
+        if file.suffix.lower() == ".csv":
+            fix = "Save it as UTF-8 ('CSV UTF-8' in a spreadsheet), with quotes around text that holds line breaks."
+        raise DatasetError(f"The list cannot be read: {first_line(error)}", where=file.name, fix=fix) from error
 
 
 def _read_csv(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
