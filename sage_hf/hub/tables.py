@@ -78,7 +78,9 @@ def _write_csv(rows: Dataset, part: Path) -> None:
     with pyarrow.csv.CSVWriter(str(part), schema) as writer:
         for batch in rows.with_format("arrow").iter(_BATCH):
             columns = [
-                pa.array([None if value is None else _as_json(value) for value in batch[name].to_pylist()], pa.string())
+                pa.array(
+                    [None if value is None else _as_json(value) for value in batch[name].to_pylist()], pa.string()
+                )
                 if name in nested
                 else batch[name]
                 for name in rows.column_names

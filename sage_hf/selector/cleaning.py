@@ -104,10 +104,8 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
             where=edits.name,
             fix=f"Fill in its column {ACTION_COLUMN}: {KEEP}, {DROP}, {RELABEL}, or the name of a class.",
         )
-    stored = StoredValues(dataset, found)
-    values, names = list(stored), names_of(dataset.features[found])
-    value_of = {name: number for number, name in enumerate(names)} if names else {}
-    value_of |= {} if names else {name_of(value, None): value for value in values if value is not None}
+    values, names = list(StoredValues(dataset, found)), names_of(dataset.features[found])
+    value_of = _value_of(values, names)
     wanted = _wanted(edits, value_of)
     relabelled, dropped, gone = Counter[tuple[str, str]](), Counter[str](), []
     for line, label in wanted:
@@ -136,28 +134,35 @@ def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -
     Raises:
         DatasetError: As of `apply_label_issues`; or no row is left.
     """
-    edits = read_edits(issues, dataset, find_label_column(dataset), (ROW_COLUMN,))
-    out = edits.lines
+    column = find_label_column(dataset)
+    edits = read_edits(issues, dataset, column, (ROW_COLUMN,))
+    gone, others = [line.place for line in edits.lines], 0
     if edits.filled:
-        out = [line for line in edits.lines if line.action.casefold() == DROP]
-    gone = [line.place for line in out]
+        values = [] if column is None else StoredValues(dataset, column)
+        wanted = _wanted(edits, _value_of(values, names_of(dataset.features.get(column))))
+        gone = [line.place for line, label in wanted if label is None]
+        others = len(wanted) - len(gone)
     if len(gone) == len(dataset):
         raise DatasetError("No row is left", where=edits.name, fix="Drop fewer rows.")
     why = (
         f"{edits.name} says to drop them" if edits.filled else f"{edits.name} lists them, and says no {ACTION_COLUMN}"
     )
     said = f"{len(gone):,} of {len(dataset):,} rows are left out: {why}. {ROW_COLUMN} stays the number in the source."
-    others = [line for line in edits.lines if line.action.casefold() not in ("", KEEP, DROP)]
     if others:
-        said += (
-            f" {len(others):,} others have another {ACTION_COLUMN}, which sage-hf apply does: they stay as they are."
-        )
+        said += f" Other actions ({others:,} rows) are not done here: sage-hf apply does them."
     return _without(_numbered(dataset), gone), said + said_of_absent(edits.absent)
 
 
 def said_of_absent(absent: int) -> str:
     """What a person is told of lines whose rows are not there; empty where there are none."""
     return f" {absent:,} lines of the list are of rows that had been left out before." if absent else ""
+
+
+def _value_of(values: Iterable[Any], names: list[str] | None) -> dict[str, Any]:
+    """The value of each class, by its name."""
+    if names:
+        return {name: number for number, name in enumerate(names)}
+    return {name_of(value, None): value for value in values if value is not None}
 
 
 def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None]]:
@@ -185,11 +190,11 @@ def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None
             unknown.append(line)
         else:
             wanted.append((line, name))
-    refuse(edits.name, "have no suggested label", unsuggested, f"Write the name of a class into {ACTION_COLUMN}.")
+    refuse(edits.name, "without a suggested label", unsuggested, f"Write the name of a class into {ACTION_COLUMN}.")
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     refuse(
         edits.name,
-        "name an action or a class that there is not",
+        "with an unknown action or class",
         unknown,
         f"Write {KEEP}, {DROP}, {RELABEL}, or one of the classes {', '.join(names[:_LISTED])}{more}.",
         lambda line: (

@@ -158,14 +158,14 @@ def _placed(lines: list[Line], name: str, rows: Dataset, column: str | None) -> 
     span = "a whole number from 0 on" if has_numbers else f"a row number from 0 to {limit - 1:,}"
     refuse(
         name,
-        f"have no {ROW_COLUMN} that is {span}",
+        f"with a {ROW_COLUMN} that is not {span}",
         [line for line, number in zip(lines, numbers, strict=True) if number is None or number >= limit],
         f"Give the list and the dataset that it was made of; {ROW_COLUMN} is not to be edited.",
     )
     known = [number for number in numbers if number is not None]
     times = Counter(known)
     twice = [line for line, number in zip(lines, known, strict=True) if times[number] > 1]
-    refuse(name, "have a row number that stands there twice", twice, "Keep one line a row.")
+    refuse(name, "with a row number that stands there twice", twice, "Keep one line a row.")
     found = dict(zip(known, known, strict=True))
     if has_numbers:
         stored = np.array(rows.with_format(None)[ROW_COLUMN][:], dtype=np.int64)
@@ -206,7 +206,7 @@ def _check_labels(lines: list[Line], name: str, rows: Dataset, column: str) -> N
     others = [line for line in lines if line.label is not None and not _same(line.label, given[line.number])]
     refuse(
         name,
-        f"have another label than the dataset has in column {column!r}",
+        f"with another label than the dataset has in column {column!r}",
         others,
         f"Give the dataset that the list was made of, as it was then. {LABEL_COLUMN} is not to be edited: a new "
         f"label goes into {ACTION_COLUMN}.",

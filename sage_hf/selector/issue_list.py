@@ -64,6 +64,7 @@ def issue_list(rows: Dataset, told: Mapping[str, Any]) -> IssueList:
                 continue
         else:
             values = rows.select_columns(name)[:][name]
+            values = values if values.num_chunks else values.combine_chunks()
             if kind != feature:
                 stored = Features({name: kind}).arrow_schema.field(name).type
                 values = pa.array([_shown(value, kind) for value in values.to_pylist()], stored)

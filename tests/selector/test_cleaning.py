@@ -148,8 +148,8 @@ def test_rows_that_know_their_number_are_found_by_it(tmp_path):
     done = cleaned(part, issues)
     assert done.dataset["sage_row"][:] == [4, 8] and done.dataset["label"][:] == [2, 2]
     assert (done.listed, done.absent) == (3, 7)
-    # Applied to what it was applied to, the dropped rows are gone, and the relabelled ones are no longer what they were.
-    with pytest.raises(DatasetError, match=r"1 line have another label.*line 5 \(row 4\) says 'bad' for 'good'"):
+    # A second time, the dropped rows are gone, and the relabelled ones have other labels than the list knows.
+    with pytest.raises(DatasetError, match=r"1 line with another label.*line 5 \(row 4\) says 'bad' for 'good'"):
         apply_label_issues(done.dataset, issues)
 
 
@@ -174,10 +174,18 @@ def test_an_empty_list_changes_nothing():
     ("actions", "changes", "words"),
     [
         ({}, {}, "The list says nothing to do"),
-        ({row: "goood" for row in range(7)}, {}, r"7 lines name an action.* that there is not: line 1 \(row 0\) says "),
-        ({row: "goood" for row in range(7)}, {}, r"line 5 \(row 4\) says 'goood', \.\.\. .*classes bad, good, neutral"),
+        (
+            dict.fromkeys(range(7), "goood"),
+            {},
+            r"7 lines with an unknown action or class: line 1 \(row 0\) says ",
+        ),
+        (
+            dict.fromkeys(range(7), "goood"),
+            {},
+            r"line 5 \(row 4\) says 'goood', \.\.\. .*classes bad, good, neutral",
+        ),
         ({0: "relabel"}, {"sage_suggested_label": {0: "gone"}}, r"line 1 \(row 0\) says 'relabel' to 'gone'"),
-        ({0: "relabel"}, {"sage_suggested_label": {0: ""}}, "1 line have no suggested label: line 1"),
+        ({0: "relabel"}, {"sage_suggested_label": {0: ""}}, "1 line without a suggested label: line 1"),
         ({0: "drop"}, {"sage_row": {3: 4}}, r"2 lines .* stands there twice: line 4 \(row 4\), line 5 \(row 4\)"),
         ({0: "drop"}, {"sage_row": {3: 10}}, r"from 0 to 9: line 4 \(row 10\)"),
         ({0: "drop"}, {"sage_row": {3: -1}}, r"line 4 \(row -1\)"),
@@ -200,7 +208,7 @@ def test_a_row_number_that_is_none_is_refused(tmp_path, number):
 def test_a_list_of_another_dataset_is_noticed():
     rows = rows_of()
     other = rows.select(np.roll(np.arange(10), 1))
-    with pytest.raises(DatasetError, match=r"have another label than the dataset has in column 'label': .*, \.\.\."):
+    with pytest.raises(DatasetError, match=r"with another label than the dataset has in column 'label': .*, \.\.\."):
         apply_label_issues(other, listed(rows, {0: "drop"}))
     far = rows.add_column("sage_row", np.arange(100, 110))
     with pytest.raises(DatasetError, match="No line is of a row of this dataset"):
@@ -238,9 +246,11 @@ def test_a_file_that_is_no_list_is_refused(tmp_path, name, content, words):
 def test_rows_to_drop_are_left_out_and_keep_their_numbers():
     rows = rows_of()
     left, said = without_issues(rows, listed(rows, {1: "drop", 4: "DROP", 5: "relabel", 6: "keep"}))
-    assert left["sage_row"][:] == [0, 2, 3, 5, 6, 7, 8, 9] and left["label"][:] == [row % 3 for row in left["sage_row"]]
+    assert left["sage_row"][:] == [0, 2, 3, 5, 6, 7, 8, 9] and left["label"][:] == [
+        row % 3 for row in left["sage_row"]
+    ]
     assert said.startswith("2 of 10 rows are left out: issues says to drop them. sage_row stays")
-    assert "1 others have another sage_action" in said
+    assert "Other actions (1 rows) are not done here" in said
 
 
 def test_all_rows_of_a_list_without_actions_are_left_out(tmp_path):
@@ -249,6 +259,8 @@ def test_all_rows_of_a_list_without_actions_are_left_out(tmp_path):
     left, said = without_issues(rows, file)
     assert left["sage_row"][:] == [0, 1, 3, 4, 5, 6, 8, 9]
     assert said.startswith("2 of 10 rows are left out: issues.jsonl lists them, and says no sage_action.")
+    with pytest.raises(DatasetError, match=r"unknown action or class: line 2 \(row 1\) says 'dorp'"):
+        without_issues(rows, listed(rows, {0: "drop", 1: "dorp"}))
     with pytest.raises(DatasetError, match="No row is left"):
         without_issues(rows, listed(rows, {}))
 

@@ -38,9 +38,11 @@ def labelled(texts=TEXTS, kind="string", names=("bad", "good")):
 
 
 def read(file):
-    return load_dataset(BUILDERS[file.suffix[1:]], data_files=str(file), split="train", keep_default_na=False) if (
-        file.suffix == ".csv"
-    ) else load_dataset(BUILDERS[file.suffix[1:]], data_files=str(file), split="train")
+    return (
+        load_dataset(BUILDERS[file.suffix[1:]], data_files=str(file), split="train", keep_default_na=False)
+        if (file.suffix == ".csv")
+        else load_dataset(BUILDERS[file.suffix[1:]], data_files=str(file), split="train")
+    )
 
 
 @pytest.mark.parametrize("ending", BUILDERS)
