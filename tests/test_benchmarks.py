@@ -161,7 +161,7 @@ def test_a_table_of_what_is_not_finished_is_not_a_whole_runs(tmp_path):
 
 def test_a_run_is_whole_when_every_seed_share_and_strategy_is_there(scripts):
     quality = scripts("quality")
-    names = quality.strategies_for("digits", list(quality.STRATEGIES))
+    names = quality.strategies_for("digits", quality.COMPARED)
     values = {name: {} for name in ("all", *names)}
     task = {"seeds": [0, 1, 2], "fractions": list(quality.FRACTIONS), "values": values}
     assert quality.is_finished({"digits-0": task}, "digits", 0.0, [0, 1, 2])
@@ -250,6 +250,16 @@ def test_of_a_loss_there_is_no_share(quality_report):
     assert "full accuracy" in quality_report.short_table({"a": task_of(MADE)})
 
 
+def test_the_shortest_table_tells_shares_of_all_rows_and_losses_as_they_are(quality_report):
+    task = {**task_of(MADE), "fractions": [0.05]}
+    task["values"] = {name: {("1" if name == "all" else "0.05"): each} for name, each in MADE.items()}
+    head, _, line = quality_report.shortest_table({"a": task, "other": task_of(MADE)}).splitlines()
+    assert head == "| with 5 % of the rows | all rows | default | random rows | the paper's rule |"
+    assert line.startswith("| a task | accuracy 90.0 % | **67 ± 28 %** | 56 ")
+    loss = quality_report.shortest_table({"a": {**task, "metric": "loss", "lower_is_better": True}}).splitlines()[2]
+    assert loss.startswith("| a task | loss 0.900 | **0.600 ± ")
+
+
 def test_the_share_that_is_wanted_is_looked_at_where_it_is_wanted(quality_report):
     task = {**task_of(MADE), "pretrained": True, "fractions": [0.05]}
     task["values"] = {name: {("1" if name == "all" else "0.05"): each} for name, each in MADE.items()}
@@ -284,6 +294,7 @@ def test_the_committed_tables_of_quality_are_those_of_the_committed_trainings(qu
     assert found["summary"] == quality_report.summarize(tasks)
     assert (results / "quality.md").read_text(encoding="utf-8").strip() == quality_report.short_table(tasks)
     assert (results / "quality_all.md").read_text(encoding="utf-8").strip() == quality_report.long_tables(tasks)
+    assert (results / "quality_short.md").read_text(encoding="utf-8").strip() == quality_report.shortest_table(tasks)
     for task in tasks.values():
         assert len(task["seeds"]) >= 5
         assert all(len(each) == len(task["seeds"]) for values in task["values"].values() for each in values.values())

@@ -5,6 +5,7 @@ Everything is computed from the values of single trainings, which results/qualit
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +31,11 @@ SMALL = 0.1
 # Share of what all rows reach that the default is to reach, at these shares of the rows.
 FULL, FROM_PRETRAINED, FROM_NOTHING = 0.98, 0.05, 0.25
 
-# A task, clean or spoilt, as JSON: title, metric, lower_is_better, pretrained, fractions, seeds, and the value of
-# every training, values[strategy][fraction as text][place of the seed].
+# The share of the rows that the README's table is about.
+AT = 0.05
+
+# A task, clean or spoilt, as JSON: title, metric, lower_is_better, pretrained, fractions, seeds, on what each seed's
+# models were trained, and the value of every training, values[strategy][fraction as text][place of the seed].
 Measured = dict[str, Any]
 
 
@@ -82,9 +86,8 @@ def collect(folder: Path, shares: Sequence[float]) -> dict[str, Measured]:
     found = {}
     for name, task in TASKS.items():
         for share in shares:
-            parts = [
-                Comparison.load(each.parent) for each in sorted(folder.glob(f"{name}-{share:g}-*/comparison.json"))
-            ]
+            places = sorted(each.parent for each in folder.glob(f"{name}-{share:g}-*/comparison.json"))
+            parts = [Comparison.load(place) for place in places]
             if not parts:
                 continue
             first, trained = parts[0], [{run.key[:2]: run for run in part.runs} for part in parts]
@@ -103,9 +106,16 @@ def collect(folder: Path, shares: Sequence[float]) -> dict[str, Measured]:
                 "pretrained": task.pretrained,
                 "fractions": fractions,
                 "seeds": [part.seeds[0] for part in parts],
+                "trained_on": [_trained_on(place) for place in places],
                 "values": values,
             }
     return found
+
+
+def _trained_on(folder: Path) -> str:
+    """The kind of device and the version of torch that a seed's models were trained with."""
+    settings = json.loads((folder / "settings.json").read_text())
+    return f"{'CPU' if settings['training'].get('use_cpu') else 'GPU'}, torch {settings['versions']['torch']}"
 
 
 def cells_of(task: Measured) -> list[Cell]:
@@ -119,9 +129,9 @@ def cells_of(task: Measured) -> list[Cell]:
     return cells
 
 
-def _of_all(task: Measured, fraction: float) -> Estimate | None:
-    """The default's mean over that of all rows, with the interval of a ratio of paired means; None of a loss."""
-    mine, whole = task["values"][DEFAULT][f"{fraction:g}"], task["values"][ALL]["1"]
+def _of_all(task: Measured, fraction: float, strategy: str = DEFAULT) -> Estimate | None:
+    """A strategy's mean over that of all rows, with the interval of a ratio of paired means; None of a loss."""
+    mine, whole = task["values"][strategy][f"{fraction:g}"], task["values"][ALL]["1"]
     mean = estimate(whole).mean
     if task["lower_is_better"] or not mean > 0:
         return None
@@ -187,7 +197,7 @@ def _gains_over_each(tasks: dict[str, Measured]) -> dict[str, list[float]]:
 
 # ------------------------------------------------------------------------ tables
 def short_table(tasks: dict[str, Measured]) -> str:
-    """The README's: the default, random rows, the paper's rule and the best baseline of every task."""
+    """Of every task the default, random rows, the paper's rule and the best baseline."""
     fractions = next(iter(tasks.values()))["fractions"]
     lines = [f"| | {' | '.join(f'{share:.0%}' for share in fractions)} |", f"|---|{'---|' * len(fractions)}"]
     for task in tasks.values():
@@ -211,12 +221,32 @@ def short_table(tasks: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def shortest_table(tasks: dict[str, Measured]) -> str:
+    """The README's: what every task reaches with few rows, as a share of what all rows reach; of a loss as it is."""
+    strategies = {"default": DEFAULT, "random rows": RANDOM, "the paper's rule": PAPER}
+    lines = [f"| with {100 * AT:g} % of the rows | all rows | {' | '.join(strategies)} |", "|---|---|---|---|---|"]
+    for task in tasks.values():
+        if AT not in task["fractions"]:
+            continue
+        form, texts = _Form(task), []
+        for strategy in strategies.values():
+            share = _of_all(task, AT, strategy)
+            value = form.value(_of(task, strategy, AT)) if share is None else form.share(share, 0)
+            texts.append(f"**{value}**" if strategy == DEFAULT else value)
+        everything = form.value(_of(task, ALL, 1.0), half=False)
+        whole = f"loss {everything}" if task["lower_is_better"] else f"{task['metric']} {everything} %"
+        lines.append(f"| {task['title']} | {whole} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
 def long_tables(tasks: dict[str, Measured]) -> str:
     """Every strategy of every task, and the cells that fall short."""
     lines = ["Mean and 95 % interval over seeds. The default is `auto`.", ""]
     for task in tasks.values():
         form, fractions = _Form(task), task["fractions"]
-        head = f"{task['title']}: {form.unit}, {len(task['seeds'])} seeds"
+        where = "; ".join(sorted(set(task.get("trained_on", []))))
+        told = f" ({where})" if where else ""
+        head = f"{task['title']}: {form.unit}, {len(task['seeds'])} seeds{told}"
         lines += [f"| {head} | {' | '.join(f'{share:.0%}' for share in fractions)} |"]
         lines += [f"|---|{'---|' * len(fractions)}"]
         for strategy in task["values"]:
@@ -258,11 +288,12 @@ class _Form:
         """The same with a sign."""
         return self._text(of, "+", True)
 
-    def share(self, of: Estimate | None) -> str:
+    def share(self, of: Estimate | None, digits: int = 1) -> str:
         """A share of what all rows reach, in %, with its half interval; empty where there is none."""
         if of is None:
             return ""
-        return f"{100 * of.mean:.1f}" + ("" if of.half is None else f" ± {100 * of.half:.1f}") + " %"
+        half = "" if of.half is None else f" ± {100 * of.half:.{digits}f}"
+        return f"{100 * of.mean:.{digits}f}{half} %"
 
     def _text(self, of: Estimate, sign: str, half: bool) -> str:
         text = f"{self._scale * of.mean:{sign}.{self._digits}f}"
@@ -315,7 +346,7 @@ def _half(gain: Estimate) -> float:
 
 
 def report(tasks: dict[str, Measured], results: Path) -> None:
-    """Writes quality.json, quality.md (the README's), quality_all.md and quality.png of what `collect` found.
+    """Writes quality.json, quality.md, quality_short.md, quality_all.md and quality.png of what `collect` found.
 
     Args:
         tasks: All tasks, clean and spoilt.
@@ -324,6 +355,7 @@ def report(tasks: dict[str, Measured], results: Path) -> None:
     told = {name: {**task, "default": [asdict(cell) for cell in cells_of(task)]} for name, task in tasks.items()}
     summary = summarize(tasks)
     write(results, "quality", {"summary": summary, "tasks": told}, short_table(tasks))
+    (results / "quality_short.md").write_text(shortest_table(tasks) + "\n")
     (results / "quality_all.md").write_text(long_tables(tasks) + "\n")
     (results / "quality.png").write_bytes(render(draw(tasks), "png"))
     print(summary)

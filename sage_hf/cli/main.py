@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from ..config import SageConfig
 from .apply import apply
+from .choose import choose
 from .compare import ListsOfWords, compare
 from .demo import demo
 from .doctor import doctor
@@ -21,6 +22,7 @@ from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
 from .select import select
+from .show import show
 
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
@@ -40,6 +42,8 @@ app = typer.Typer(
 )
 app.command()(with_options(doctor, only=_UNAIMED))
 app.command()(with_options(select))
+app.command()(with_options(choose))
+app.command()(with_options(show))
 app.command()(with_options(label_issues, only=_ENCODING))
 app.command()(with_options(apply))
 app.command()(with_options(push))

@@ -12,6 +12,7 @@ from ..config import SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_output
 from ..hub.paths import check_list_file
+from .folders import note_source
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -38,6 +39,9 @@ class SelectOptions:
     output: Path = option(..., "Folder for the kept rows, the scores and the settings.", flags="--output -o")
     cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
     overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
+    keep_signals: bool = option(
+        True, "Write what is known of every row, too, 1 to 3 kB each: `sage-hf choose` takes other rows by it."
+    )
     streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
     exclude: Path | None = option(
         None, "List of label issues: rows that it says to drop are left out; all, where it says nothing.", INPUT
@@ -92,9 +96,9 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
 
-    rows = inputs.load_rows(config, streaming=options.streaming)
+    rows, excluded = inputs.load_rows(config, streaming=options.streaming), None
     if options.exclude is not None and isinstance(rows, Dataset):
-        rows, said = without_issues(rows, options.exclude)
+        rows, excluded, said = without_issues(rows, options.exclude)
         main_console().print(plain(said))
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
@@ -154,7 +158,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         **{name: getattr(options, name) for name in _REPEATED},
     )
     if is_main_process:
-        selection.save_to_disk(options.output, overwrite=options.overwrite)
+        selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+        note_source(options.output, inputs, config, excluded)
         shutil.rmtree(unfinished, ignore_errors=True)
         report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)

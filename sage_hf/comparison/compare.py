@@ -346,7 +346,7 @@ def _find_rows(
     for strategy, fraction, seed in keys:
         own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
         try:
-            rows[strategy, fraction, seed], _ = shared_choice(own, signals, processes)
+            rows[strategy, fraction, seed] = shared_choice(own, signals, processes).indices
         except ConfigError as error:
             raise ConfigError(
                 f"The strategy {strategy!r} cannot choose from these rows: {error.what}",

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from datasets.features.features import require_decoding
 from torch import nn
@@ -157,20 +155,20 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     return groups
 
 
-def find_labels(model: nn.Module, dataset: Dataset, groups: Groups) -> npt.NDArray[np.integer[Any]] | None:
-    """[N] the class of every row, whatever rows are grouped by; None where the task has no classes.
+def find_labels(model: nn.Module, dataset: Dataset, groups: Groups) -> Groups | None:
+    """The classes of all rows, whatever rows are grouped by; None where the task has none.
 
-    The groups' own codes, where rows are grouped by class.
+    The groups themselves, where rows are grouped by class.
     """
     column = class_column(dataset.features, model)
     if column is None:
         return None
     if column == groups.column:
-        return groups.codes
+        return groups
     values = StoredValues(dataset, column)
     if any(value is None for value in values):
         return None
-    return Groups.from_values(column, values).codes
+    return Groups.from_values(column, values, names_of(dataset.features[column]))
 
 
 def find_text_classes(

@@ -12,3 +12,8 @@ REASONS = {
     NO_TOKENS: "no tokens",
 }
 STATUSES = 1 + len(REASONS)
+
+# What became of a row, by number: kept or not chosen; or before that doubted, the same as another, too hard for groups
+# that keep few, or without a score.
+OUTCOMES = ("kept", "not chosen", "doubted", "near-duplicate", "hard", "set aside")
+KEPT, NOT_CHOSEN, DOUBTED, NEAR_DUPLICATE, HARD, SET_ASIDE = range(len(OUTCOMES))

@@ -62,8 +62,7 @@ def write_selection(
     folder: Path,
     overwrite: bool,
     write_rows: Callable[[Path], None] | None,
-    arrays: dict[str, npt.NDArray[Any]],
-    facts: dict[str, Any],
+    write_more: Callable[[Path], None],
 ) -> Path:
     """Writes a selection's folder whole, or not at all.
 
@@ -71,8 +70,7 @@ def write_selection(
         folder: The folder.
         overwrite: Whether a selection that is there already may be replaced.
         write_rows: Writes the kept rows to a folder, as `Dataset.save_to_disk` does.
-        arrays: Content of the safetensors file.
-        facts: Content of the JSON file.
+        write_more: Writes the scores, and what else there is, to a folder that is there.
 
     Raises:
         OutputError: The folder holds something, or cannot be written.
@@ -89,7 +87,7 @@ def write_selection(
             for file in (working / "part").iterdir():
                 file.rename(working / file.name)
             (working / "part").rmdir()
-        write_scores(working, arrays, facts)
+        write_more(working)
         working.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

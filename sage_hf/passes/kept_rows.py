@@ -65,7 +65,53 @@ def check_disk(rows: int, widths: Widths, folder: Path | None) -> int:
     return needed
 
 
-class KeptRows:
+class RowRecords:
+    """What is kept of N rows, read from records by `Widths.record`.
+
+    Attributes:
+        array: [N] records, in memory or on disk.
+    """
+
+    array: npt.NDArray[Any]
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+
+    @property
+    def _has_embeddings(self) -> bool:
+        return "embedding" in (self.array.dtype.names or ())
+
+    @property
+    def sketched(self) -> Vectors:
+        """[N, l]."""
+        # Through the object, with which a temporary file would go.
+        return Derived(self.array["sketched"].shape, lambda places: self.array["sketched"][places])
+
+    @property
+    def embeddings(self) -> Vectors | None:
+        """[N, E] float32; None where none is kept."""
+        return self._vectors("embedding", "factor")
+
+    @property
+    def inputs(self) -> Vectors | None:
+        """[N, I] float32, see `data.inputs`; None where no embeddings are kept."""
+        return self._vectors("inputs", "input_factor")
+
+    def _vectors(self, name: str, factor: str) -> Vectors | None:
+        if not self._has_embeddings:
+            return None
+
+        def at(places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+            return self.array[name][places].astype(np.float32) * self.array[factor][places][:, None]
+
+        return Derived(self.array[name].shape, at)
+
+    def column(self, name: str) -> npt.NDArray[Any] | None:
+        """One of "norm", "el2n" and "doubt", where it lies, not read into memory; None where it is not kept."""
+        return np.asarray(self.array[name]) if name in (self.array.dtype.names or ()) else None
+
+
+class KeptRows(RowRecords):
     """The sketched gradient of every row in a file, and its embedding where there is one.
 
     A record holds z = S g / |g| (l numbers) and |g| in float32, and of an embedding at most 512 numbers in half
@@ -81,7 +127,6 @@ class KeptRows:
     """
 
     def __init__(self, rows: int, widths: Widths, path: Path | None = None) -> None:
-        self._has_embeddings = widths.embedding > 0
         kind = widths.record
         if path is None:
             path = self._temporary()
@@ -105,7 +150,7 @@ class KeptRows:
                 raise ValueError(
                     f"it has {there.shape} records of {there.dtype.itemsize} bytes, not {(rows,)} of {kind.itemsize}"
                 )
-            self.array = np.load(path, mmap_mode="r+")
+            super().__init__(np.load(path, mmap_mode="r+"))
         except (OSError, ValueError, EOFError) as error:
             raise OutputError(
                 f"What is kept of the rows of finished shards cannot be read: {error}",
@@ -147,36 +192,12 @@ class KeptRows:
 
     def flush(self) -> None:
         """Puts what was written onto the disk."""
+        assert isinstance(self.array, np.memmap)
         self.array.flush()
 
     def read(self, rows: range | slice) -> Tensor:
         """Z of consecutive rows, [len(rows), l] on the CPU."""
         return torch.from_numpy(np.array(self.array["sketched"][rows.start : rows.stop]))
-
-    @property
-    def sketched(self) -> Vectors:
-        """[N, l]."""
-        # Through the object, with which a temporary file would go.
-        return Derived(self.array["sketched"].shape, lambda places: self.array["sketched"][places])
-
-    @property
-    def embeddings(self) -> Vectors | None:
-        """[N, E] float32; None where none is kept."""
-        return self._vectors("embedding", "factor")
-
-    @property
-    def inputs(self) -> Vectors | None:
-        """[N, I] float32, see `data.inputs`; None where no embeddings are kept."""
-        return self._vectors("inputs", "input_factor")
-
-    def _vectors(self, name: str, factor: str) -> Vectors | None:
-        if not self._has_embeddings:
-            return None
-
-        def at(places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-            return self.array[name][places].astype(np.float32) * self.array[factor][places][:, None]
-
-        return Derived(self.array[name].shape, at)
 
     def numbers(self, name: str, count: int | None = None) -> npt.NDArray[Any] | None:
         """One of "norm", "el2n", "doubt" and "label" of the first `count` rows, or all; None where it is not kept."""

@@ -55,7 +55,12 @@ class SelectionBase(ABC):
         return self.stats.groups
 
     def save_to_disk(
-        self, path: str | os.PathLike[str], *, include_dataset: bool = True, overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        include_dataset: bool = True,
+        keep_signals: bool = True,
+        overwrite: bool = False,
     ) -> Path:
         """Writes the selection to a folder: JSON, safetensors and, for `datasets.load_from_disk`, the kept rows.
 
@@ -64,13 +69,21 @@ class SelectionBase(ABC):
         Args:
             path: The folder; it must not exist, or be empty.
             include_dataset: Whether to write the kept rows, too.
+            keep_signals: Whether to write the signals of all rows, too, where there are any: 1 to 3 kB a row. Then
+                `Selection.choose` takes every strategy of a selection that was loaded.
             overwrite: Whether a selection that is there already may be replaced.
 
         Raises:
             OutputError: The folder holds something, or cannot be written.
         """
         write_rows = self._write_rows if include_dataset else None
-        return write_selection(Path(path), overwrite, write_rows, *self._files())
+
+        def write_more(folder: Path) -> None:
+            write_scores(folder, *self._files())
+            if keep_signals:
+                self._write_signals(folder)
+
+        return write_selection(Path(path), overwrite, write_rows, write_more)
 
     @classmethod
     @abstractmethod
@@ -98,6 +111,7 @@ class SelectionBase(ABC):
                 "stats": SelectionStats.from_dict(values["stats"]),
                 "config": SageConfig.from_dict(values["config"]),
                 name: field(values[name]),
+                **cls._read_more(arrays, values),
             }
         except (KeyError, TypeError) as error:
             raise OutputError(
@@ -105,6 +119,11 @@ class SelectionBase(ABC):
                 where=str(folder),
                 fix="Make it again, or restore its files.",
             ) from error
+
+    @classmethod
+    def _read_more(cls, arrays: dict[str, npt.NDArray[Any]], values: dict[str, Any]) -> dict[str, Any]:
+        """Further fields of what a folder holds."""
+        return {}
 
     def save(self, *args: Any, **options: Any) -> Path:
         """`save_to_disk` as it was called before 0.1.0, for one version."""
@@ -143,7 +162,7 @@ class SelectionBase(ABC):
             config_name: The configuration of the repository that the rows are.
             other_splits: The source's other splits. None takes those of a source from the Hub from there; {} pushes
                 none.
-            scores_only: Push no rows, only their scores: about 13 bytes a row.
+            scores_only: Push no rows, only their scores: 13 bytes a row, 22 with a gate.
             private: Whether a new repository is private; None is as your account has it.
             revision: The branch to push to; a new one is made from main.
             create_pr: Whether to open a pull request instead.
@@ -218,6 +237,10 @@ class SelectionBase(ABC):
             "set_aside": {str(row): reason for row, reason in list(self.set_aside.items())[:1000]},
         }
         return {name: getattr(self, name) for name in self._arrays}, values
+
+    @abstractmethod
+    def _write_signals(self, folder: Path) -> None:
+        """Writes what further choices need to a folder that is there."""
 
     def _write_rows(self, folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:

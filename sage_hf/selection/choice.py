@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..config import SageConfig
 from ..data.stats import GateStats, GroupStats
+from ..data.status import DOUBTED, HARD, NEAR_DUPLICATE, NOT_CHOSEN
 from ..strategies import STRATEGIES, Candidates, Vectors
 from ..strategies.base import PartOf
 from ..strategies.coverage import SideBySide, centred_embeddings, gradient_directions
@@ -19,7 +20,8 @@ from ..strategies.duplicates import near_duplicates
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import allocate_quotas, allocate_shares
 from .doubts import Scaled
-from .gate import judge
+from .gate import Verdict, judge
+from .outcomes import Choice, RowVerdicts
 from .probe import probe
 from .recipes import DEFAULT, RECIPES, Question, Recipe
 from .resolve import is_gated, needed
@@ -31,10 +33,8 @@ logger = logging.getLogger(__name__)
 _NAMED_GROUPS = 5
 
 
-def choose_rows(
-    config: SageConfig, signals: RowSignals, budget: int, runner: JobRunner | None = None
-) -> tuple[npt.NDArray[np.int64], GateStats | None]:
-    """The kept rows, [K] int64, ascending; and what the gate did, where there is one.
+def choose_rows(config: SageConfig, signals: RowSignals, budget: int, runner: JobRunner | None = None) -> Choice:
+    """The rows to keep, and what the gate found, where there is one.
 
     Args:
         config: The strategy, the gate, the balance and the seed.
@@ -72,7 +72,7 @@ def choose_within(
     quotas: npt.NDArray[np.int64],
     runner: JobRunner,
     settled: Settled | None = None,
-) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+) -> Choice:
     """As `choose_rows`, with the quotas given.
 
     Args:
@@ -91,7 +91,7 @@ def choose_within(
     candidates = signals.candidates(config.balance != "none", config.spectrum_power, strategy.needs)
     candidates = replace(candidates, runner=runner)
     if not is_gated(config):
-        return np.asarray(strategy(candidates, quotas, config.seed), dtype=np.int64), None
+        return Choice(np.asarray(strategy(candidates, quotas, config.seed), dtype=np.int64))
     verdict = judge(config, signals, candidates)
     gate = GateStats(verdict.method, int(verdict.doubted.sum()), len(verdict.doubts), wrong_share=verdict.share)
     recipe = Recipe(config.strategy, 0.0, config.strategy)
@@ -105,9 +105,38 @@ def choose_within(
         recipe = replace(DEFAULT, strategy=config.strategy)
         if config.strategy == DEFAULT.strategy:
             recipe = _recipe(question, signals, settled, gate)
-        out = question.verdict_for(recipe).doubted
-        gate.hard = int((out & ~verdict.doubted & ~copies).sum())
-    return question.answer(recipe), gate
+    out = question.verdict_for(recipe).doubted
+    gate.hard = int((out & ~verdict.doubted & ~copies).sum())
+    verdicts = _verdicts(len(signals.status), candidates, verdict, copies, out)
+    return Choice(question.answer(recipe), gate, verdicts)
+
+
+def _verdicts(
+    count: int,
+    candidates: Candidates,
+    verdict: Verdict,
+    copies: npt.NDArray[np.bool_],
+    out: npt.NDArray[np.bool_],
+) -> RowVerdicts:
+    """What the gate found, by the row numbers of all `count` rows.
+
+    Args:
+        count: N.
+        candidates: The rows that were judged.
+        verdict: Verdict on them.
+        copies: [M], near-duplicates.
+        out: [M], all that are to stay out.
+    """
+    rows, found = candidates.rows, np.full(len(candidates), NOT_CHOSEN, dtype=np.uint8)
+    found[out] = HARD
+    found[out & copies] = NEAR_DUPLICATE
+    found[out & verdict.doubted] = DOUBTED
+    doubts, suggested = np.full(count, np.nan, dtype=np.float32), np.full(count, -1, dtype=np.int32)
+    outcomes = np.full(count, NOT_CHOSEN, dtype=np.uint8)
+    doubts[rows], outcomes[rows] = verdict.doubts, found
+    if verdict.others is not None:
+        suggested[rows] = verdict.others
+    return RowVerdicts(doubts, suggested, outcomes)
 
 
 def _recipe(question: Question, signals: RowSignals, settled: Settled | None, gate: GateStats) -> Recipe:

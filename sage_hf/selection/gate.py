@@ -43,16 +43,18 @@ class Verdict:
         doubted: [M], whether the row is to go.
         method: How the doubts were found: "cross-fold" or "mixture".
         share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.
+        others: [M] the likeliest other class of each row; None where rows have no classes.
     """
 
     doubts: npt.NDArray[np.float64]
     doubted: npt.NDArray[np.bool_]
     method: str
     share: float | None = None
+    others: npt.NDArray[np.integer] | None = None
 
     def at(self, places: npt.NDArray[np.integer]) -> Verdict:
-        """That on some of the rows."""
-        return replace(self, doubts=picked(self.doubts, places), doubted=picked(self.doubted, places))
+        """That on some of the rows, without their other classes."""
+        return replace(self, doubts=picked(self.doubts, places), doubted=picked(self.doubted, places), others=None)
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,14 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         signals: Signals of all rows; their classes and embeddings, where there are any.
         candidates: The rows to judge; their runner shares the work out.
     """
-    rows, share = candidates.rows, None
+    rows, share, others = candidates.rows, None, None
     if signals.labels is not None and candidates.embeddings is not None:
         views = [candidates.embeddings] + ([] if signals.inputs is None else [PartOf(signals.inputs, rows)])
         own = None if signals.doubts is None else at(signals.doubts, rows)
-        found = label_doubts(views, at(signals.labels, rows), own, config.seed, candidates.runner)
+        labels = at(signals.labels, rows)
+        found = label_doubts(views, labels, own, config.seed, candidates.runner)
         doubts, doubted, share, method = found.doubts, found.unsafe, found.share, "cross-fold"
+        others = np.unique(labels)[found.folds.others]
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
         (doubts,) = candidates.runner.run([job], np.float64)
@@ -144,7 +148,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
     if isinstance(config.gate, float):
         counts = (config.gate * counts_of(candidates.groups) + 0.5).astype(np.int64)
         doubted = highest(candidates.groups, doubts, counts)
-    return Verdict(doubts, doubted, method, share)
+    return Verdict(doubts, doubted, method, share, others)
 
 
 def set_hard_aside(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from datasets import Dataset, load_from_disk
 from ..config import SageConfig
 from ..data.classes import with_class_names
 from ..data.groups import Groups
-from ..data.stats import GateStats, GroupStats, SelectionStats
+from ..data.stats import GroupStats, SelectionStats
 from ..data.status import REASONS, ROW_COLUMN, SCORE_COLUMN, SCORED
 from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
@@ -26,7 +26,13 @@ from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
 from .base import SelectionBase
 from .choice import choose_rows, lost_groups
+from .outcomes import Choice, RowVerdicts, outcomes_of
+from .resolve import resolve
+from .signal_files import read_signals, write_signals
 from .signals import RowSignals
+
+# Fields of `RowVerdicts`, as they are saved.
+_VERDICTS = tuple(each.name for each in fields(RowVerdicts))
 
 
 @dataclass
@@ -47,6 +53,10 @@ class Selection(SelectionBase):
         config: The settings.
         source_fingerprint: The source dataset's fingerprint.
         source: The source dataset, if at hand.
+        verdicts: What the gate found of every row; None where there was no gate.
+        label_names: The class of each number in `suggested_labels`; None where rows have no classes.
+        signals: What the passes kept of every row, in a file; None where nothing was kept. `choose` needs it for
+            strategies that compare rows. Set it to None to let go of the file.
     """
 
     indices: npt.NDArray[np.int64]
@@ -59,6 +69,9 @@ class Selection(SelectionBase):
     config: SageConfig
     source_fingerprint: str
     source: Dataset | None = field(default=None, repr=False)
+    verdicts: RowVerdicts | None = field(default=None, repr=False)
+    label_names: list[str] | None = field(default=None, repr=False)
+    signals: RowSignals | None = field(default=None, repr=False)
 
     _kind, _fields = "dataset", ("source_fingerprint",)
     _arrays = ("indices", "scores", "losses", "groups", "status")
@@ -69,7 +82,7 @@ class Selection(SelectionBase):
         config: SageConfig,
         signals: RowSignals,
         dataset: Dataset,
-        choice: tuple[npt.NDArray[np.int64], GateStats | None],
+        choice: Choice,
         say: bool = True,
     ) -> Selection:
         """The selection of a choice.
@@ -82,7 +95,7 @@ class Selection(SelectionBase):
             say: Whether to log a warning of groups that lose every row: one process does.
         """
         assert signals.stats is not None
-        indices, gate = choice
+        indices, gate = choice.indices, choice.gate
         usable, scores = signals.usable, signals.scores
         table = group_table(signals.groups, signals.status, scores, indices)
         stats = SelectionStats(
@@ -109,6 +122,9 @@ class Selection(SelectionBase):
             config=config,
             source_fingerprint=dataset._fingerprint,
             source=dataset,
+            verdicts=choice.verdicts,
+            label_names=signals.label_names,
+            signals=signals if signals.records is not None else None,
         )
 
     @property
@@ -120,6 +136,24 @@ class Selection(SelectionBase):
     def kept_groups(self) -> npt.NDArray[np.int32]:
         """[K] groups of the kept rows."""
         return self.groups[self.indices]
+
+    @property
+    def outcomes(self) -> npt.NDArray[np.uint8]:
+        """[N] what became of every row, by its number in `sage_hf.data.status.OUTCOMES`."""
+        return outcomes_of(self.status, Choice(self.indices, self.stats.gate, self.verdicts))
+
+    @property
+    def label_doubts(self) -> npt.NDArray[np.float32] | None:
+        """[N] in [0, 1], how likely a label is wrong: above 0.5 another class is likelier; NaN where nobody judged it.
+
+        Of rows without classes, how likely a row is of the kind that is harder to learn. None where there was no gate.
+        """
+        return None if self.verdicts is None else self.verdicts.doubts
+
+    @property
+    def suggested_labels(self) -> npt.NDArray[np.int32] | None:
+        """[N] the likeliest other class of every row, a number in `label_names`; -1 where none is known."""
+        return None if self.verdicts is None else self.verdicts.suggested
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -161,34 +195,36 @@ class Selection(SelectionBase):
         fraction: float | None = None,
         num_examples: int | None = None,
         strategy: str | None = None,
+        gate: str | float | None = "same",
         balance: str | None = None,
         min_per_group: int | None = None,
     ) -> Selection:
-        """Other rows by the same scores, without a model: those that a selection with these settings keeps.
+        """Other rows by what is known of all, without a model: those that a selection with these settings keeps.
 
         Args:
             fraction: Share of the rows to keep, or
             num_examples: number of rows to keep. With neither, the budget stays as it was.
             strategy: As of `SageConfig`; as it was by default.
+            gate: As of `SageConfig`; "same" leaves it as it was.
             balance: As of `SageConfig`; as it was by default.
             min_per_group: As of `SageConfig`; as it was by default.
 
         Raises:
             BudgetError: The budget is impossible, or given twice.
-            ConfigError: The strategy or the balance is unknown, or the strategy needs more of the rows than scores,
-                losses and groups; `SageSelector.gather` keeps it.
+            ConfigError: A setting is unknown, or the strategy or the gate needs what `signals` lacks.
         """
         changes: dict[str, Any] = {"strategy": strategy, "balance": balance, "min_per_group": min_per_group}
         changes = {name: value for name, value in changes.items() if value is not None}
+        if gate != "same":
+            changes["gate"] = gate
         if fraction is not None or num_examples is not None:
             changes |= {"fraction": fraction, "num_examples": num_examples}
-        config = replace(self.config, **changes)
+        config = resolve(replace(self.config, **changes), has_target=self.stats.targets is not None)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
-        groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
-        shares = None if self.stats.target_shares is None else np.array(self.stats.target_shares)
-        signals = RowSignals(groups, self.status, self.scores, self.losses, shares=shares)
-        indices, gate = choose_rows(config, signals, budget)
-        table = group_table(groups, self.status, self.scores, indices)
+        signals = self.signals or self._plain_signals()
+        choice = choose_rows(config, signals, budget)
+        indices = choice.indices
+        table = group_table(signals.groups, self.status, self.scores, indices)
         stats = replace(
             self.stats,
             strategy=config.strategy,
@@ -196,10 +232,17 @@ class Selection(SelectionBase):
             groups=table,
             lost_groups=lost_groups(table, config),
             mean_score_kept=float(self.scores[indices].mean(dtype=np.float64)),
-            gate=gate,
+            gate=choice.gate,
             command=None,
         )
-        return replace(self, indices=indices, config=config, stats=stats)
+        return replace(self, indices=indices, config=config, stats=stats, verdicts=choice.verdicts)
+
+    def _plain_signals(self) -> RowSignals:
+        """What every selection knows of its rows."""
+        groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
+        shares = None if self.stats.target_shares is None else np.array(self.stats.target_shares)
+        names = self.label_names
+        return RowSignals(groups, self.status, self.scores, self.losses, label_names=names, shares=shares)
 
     # --------------------------------------------------------------------- disk
     @classmethod
@@ -216,6 +259,8 @@ class Selection(SelectionBase):
         """
         folder = Path(path)
         selection = cls(**cls._read(folder, "source_fingerprint", str))
+        signals = selection._plain_signals()
+        selection.signals = signals if read_signals(folder, signals) else None
         if source is not None:
             selection.attach(source)
         elif (folder / "dataset_info.json").is_file():
@@ -280,6 +325,22 @@ class Selection(SelectionBase):
             )
         self.source = source
         self.__dict__.pop("dataset", None)
+
+    @classmethod
+    def _read_more(cls, arrays: dict[str, npt.NDArray[Any]], values: dict[str, Any]) -> dict[str, Any]:
+        parts = {name: arrays[name] for name in _VERDICTS if name in arrays}
+        verdicts = RowVerdicts(**parts) if len(parts) == len(_VERDICTS) else None
+        return {"verdicts": verdicts, "label_names": values.get("label_names")}
+
+    def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        arrays, values = super()._files()
+        if self.verdicts is not None:
+            arrays |= {name: getattr(self.verdicts, name) for name in _VERDICTS}
+        return arrays, values | {"label_names": self.label_names}
+
+    def _write_signals(self, folder: Path) -> None:
+        if self.signals is not None:
+            write_signals(folder, self.signals)
 
     # ------------------------------------------------------------------ sharing
     def _rows(self, folder: Path) -> Dataset:

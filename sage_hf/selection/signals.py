@@ -13,6 +13,7 @@ from ..data.groups import Groups
 from ..data.stats import FitStats
 from ..data.status import SCORED
 from ..errors import ConfigError
+from ..passes.kept_rows import RowRecords
 from ..strategies import SIGNALS, Candidates, Vectors
 from ..strategies.base import PartOf
 from ..utils.columns import counts_of, picked, places_of
@@ -29,6 +30,7 @@ class RowSignals:
         losses: [N] float32, the same.
         stats: What the passes measured; None where nobody tells of it.
         labels: [N] classes of the rows, whatever they are grouped by; None where the task has none.
+        label_names: The name of each class.
         norms: [N] float32, lengths of the gradients; None where nobody asked, as all that follow.
         sketched: [N, l] z = S g / |g|.
         spectrum: [l] float32, singular values of the sketch, the largest 1.
@@ -37,6 +39,8 @@ class RowSignals:
         el2n: [N] float32.
         doubts: [N] float32, how the scoring model doubts each label; NaN where a row has no class.
         progress: Whether strategies show progress.
+        records: The file that `sketched`, `embeddings`, `inputs`, `norms`, `el2n` and `doubts` are read from; None
+            where they are not from one.
         shares: [G] how the budget is shared between groups that are targets; None leaves it to the balance.
         target_scores: [K, N] agreement with each of several targets, of which `scores` is the largest; else None.
     """
@@ -47,6 +51,7 @@ class RowSignals:
     losses: npt.NDArray[np.float32]
     stats: FitStats | None = None
     labels: npt.NDArray[np.integer[Any]] | None = None
+    label_names: list[str] | None = None
     norms: npt.NDArray[np.float32] | None = None
     sketched: Vectors | None = None
     spectrum: npt.NDArray[np.float32] | None = None
@@ -57,6 +62,13 @@ class RowSignals:
     shares: npt.NDArray[np.float64] | None = None
     target_scores: npt.NDArray[np.float32] | None = None
     progress: bool = False
+    records: RowRecords | None = None
+
+    def read(self, records: RowRecords) -> None:
+        """Takes from a file what it holds of every row; nothing is read into memory."""
+        self.records = records
+        self.sketched, self.embeddings, self.inputs = records.sketched, records.embeddings, records.inputs
+        self.norms, self.el2n, self.doubts = (records.column(name) for name in ("norm", "el2n", "doubt"))
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
@@ -97,9 +109,9 @@ class RowSignals:
         lacking = sorted(name for name in needs if getattr(self, name) is None)
         if lacking:
             raise ConfigError(
-                f"The strategy {strategy!r} needs {', '.join(lacking)} of every row, which a selection does not keep",
+                f"The strategy {strategy!r} needs {', '.join(lacking)} of every row, which nothing kept",
                 where="strategy",
-                fix=f"Select again with SageSelector and strategy={strategy!r}.",
+                fix=f"Select again with strategy={strategy!r}, and keep the signals, as is done by default.",
             )
 
 

@@ -111,6 +111,9 @@ class StreamSelection(SelectionBase):
         assert self.saved is not None
         return self.saved
 
+    def _write_signals(self, folder: Path) -> None:
+        pass  # a stream keeps nothing of the kind
+
     def _rows(self, folder: Path) -> Dataset:
         if self.source is None:
             return self._saved()

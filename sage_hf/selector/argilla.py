@@ -27,8 +27,11 @@ def argilla_records(issues: Dataset, rows: Dataset, fields: list[str], question:
     """
     try:
         argilla = import_module("argilla")
-    except ImportError as error:
-        raise ConfigError("Argilla is not installed", where="to_argilla", fix="pip install argilla") from error
+    except ModuleNotFoundError as error:
+        if error.name != "argilla":  # an installation that lacks something says so itself
+            raise
+        fix = "Install it with pip install argilla."
+        raise ConfigError("Argilla is not installed", where="to_argilla", fix=fix) from error
     images = [name for name, feature in rows.features.items() if isinstance(feature, Image) and feature.decode]
     records = []
     for place, issue in enumerate(issues):

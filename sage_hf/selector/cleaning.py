@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -121,15 +121,26 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
     return Cleaned(_without(rows, gone), dataset, found, len(edits.lines), edits.absent, relabelled, dropped)
 
 
-def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -> tuple[Dataset, str]:
+class LeftOut(NamedTuple):
+    """A dataset without the rows that a list says to drop.
+
+    Attributes:
+        dataset: The others, with their numbers in the source in `sage_row`.
+        numbers: The numbers of those that are left out.
+        said: What a person is told.
+    """
+
+    dataset: Dataset
+    numbers: list[int]
+    said: str
+
+
+def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -> LeftOut:
     """The rows without those that a list says to drop, or without all on it where it says nothing.
 
     Args:
         dataset: The rows that the list was made of.
         issues: As of `apply_label_issues`; a column `sage_row` is enough.
-
-    Returns:
-        The rows, with their numbers in the source in `sage_row`, and what a person is told.
 
     Raises:
         DatasetError: As of `apply_label_issues`; or no row is left.
@@ -150,7 +161,15 @@ def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -
     said = f"{len(gone):,} of {len(dataset):,} rows are left out: {why}. {ROW_COLUMN} stays the number in the source."
     if others:
         said += f" Other actions ({others:,} rows) are not done here: sage-hf apply does them."
-    return _without(_numbered(dataset), gone), said + said_of_absent(edits.absent)
+    rows = _numbered(dataset)
+    numbers = rows.with_format(None).select(gone)[ROW_COLUMN][:]
+    return LeftOut(_without(rows, gone), numbers, said + said_of_absent(edits.absent))
+
+
+def without_rows(dataset: Dataset, numbers: list[int]) -> Dataset:
+    """The rows without those of some numbers, as `without_issues` leaves them out."""
+    rows = _numbered(dataset)
+    return _without(rows, np.flatnonzero(np.isin(rows.with_format(None)[ROW_COLUMN][:], numbers)).tolist())
 
 
 def said_of_absent(absent: int) -> str:

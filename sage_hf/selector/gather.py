@@ -30,6 +30,7 @@ from ..passes.processes import Processes
 from ..passes.run import Passes
 from ..scoring.agreement import agreement, sketched
 from ..selection.choice import choose_rows
+from ..selection.outcomes import Choice, RowVerdicts
 from ..selection.signals import RowSignals
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import resolve_budget
@@ -86,12 +87,7 @@ def gather_signals(passes: Passes, source: RowSource, fit: Fit, needs: Set[str])
     signals = RowSignals(fit.groups, status, scores, losses, spectrum=fit.spectrum, progress=passes.settings.progress)
     signals.target_scores = fit.consensus.target_scores()
     if kept is not None:
-        signals.sketched, signals.embeddings, signals.inputs = kept.sketched, kept.embeddings, kept.inputs
-        # Not read into memory: like the vectors, they stay where they are.
-        names = kept.array.dtype.names or ()
-        signals.norms, signals.el2n, signals.doubts = (
-            np.asarray(kept.array[name]) if name in names else None for name in ("norm", "el2n", "doubt")
-        )
+        signals.read(kept)
     return signals
 
 
@@ -145,9 +141,7 @@ def meaning_of(tally: MeaningTally, groups: Groups, collector: GradientCollector
     return meaning
 
 
-def shared_choice(
-    config: SageConfig, signals: RowSignals, processes: Processes
-) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+def shared_choice(config: SageConfig, signals: RowSignals, processes: Processes) -> Choice:
     """`choose_rows` by all processes, which share the work out; what the main one comes to goes for all.
 
     Args:
@@ -159,16 +153,14 @@ def shared_choice(
         SageError: Choosing failed in another process.
     """
 
-    def choose(runner: JobRunner) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+    def choose(runner: JobRunner) -> Choice:
         budget = resolve_budget(len(signals.scores), config.fraction, config.num_examples)
         return choose_rows(config, signals, budget, runner)
 
     return chosen_together(processes, choose)
 
 
-def chosen_together(
-    processes: Processes, choose: Callable[[JobRunner], tuple[npt.NDArray[np.int64], GateStats | None]]
-) -> tuple[npt.NDArray[np.int64], GateStats | None]:
+def chosen_together(processes: Processes, choose: Callable[[JobRunner], Choice]) -> Choice:
     """What a choice by all processes comes to, in the main one.
 
     Args:
@@ -180,6 +172,14 @@ def chosen_together(
     """
     runner = JobRunner(processes)
     with runner.agreed():
-        indices, gate = choose(runner)
-    told = processes.broadcast_object(None if gate is None else asdict(gate))
-    return processes.array_from_main(indices), None if told is None else GateStats.from_dict(told)
+        own = choose(runner)
+    told = processes.broadcast_object(None if own.gate is None else asdict(own.gate))
+    indices = processes.array_from_main(own.indices)
+    if told is None or own.verdicts is None:
+        return Choice(indices)
+    verdicts = RowVerdicts(
+        processes.array_from_main(own.verdicts.doubts),
+        processes.array_from_main(own.verdicts.suggested.view(np.uint8)).view(np.int32),
+        processes.array_from_main(own.verdicts.outcomes),
+    )
+    return Choice(indices, GateStats.from_dict(told), verdicts)

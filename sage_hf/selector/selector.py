@@ -365,7 +365,8 @@ class SageSelector(ScoredInMap):
                 fit = replace(fit, consensus=consensus)
                 self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
             signals = gather_signals(self._passes, source, fit, needs)
-        signals.labels = find_labels(self.collector.model, dataset, fit.groups)
+        if (classes := find_labels(self.collector.model, dataset, fit.groups)) is not None:
+            signals.labels, signals.label_names = classes.codes, classes.names
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)

@@ -121,9 +121,10 @@ class WindowedChoice:
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
         # Of a window in which a probe could tell nothing, the default was taken for the time being.
         settled = Settled(self._quotas, self.gate.recipe if self.gate and self.gate.tried else None)
-        rows, gate = chosen_together(
+        choice = chosen_together(
             processes, lambda runner: choose_within(self._config, signals, quotas, runner, settled)
         )
+        rows, gate = choice.indices, choice.gate
         groups, scores = signals.groups.codes[rows].astype(np.int64), signals.scores[rows]
         self._chosen.append(StreamRows(rows + self._first, scores, groups, groups, scores))
         if gate is not None:

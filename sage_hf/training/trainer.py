@@ -239,6 +239,7 @@ class SageMixin(PublishesSelection):
             overlap = np.intersect1d(self.selection.indices, selection.indices, assume_unique=True)
             logs["sage_overlap"] = len(overlap) / len(selection)
         selector.fitted = None  # its sketch would lie on the device while the training goes on
+        selection.signals = None  # nor its signals on the disk
         self.selections.append(selection)
         self._drop_loader()
         # Past a subclass's log, which may take it for a step's: trl's averages its metrics so far, and clears them.

@@ -100,6 +100,10 @@ def test_a_selection_leaves_out_what_a_list_drops_and_knows_the_rows_of_the_sour
     assert rows["text"][:] == [TEXTS[row] for row in rows["sage_row"]]
     command = json.loads((reviews / "out" / "selection.json").read_text())["stats"]["command"]
     assert command[command.index("--exclude") + 1] == "issues.csv"
+    fill(reviews / "issues.csv", {6: "drop"})  # the selection knows what was left out then
+    kept = run("choose", reviews / "out", "--num-examples", 22, "-o", reviews / "chosen")
+    assert kept.exit_code == 0, kept.output
+    assert load_from_disk(reviews / "chosen")["sage_row"][:] == rows["sage_row"][:]
     stream = run(*words, "-o", reviews / "stream", "--exclude", reviews / "issues.csv", "--streaming")
     assert stream.exit_code == 1 and "Of a stream no rows can be left out" in stream.output
 

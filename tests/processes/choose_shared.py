@@ -75,8 +75,11 @@ def signals_of(sizes, has_classes, seed=0):
 
 def choose(processes, sizes, changes, has_classes=True):
     """Number of rows kept, their digest and what the gate did."""
-    kept, gate = shared_choice(SageConfig(**changes, seed=3), signals_of(sizes, has_classes), processes)
-    return [len(kept), hashlib.sha256(kept.tobytes()).hexdigest(), None if gate is None else dataclasses.asdict(gate)]
+    choice = shared_choice(SageConfig(**changes, seed=3), signals_of(sizes, has_classes), processes)
+    digest, gate, verdicts = hashlib.sha256(choice.indices.tobytes()), choice.gate, choice.verdicts
+    for each in vars(verdicts).values() if verdicts else ():
+        digest.update(each.tobytes())
+    return [len(choice.indices), digest.hexdigest(), None if gate is None else dataclasses.asdict(gate)]
 
 
 def register_own(rank, last):

@@ -167,7 +167,8 @@ def test_the_names_of_lost_classes_stay_with_the_kept_rows(tmp_path):
 
 def chosen(signals, budget, settled=None, **settings):
     config = SageConfig(num_examples=budget, **settings)
-    return choose_within(config, signals, quotas_for(config, signals.sizes(True), budget), JobRunner(), settled)
+    found = choose_within(config, signals, quotas_for(config, signals.sizes(True), budget), JobRunner(), settled)
+    return found.indices, found.gate
 
 
 def test_of_near_duplicates_one_is_kept_where_there_are_rows_enough():

@@ -40,7 +40,7 @@ def test_a_stream_keeps_what_a_dataset_keeps(rows, cuts, budget, balance, strate
     usable = ~np.isnan(scores)
     groups = Groups("column", codes.astype(np.int32), list("abcd"), {})
     signals = RowSignals(groups, np.where(usable, SCORED, ZERO_GRADIENT).astype(np.uint8), scores, scores)
-    wanted, _ = choose_rows(config, signals, resolve_budget(len(rows), config.fraction, config.num_examples))
+    wanted = choose_rows(config, signals, resolve_budget(len(rows), config.fraction, config.num_examples)).indices
     choice = choice_for(config)
     for part, part_codes in zip(in_parts(scores, cuts), in_parts(codes, cuts), strict=True):
         choice.add(part, part_codes)

@@ -12,7 +12,7 @@ from PIL import Image as Pictures
 import sage_hf
 from sage_hf import apply_label_issues
 from sage_hf.errors import DatasetError, LabelError
-from sage_hf.selector.cleaning import cleaned, without_issues
+from sage_hf.selector.cleaning import cleaned, without_issues, without_rows
 
 from .issue_cases import TEXTS, issues_of
 
@@ -245,18 +245,19 @@ def test_a_file_that_is_no_list_is_refused(tmp_path, name, content, words):
 # --------------------------------------------------------------- left out only
 def test_rows_to_drop_are_left_out_and_keep_their_numbers():
     rows = rows_of()
-    left, said = without_issues(rows, listed(rows, {1: "drop", 4: "DROP", 5: "relabel", 6: "keep"}))
+    left, numbers, said = without_issues(rows, listed(rows, {1: "drop", 4: "DROP", 5: "relabel", 6: "keep"}))
     assert left["sage_row"][:] == [0, 2, 3, 5, 6, 7, 8, 9] and left["label"][:] == [
         row % 3 for row in left["sage_row"]
     ]
     assert said.startswith("2 of 10 rows are left out: issues says to drop them. sage_row stays")
+    assert numbers == [1, 4] and without_rows(rows, numbers)[:] == left[:]
     assert "Other actions (1 rows) are not done here" in said
 
 
 def test_all_rows_of_a_list_without_actions_are_left_out(tmp_path):
     rows = rows_of()
     file = issues_of(rows, [0] * 10, [2, 7]).save(tmp_path / "issues.jsonl")
-    left, said = without_issues(rows, file)
+    left, _, said = without_issues(rows, file)
     assert left["sage_row"][:] == [0, 1, 3, 4, 5, 6, 8, 9]
     assert said.startswith("2 of 10 rows are left out: issues.jsonl lists them, and says no sage_action.")
     with pytest.raises(DatasetError, match=r"unknown action or class: line 2 \(row 1\) says 'dorp'"):
@@ -267,7 +268,7 @@ def test_all_rows_of_a_list_without_actions_are_left_out(tmp_path):
 
 def test_rows_without_labels_can_be_left_out_by_their_numbers_alone(tmp_path):
     (tmp_path / "rows.csv").write_text("sage_row\n1\n")
-    left, _ = without_issues(Dataset.from_dict({"text": ["a", "b", "c"]}), tmp_path / "rows.csv")
+    left, _, _ = without_issues(Dataset.from_dict({"text": ["a", "b", "c"]}), tmp_path / "rows.csv")
     assert left[:] == {"text": ["a", "c"], "sage_row": [0, 2]}
 
 

@@ -1,0 +1,47 @@
+"""The shell's `sage-hf choose`: another share of the rows of a selection, without a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import from_text
+from ..hub.files import check_output
+from .folders import with_rows
+from .options import argument, main_console, option
+
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """See their help."""
+
+    folder: Path = argument("What `sage-hf select` wrote.")
+    output: Path = option(..., "Folder for the rows that are kept now.", flags="--output -o")
+    fraction: float | None = option(None, "Share of the rows to keep; as it was by default.")
+    num_examples: int | None = option(None, "Number of rows to keep, instead.")
+    strategy: str | None = option(None, "As of `sage-hf select`; as it was by default.")
+    gate: str | None = option(None, "The same: auto, a share, or none.")
+    balance: str | None = option(None, "The same.")
+    min_per_group: int | None = option(None, "The same.")
+    dataset: str | None = option(None, "File, folder or Hub id of all rows; known of what `sage-hf select` wrote.")
+    keep_signals: bool = option(True, "Write the signals of all rows, too: 1 to 3 kB a row.")
+    overwrite: bool = option(False, "Replace a selection that is there.")
+
+
+def choose(options: ChooseOptions) -> None:
+    """Choose other rows by what an earlier selection learned of them: no model, no pass, seconds.
+
+    `sage-hf choose imdb-10pct --fraction 0.05 -o imdb-5pct`
+    """
+    check_output(options.output, options.overwrite)
+    from ..selection.report import summary
+
+    changes: dict[str, Any] = {} if options.gate is None else {"gate": from_text("gate", options.gate)}
+    for name in ("fraction", "num_examples", "strategy", "balance", "min_per_group"):
+        changes[name] = getattr(options, name)
+    chosen = with_rows(options.folder, options.dataset).choose(**changes)
+    chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+    console = main_console(stderr=False)
+    console.print(summary(chosen))
+    console.print(f"Written to {options.output}.", markup=False)

@@ -1,0 +1,125 @@
+"""Folders that `sage-hf select` wrote: which rows they were made from, and the selection with these rows again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import SageConfig
+from ..errors import ConfigError, DatasetError, SageError
+from ..hub.files import read_scores
+from .options import Sources, main_console, plain
+
+if TYPE_CHECKING:
+    from ..selection.selection import Selection
+
+# Beside the scores, and never pushed: it names a place on this machine.
+_SOURCE_NAME = "source.json"
+
+
+@dataclass(frozen=True)
+class NotedSource:
+    """How rows were read: options of the shell by their names, a file or folder by its absolute path.
+
+    Of --exclude, the row numbers that were left out: its list may be edited again.
+    """
+
+    dataset: str
+    split: str = "train"
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    label_column: str | None = None
+    column_mapping: str | None = None
+    drop_missing: bool = False
+    text_columns: list[str] | None = None
+    excluded: list[int] | None = None
+
+
+def note_source(folder: Path, inputs: Sources, config: SageConfig, excluded: list[int] | None = None) -> None:
+    """Writes down, in a selection's folder, how its rows were read."""
+    place = Path(inputs.dataset).expanduser()
+    own = {each.name for each in fields(NotedSource)} & {each.name for each in fields(Sources)}
+    shared = {name: getattr(inputs, name) for name in own}
+    shared["dataset"] = str(place.absolute()) if place.exists() else inputs.dataset
+    noted = NotedSource(**shared, text_columns=config.text_columns, excluded=excluded)
+    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+
+
+def open_selection(folder: Path, dataset: str | None) -> Selection:
+    """The selection of a folder, with the rows that it was made from where these are found.
+
+    Args:
+        folder: What `sage-hf select` or `Selection.save_to_disk` wrote.
+        dataset: File, folder or Hub id of these rows; None takes what `sage-hf select` wrote down. If they are not
+            there any more, that is said, and only the kept rows are at hand.
+
+    Raises:
+        OutputError: The folder holds no selection.
+        DatasetError: `dataset` cannot be read, or has other rows.
+        ConfigError: The selection is from a stream.
+    """
+    if read_scores(folder)[1].get("kind") == "stream":
+        raise ConfigError(
+            "A selection from a stream knows only the rows that it kept",
+            where=str(folder),
+            fix="Open them with datasets.load_from_disk, or select without --streaming.",
+        )
+    from ..selection.selection import Selection
+
+    selection, noted = Selection.load_from_disk(folder), _read_source(folder)
+    if dataset is not None:
+        noted = replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+    if noted is None:
+        return selection
+    try:
+        selection.attach(_load(noted))
+    except SageError as error:
+        if dataset is not None:
+            raise
+        text = f"The rows that were selected from are not at hand: {error.what}. Name them with --dataset."
+        main_console().print(plain(text))
+    return selection
+
+
+def with_rows(folder: Path, dataset: str | None) -> Selection:
+    """As `open_selection`, for what needs all rows.
+
+    Raises:
+        DatasetError: The rows are not at hand.
+    """
+    selection = open_selection(folder, dataset)
+    if selection.source is None:
+        raise DatasetError(
+            "Rows that were not kept are not in the folder of a selection",
+            where=str(folder),
+            fix="Name the file, folder or Hub id that was selected from with --dataset.",
+        )
+    return selection
+
+
+def _read_source(folder: Path) -> NotedSource | None:
+    try:
+        return NotedSource(**json.loads((folder / _SOURCE_NAME).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(
+            f"What is noted of the rows that were selected from cannot be read: {error}",
+            where=str(folder / _SOURCE_NAME),
+            fix="Delete the file, and name the rows with --dataset.",
+        ) from error
+
+
+def _load(noted: NotedSource):  # type: ignore[no-untyped-def]  # a Dataset, which is not imported for help
+    from datasets import Dataset
+
+    from ..selector.cleaning import without_rows
+
+    values, excluded = asdict(noted), noted.excluded
+    del values["excluded"]
+    config = SageConfig(text_columns=values.pop("text_columns"))
+    rows = Sources(model="", **values).load_rows(config)
+    assert isinstance(rows, Dataset)
+    return rows if excluded is None else without_rows(rows, excluded)

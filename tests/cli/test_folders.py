@@ -1,0 +1,113 @@
+"""`sage-hf choose` and `show`: what is done with a selection's folder later."""
+
+import json
+import shutil
+
+import pytest
+from datasets import load_from_disk
+
+from sage_hf import Selection
+from sage_hf.cli.show import value_text
+
+from .test_main import folder, reviews, run  # noqa: F401  # a fixture
+
+ABOUT = ["--task", "sequence-classification", "--warmup-steps", "1", "--sketch-size", "8", "--batch-size", "8"]
+ABOUT += ["--shard-size", "16", "--device", "cpu"]
+
+
+def words(result):
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):  # noqa: F811
+    """A selection of a tenth of reviews with columns of other names, and its data."""
+    root = tmp_path_factory.mktemp("made")
+    data = reviews(root / "reviews.csv")
+    data.write_text(data.read_text().replace("text,label", "review,sentiment"))
+    mapping = ["--column-mapping", "review=text", "--label-column", "sentiment"]
+    result = run("select", folder / "bert", data, "-o", root / "tenth", "--fraction", "0.1", *mapping, *ABOUT)
+    assert result.exit_code == 0, result.output
+    return root
+
+
+def test_other_rows_are_chosen_in_the_shell_without_the_model_as_a_new_selection_would(made, folder, tmp_path):  # noqa: F811
+    mapping = ["--column-mapping", "review=text", "--label-column", "sentiment"]
+    for more in (["--fraction", "0.3"], ["--num-examples", "9", "--strategy", "herding", "--balance", "equal"]):
+        new, chosen = tmp_path / f"new{more[1]}", tmp_path / f"chosen{more[1]}"
+        result = run("select", folder / "bert", made / "reviews.csv", "-o", new, *more, *mapping, *ABOUT)
+        assert result.exit_code == 0, result.output
+        result = run("choose", made / "tenth", "-o", chosen, *more)
+        assert result.exit_code == 0, result.output
+        assert "Kept" in result.output and f"Written to {chosen}" in words(result).replace("- ", "-")
+        one, other = load_from_disk(str(new)), load_from_disk(str(chosen))
+        assert one.features == other.features and one[:] == other[:]
+        assert Selection.load_from_disk(chosen).signals is not None
+
+
+def test_rows_are_shown_with_their_text_and_label(made):
+    for view, total in (("kept", 7), ("dropped", 65), ("highest", 72)):
+        result = run("show", made / "tenth", "--rows", view, "--limit", 4)
+        assert result.exit_code == 0, result.output
+        assert f"4 of {total} rows." in result.output and "the cat number" in result.output
+        assert max(map(len, result.output.splitlines())) <= 100
+    result = run("show", made / "tenth", "--rows", "kept", "--group", "rare")
+    assert "1 of 1 rows." in result.output and "rare" in result.output
+
+
+def test_what_cannot_be_shown_is_told(made):
+    result = run("show", made / "tenth", "--rows", "best")
+    assert result.exit_code == 1 and "There is no view 'best'" in words(result)
+    result = run("show", made / "tenth", "--group", "fine")
+    assert result.exit_code == 1 and "Use one of bad, good, rare" in words(result)
+    result = run("show", made / "no-such-folder")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+
+
+def test_rows_that_are_gone_are_asked_for_and_may_lie_elsewhere(made, tmp_path):
+    shutil.copytree(made / "tenth", tmp_path / "tenth")
+    noted = tmp_path / "tenth" / "source.json"
+    values = json.loads(noted.read_text())
+    noted.write_text(json.dumps({**values, "dataset": str(tmp_path / "gone.csv")}))
+    result = run("show", tmp_path / "tenth", "--rows", "dropped", "--limit", 2)
+    assert result.exit_code == 0 and "Name them with --dataset" in words(result) and "the cat" not in result.output
+    result = run("show", tmp_path / "tenth", "--limit", 2)
+    assert "the cat" in result.output
+    result = run("choose", tmp_path / "tenth", "--fraction", "0.2", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "--dataset" in words(result) and not (tmp_path / "out").exists()
+    result = run("show", tmp_path / "tenth", "--rows", "dropped", "--limit", 2, "--dataset", made / "reviews.csv")
+    assert result.exit_code == 0 and "the cat" in result.output
+
+
+def test_other_rows_than_those_that_were_selected_from_are_refused(made, tmp_path):
+    other = made / "reviews.csv"
+    (tmp_path / "other.csv").write_text(other.read_text().replace("cat", "dog"))
+    result = run("choose", made / "tenth", "-o", tmp_path / "out", "--dataset", tmp_path / "other.csv")
+    assert result.exit_code == 1 and "fingerprint" in words(result)
+
+
+def test_signals_can_be_left_out(made, folder, tmp_path):  # noqa: F811
+    result = run(
+        "select", folder / "bert", folder / "labelled.json", "-o", tmp_path / "a", "--fraction", "0.5",
+        "--no-keep-signals", *ABOUT,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert not list((tmp_path / "a").glob("signals*"))
+    result = run("choose", tmp_path / "a", "--fraction", "0.2", "-o", tmp_path / "b")
+    assert result.exit_code == 1 and "keep the signals" in words(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        ("a\n b", "a b"),
+        ([1, 2, 3], "3 values"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}], "user: Hi / assistant: Yes"),
+        ({"array": [0.0] * 800, "sampling_rate": 400}, "sound, 2.0 s"),
+        ({"a": 1, "b": "x"}, "a: 1, b: x"),
+        (["a", "b"], "a / b"),
+    ],
+)
+def test_a_value_is_shown_on_one_line(value, text):
+    assert value_text(value) == text
