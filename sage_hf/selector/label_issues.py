@@ -127,16 +127,16 @@ class LabelIssues:
         untold = f"Of wrong labels {NOTHING_TOLD}." if self.wrong_share is None else None
         table = Table(title=title, title_justify="left", caption=untold, caption_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("suggested", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         rows = self._list(self.rows[:most]).rows
         content = next(iter(content_columns(rows, self.column)), None)
         if content is not None:
-            table.add_column(content, no_wrap=True, overflow="ellipsis", max_width=_SHOWN)
+            table.add_column(content, max_width=_SHOWN)  # the column that gives way on a narrow screen
         for row in rows:
             cells = [f"{row[ROW_COLUMN]:,}", f"{row[DOUBT_COLUMN]:.3f}", row[LABEL_COLUMN], row[SUGGESTION_COLUMN]]
             if content is not None:
                 cells.append(" ".join(str(row[content]).split())[: 2 * _SHOWN])
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         return table
 
     def _list(self, rows: npt.NDArray[np.int64]) -> IssueList:

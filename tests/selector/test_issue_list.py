@@ -174,8 +174,9 @@ def shown(table, width=80):
 
 @pytest.mark.parametrize("kind", ["string", "large_string"])
 def test_the_table_shows_names_and_text_at_80_columns(kind):
-    rows = labelled(["the film was [bold]fine[/] 🙂", "bad, bad, bad"], kind)
+    rows = labelled(["the film was [bold]fine[/] 🙂" + " and so on" * 9, "bad, bad, bad"], kind)
     text = shown(issues_of(rows, [1, 0]).table())
+    assert "0.900" in text and "bad" in text and "good" in text
     assert "suggested" in text and "rather" not in text
     assert "[bold]fine" in text
     assert max(map(len, text.splitlines())) <= 80
