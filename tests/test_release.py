@@ -15,7 +15,7 @@ from sage_hf.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "sage_hf" / "hub" / "templates"
-NAMES = ("selection.md", "dataset_card.md", "model_card.md")
+NAMES = ("selection.md", "dataset_card.md", "model_card.md", "cleaned.md")
 pytestmark = pytest.mark.slow
 
 
