@@ -161,7 +161,7 @@ def test_a_table_of_what_is_not_finished_is_not_a_whole_runs(tmp_path):
 
 def test_a_run_is_whole_when_every_seed_share_and_strategy_is_there(scripts):
     quality = scripts("quality")
-    names = quality.strategies_for("digits", list(quality.STRATEGIES))
+    names = quality.strategies_for("digits", quality.COMPARED)
     values = {name: {} for name in ("all", *names)}
     task = {"seeds": [0, 1, 2], "fractions": list(quality.FRACTIONS), "values": values}
     assert quality.is_finished({"digits-0": task}, "digits", 0.0, [0, 1, 2])

@@ -113,8 +113,9 @@ def measure(size: int, way: str, folder: Path) -> dict[str, Any]:
     signals = open_signals(size, way, folder)
     with Peak() as peak:
         start = time.perf_counter()
-        kept, gate = shared_choice(config, signals, processes)
+        choice = shared_choice(config, signals, processes)
         seconds = time.perf_counter() - start
+    kept, gate = choice.indices, choice.gate
     assert len(kept) == round(FRACTION * size)
     plain = plain_row()
     return {

@@ -5,6 +5,7 @@ Everything is computed from the values of single trainings, which results/qualit
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,8 +34,8 @@ FULL, FROM_PRETRAINED, FROM_NOTHING = 0.98, 0.05, 0.25
 # The share of the rows that the README's table is about.
 AT = 0.05
 
-# A task, clean or spoilt, as JSON: title, metric, lower_is_better, pretrained, fractions, seeds, and the value of
-# every training, values[strategy][fraction as text][place of the seed].
+# A task, clean or spoilt, as JSON: title, metric, lower_is_better, pretrained, fractions, seeds, on what each seed's
+# models were trained, and the value of every training, values[strategy][fraction as text][place of the seed].
 Measured = dict[str, Any]
 
 
@@ -85,9 +86,8 @@ def collect(folder: Path, shares: Sequence[float]) -> dict[str, Measured]:
     found = {}
     for name, task in TASKS.items():
         for share in shares:
-            parts = [
-                Comparison.load(each.parent) for each in sorted(folder.glob(f"{name}-{share:g}-*/comparison.json"))
-            ]
+            places = sorted(each.parent for each in folder.glob(f"{name}-{share:g}-*/comparison.json"))
+            parts = [Comparison.load(place) for place in places]
             if not parts:
                 continue
             first, trained = parts[0], [{run.key[:2]: run for run in part.runs} for part in parts]
@@ -106,9 +106,16 @@ def collect(folder: Path, shares: Sequence[float]) -> dict[str, Measured]:
                 "pretrained": task.pretrained,
                 "fractions": fractions,
                 "seeds": [part.seeds[0] for part in parts],
+                "trained_on": [_trained_on(place) for place in places],
                 "values": values,
             }
     return found
+
+
+def _trained_on(folder: Path) -> str:
+    """The kind of device and the version of torch that a seed's models were trained with."""
+    settings = json.loads((folder / "settings.json").read_text())
+    return f"{'CPU' if settings['training'].get('use_cpu') else 'GPU'}, torch {settings['versions']['torch']}"
 
 
 def cells_of(task: Measured) -> list[Cell]:
@@ -261,7 +268,9 @@ def long_tables(tasks: dict[str, Measured]) -> str:
     lines = ["Mean and 95 % interval over seeds. The default is `auto`.", ""]
     for task in tasks.values():
         form, fractions = _Form(task), task["fractions"]
-        head = f"{task['title']}: {form.unit}, {len(task['seeds'])} seeds"
+        where = "; ".join(sorted(set(task.get("trained_on", []))))
+        told = f" ({where})" if where else ""
+        head = f"{task['title']}: {form.unit}, {len(task['seeds'])} seeds{told}"
         lines += [f"| {head} | {' | '.join(f'{share:.0%}' for share in fractions)} |"]
         lines += [f"|---|{'---|' * len(fractions)}"]
         for strategy in task["values"]:

@@ -1,4 +1,4 @@
-"""The shell: `sage-hf doctor`, `select`, `label-issues`, `push`, `demo`, `compare` and `env`, each in a file.
+"""The shell: every command is in a file of its own.
 
 Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 """
@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..config import SageConfig
+from .apply import apply
 from .choose import choose
 from .compare import ListsOfWords, compare
 from .demo import demo
@@ -20,6 +21,7 @@ from .env import env
 from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
+from .report import report
 from .select import select
 from .show import show
 
@@ -43,7 +45,9 @@ app.command()(with_options(doctor, only=_UNAIMED))
 app.command()(with_options(select))
 app.command()(with_options(choose))
 app.command()(with_options(show))
+app.command()(with_options(report))
 app.command()(with_options(label_issues, only=_ENCODING))
+app.command()(with_options(apply))
 app.command()(with_options(push))
 app.command()(with_options(demo))
 app.command(cls=ListsOfWords)(with_options(compare, only=_COMPARED))
