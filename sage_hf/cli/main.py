@@ -1,6 +1,6 @@
 """The shell: `sage-hf doctor`, `select`, `label-issues`, `push`, `demo`, `compare` and `env`, each in a file.
 
-Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
+Exit codes are in the help.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .env import env
 from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
-from .select import select
+from .select import ListsStrategies, select
 
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
@@ -32,13 +32,14 @@ app = typer.Typer(
     name="sage-hf",
     cls=Shell,
     help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
+    epilog="**Exit codes**: 0 done; 1 an error, whose message says what to do, or a fault that the doctor found; 2 a "
+    "command or option that there is not; 130 interrupted: the same command goes on from there.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.command()(with_options(doctor, only=_UNAIMED))
-app.command()(with_options(select))
+app.command(cls=ListsStrategies)(with_options(select))
 app.command()(with_options(label_issues, only=_ENCODING))
 app.command()(with_options(push))
 app.command()(with_options(demo))

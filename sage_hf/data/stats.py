@@ -191,6 +191,7 @@ class SelectionStats(FitStats):
         mean_score_kept: Mean agreement of the kept rows.
         mean_loss: Mean loss of the scored rows.
         gate: What the gate took out; None where there was none.
+        choose_seconds: Time of the choice; of a stream it is in `score_seconds`.
         command: The shell's words that select again; None outside the shell.
         trained_steps: Optimizer steps before the selection, in a training.
         trained_epochs: Epochs before the selection, in a training.
@@ -206,6 +207,7 @@ class SelectionStats(FitStats):
     mean_score_kept: float
     mean_loss: float
     gate: GateStats | None = None
+    choose_seconds: float = 0.0
     command: list[str] | None = None
     trained_steps: int | None = None
     trained_epochs: float | None = None

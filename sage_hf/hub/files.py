@@ -35,6 +35,8 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     Raises:
         OutputError: The folder holds no selection, or one of a later version.
     """
+    if not folder.exists():
+        raise OutputError("There is no such folder", where=str(folder), fix="Check the path.")
     if not (folder / JSON_NAME).is_file() or not (folder / ARRAYS_NAME).is_file():
         raise OutputError(
             "The folder holds no selection",
@@ -124,7 +126,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         if overwrite:
             return
         raise OutputError(
-            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite."
+            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite=True."
         )
     raise OutputError(
         "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
@@ -145,3 +147,17 @@ def check_table_file(path: str | os.PathLike[str]) -> Path:
             fix=f"End its name in one of {', '.join(TABLE_WRITERS)}.",
         )
     return place
+
+
+def check_table_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses a file that something would be lost in, or that cannot be written; also to be called before a long run.
+
+    Raises:
+        OutputError: The ending is none that a table is written by, it is there, or its folder cannot be written to.
+    """
+    check_table_file(path)
+    if path.is_file() and overwrite:
+        return
+    if path.exists():
+        raise OutputError("The file is there", where=str(path), fix="Choose another name, or pass overwrite=True.")
+    check_output(path)

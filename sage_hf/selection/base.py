@@ -18,9 +18,10 @@ from huggingface_hub import CommitInfo
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
-from ..hub.files import read_scores, write_scores, write_selection
+from ..hub.files import check_table_output, read_scores, write_scores, write_selection
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
+from ..hub.tables import write_table
 from .notebook import as_html
 
 
@@ -71,6 +72,24 @@ class SelectionBase(ABC):
         """
         write_rows = self._write_rows if include_dataset else None
         return write_selection(Path(path), overwrite, write_rows, *self._files())
+
+    def save_rows(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the kept rows alone to a file, with `sage_row` and `sage_score`.
+
+        In text, class labels are their names, and images and sounds the paths of their files.
+
+        Args:
+            path: Ends in .csv, .json or .jsonl (a JSON object a line), or .parquet.
+            overwrite: Whether a file that is there already may be replaced.
+
+        Raises:
+            OutputError: The ending is another, the file is there, or it cannot be written or hold the rows.
+            DatasetError: The selection was loaded without its rows.
+        """
+        place = Path(path)
+        check_table_output(place, overwrite)
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-") as cache:
+            return write_table(self._rows(Path(cache)), place, overwrite)
 
     @classmethod
     @abstractmethod
