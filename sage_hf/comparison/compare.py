@@ -32,7 +32,7 @@ from ..data.batches import check_dataset
 from ..data.columns import class_column
 from ..data.encoding import Collator
 from ..errors import BudgetError, ConfigError, DatasetError, LabelError
-from ..gradients.model.state import num_weights, unwrap
+from ..gradients.model.state import check_model, num_weights, unwrap
 from ..hub.pictures import can_draw
 from ..hub.provenance import describe_dataset, describe_model
 from ..passes.processes import Processes, launched
@@ -141,6 +141,7 @@ def compare(
         >>> comparison = compare(model, train, test, model_init=lambda seed: build(), output_dir="out/compare")
         >>> print(comparison.recommendation)
     """
+    check_model(model)
     config = replace(config or SageConfig(), fraction=None, num_examples=None)
     plan = _plan(fractions, strategies, seeds, config.seed)
     if not 0.0 <= tolerance < 1.0:

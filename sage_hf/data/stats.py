@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..utils.shown import ShortRepr
 from .classes import Classes
 from .meaning import Meaning
 
@@ -106,8 +107,8 @@ class GateStats(_OldKeys):
         return dataclasses.replace(chosen, judged=judged, wrong_share=share, **counts)
 
 
-@dataclass(kw_only=True)
-class FitStats(_OldKeys):
+@dataclass(kw_only=True, repr=False)
+class FitStats(ShortRepr, _OldKeys):
     """What the passes measured.
 
     Attributes:
@@ -176,7 +177,7 @@ class FitStats(_OldKeys):
         return self.meaning.warning if self.meaning is not None else ""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SelectionStats(FitStats):
     """What the passes measured, and what came of the choice.
 

@@ -22,6 +22,7 @@ from ..hub.files import check_table_output, read_scores, write_scores, write_sel
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.tables import write_table
+from .brief import about
 from .notebook import as_html
 
 
@@ -49,6 +50,14 @@ class SelectionBase(ABC):
     def __len__(self) -> int:
         """K."""
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return f"{type(self).__name__}({stats.kept:,} of {stats.rows:,} rows, strategy={stats.strategy!r})"
+
+    def __str__(self) -> str:
+        """About five lines for a person: what is kept and by which rule, and how to go on."""
+        return "\n".join(about(self.stats, type(self).__name__, type(self)._kind))
 
     @property
     def group_table(self) -> list[GroupStats]:

@@ -29,7 +29,7 @@ from .choice import choose_rows, lost_groups
 from .signals import RowSignals
 
 
-@dataclass
+@dataclass(repr=False)
 class Selection(SelectionBase):
     """The rows that were kept, with every row's score.
 

@@ -34,14 +34,15 @@ from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
+from ..utils.shown import ShortRepr
 
 DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
 
-@dataclass(frozen=True)
-class LabelIssues:
+@dataclass(frozen=True, repr=False)
+class LabelIssues(ShortRepr):
     """How likely each label is wrong.
 
     Attributes:
