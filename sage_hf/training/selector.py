@@ -258,7 +258,8 @@ def check_encoded(dataset: Dataset, taken: Collection[str]) -> None:
     text = next((name for name in raw if is_text(dataset.features[name])), None)
     fix = "Encode the rows first, as for Trainer: train_dataset.map(...)."
     if text is not None:
-        fix = f"Tokenise first: train_dataset.map(lambda rows: tokenizer(rows[{text!r}], truncation=True), batched=True)."
+        way = f"lambda rows: tokenizer(rows[{text!r}], truncation=True)"
+        fix = f"Tokenise first: train_dataset.map({way}, batched=True)."
     raise DatasetError(
         f"The model takes none of the columns {raw}" if raw else "The rows have labels and nothing else",
         where="train_dataset",

@@ -329,7 +329,9 @@ class SageMixin(PublishesSelection):
             if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():
                 check_push(args.sage_hub_dataset_id, describe_origin(rows), token=args.hub_token)
             check_trainable(rows, args, getattr(self, "get_sp_size", lambda: 1)())
-            if args.remove_unused_columns:  # else the collator reads what it likes
+            reader = next(kind for kind in type(self).__mro__ if "get_train_dataloader" in vars(kind))
+            # Else a collator reads what it likes, as with sentence-transformers.
+            if args.remove_unused_columns and reader is Trainer:
                 self._set_signature_columns_if_needed()
                 check_encoded(rows, self._signature_columns)
         owner = next(kind for kind in type(self).__mro__ if "compute_loss" in vars(kind))
