@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import from_text
-from ..hub.files import check_output
+from ..hub.files import check_rows_output
 from .folders import with_rows
 from .options import argument, main_console, option
 
@@ -17,7 +17,9 @@ class ChooseOptions:
     """See their help."""
 
     folder: Path = argument("What `sage-hf select` wrote.")
-    output: Path = option(..., "Folder for the rows that are kept now.", flags="--output -o")
+    output: Path = option(
+        ..., "Folder for the rows that are kept now, or a file: .csv, .jsonl or .parquet.", flags="--output -o"
+    )
     fraction: float | None = option(None, "Share of the rows to keep; as it was by default.")
     num_examples: int | None = option(None, "Number of rows to keep, instead.")
     strategy: str | None = option(None, "As of `sage-hf select`; as it was by default.")
@@ -34,7 +36,7 @@ def choose(options: ChooseOptions) -> None:
 
     `sage-hf choose imdb-10pct --fraction 0.05 -o imdb-5pct`
     """
-    check_output(options.output, options.overwrite)
+    check_rows_output(options.output, options.overwrite)
     from ..selection.report import summary
 
     changes: dict[str, Any] = {} if options.gate is None else {"gate": from_text("gate", options.gate)}

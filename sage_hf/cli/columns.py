@@ -153,7 +153,7 @@ def without_missing(
         return rows, None
     gaps = np.unique(np.concatenate(list(missing.values())))
     counted = ", ".join(f"{len(each):,} in column {name!r}" for name, each in missing.items())
-    named = f"rows {', '.join(map(str, gaps[:_NAMED]))}{', ...' if len(gaps) > _NAMED else ''}"
+    named = _first(gaps)
     if not drop:
         raise DatasetError(
             f"{len(gaps):,} of {len(rows):,} rows lack a value: {counted}; {named}",
@@ -166,6 +166,33 @@ def without_missing(
     if ROW_COLUMN not in rows.column_names:  # so that those that are kept can be found again
         rows = rows.add_column(ROW_COLUMN, np.arange(len(rows)))
     return rows.select(kept), f"{len(gaps):,} of {len(rows):,} rows lack a value and are left out: {counted}; {named}."
+
+
+def check_labels(rows: Dataset | IterableDataset | None, task: str, path: str) -> None:
+    """Refuses rows without a label, before a run that needs one of each.
+
+    Args:
+        rows: The rows; those of a stream are looked at as they come.
+        task: The model's, a language model's needs none.
+        path: Where the rows are from.
+
+    Raises:
+        DatasetError: Counts them, and names the first.
+    """
+    label = next((name for name in LABEL_COLUMNS if isinstance(rows, Dataset) and name in rows.column_names), None)
+    if label is None or not isinstance(rows, Dataset) or task == "causal-lm":
+        return
+    gaps = np.flatnonzero(rows.select_columns(label).with_format("arrow")[:][label].is_null().to_numpy())
+    if len(gaps):
+        raise DatasetError(
+            f"{len(gaps):,} of {len(rows):,} rows have no label: {_first(gaps)}",
+            where=f"{path}, column {label!r}",
+            fix="Fill them in, or add --drop-missing to go on without these rows.",
+        )
+
+
+def _first(gaps: npt.NDArray[np.int64]) -> str:
+    return f"rows {', '.join(map(str, gaps[:_NAMED]))}{' and more' if len(gaps) > _NAMED else ''}"
 
 
 def _read(rows: Dataset, text_columns: Sequence[str] | None) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 
 from ..config import SageConfig
 from ..errors import SageError
-from .options import Sources, argument, main_console, option
+from .options import DATASET, Sources, argument, main_console, option
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +23,7 @@ class DoctorInputs(Sources):
     """A model, which may come without a dataset."""
 
     dataset: str | None = argument(  # type: ignore[assignment]
-        "A json, csv or parquet file, a folder of data, or a Hub id; or none.", None
+        f"{DATASET[:-1]}; or none.", None
     )
     as_json: bool = option(False, "Print everything as JSON instead.", flags="--json")
 

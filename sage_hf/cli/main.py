@@ -1,6 +1,6 @@
 """The shell: every command is in a file of its own.
 
-Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
+Exit codes are in the help.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
 from .report import report
-from .select import select
+from .select import ListsStrategies, select
 from .show import show
 
 # Settings that rows are read with, where no gradient is taken.
@@ -36,13 +36,14 @@ app = typer.Typer(
     name="sage-hf",
     cls=Shell,
     help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
+    epilog="**Exit codes**: 0 done; 1 an error, whose message says what to do, or a fault that the doctor found; 2 a "
+    "command or option that there is not; 130 interrupted: the same command goes on from there.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.command()(with_options(doctor, only=_UNAIMED))
-app.command()(with_options(select))
+app.command(cls=ListsStrategies)(with_options(select))
 app.command()(with_options(choose))
 app.command()(with_options(show))
 app.command()(with_options(report))

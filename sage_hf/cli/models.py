@@ -28,6 +28,7 @@ from ..data.encoding import LABEL_COLUMNS
 from ..data.stream import first_row
 from ..errors import ConfigError, DatasetError, SageError
 from ..hub.checks import first_line
+from ..hub.reach import obstacle
 from ..utils.rng import isolated_rng
 from .adapters import Adapter, find_adapter, saved_classes, saved_weights, with_adapter
 
@@ -112,6 +113,9 @@ def load_model(
     except SageError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        in_the_way = None if Path(path).exists() else obstacle(error, path)
+        if in_the_way is not None:
+            raise ConfigError(in_the_way.what, where=path, fix=in_the_way.fix) from error
         raise ConfigError(
             f"The model cannot be loaded: {first_line(error)}", where=path, fix="Check the path, --task and --dtype."
         ) from error
@@ -236,7 +240,9 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
     labels = list(dataset.with_format(None)[column])
     if nulls := [row for row, label in enumerate(labels) if label is None]:
         raise DatasetError(
-            f"{len(nulls)} rows have no label, first in rows {nulls[:5]}", where=where, fix="Fill or filter them."
+            f"{len(nulls)} rows have no label, first in rows {nulls[:5]}",
+            where=where,
+            fix="Fill them in, or add --drop-missing to go on without these rows.",
         )
     if not all(isinstance(label, str) or (isinstance(label, int) and label >= 0) for label in labels):
         raise DatasetError(

@@ -29,7 +29,9 @@ from ..config import (
     from_text,
 )
 from ..errors import ConfigError, SageError
-from .paths import check_local
+from .output import is_quiet, speaking
+from .paths import check_folder, check_local
+from .wording import in_the_shell
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -37,8 +39,20 @@ if TYPE_CHECKING:
     from .models import Loaded
 
 INPUT = "Model and dataset"
+DATASET = (
+    "A json, csv or parquet file, a folder of such files, a folder of images in a folder a class (cat/01.png), a "
+    "save_to_disk folder, or a Hub id."
+)
 _WARM_UP = "Warm-up: a fresh head's gradients say nothing"
-_AMOUNTS = ("fraction", "num_examples", "balance", "min_per_group")
+# The panels of the help that settings stand in; the others are of the choice.
+_PANELS = {
+    "How much to keep": ("fraction", "num_examples", "balance", "min_per_group"),
+    INPUT: ("text_columns", "max_length"),
+    "Gradients": ("sketch_size", "projection", "row_width", "target_modules", "preset", "loss_reduction"),
+    "Speed and memory": ("batch_size", "shard_size", "cache_gradients", "num_workers"),
+    "Checks": ("check_gradients", "recheck_every"),
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 # Types of settings that their default does not tell; others that are None by default are text.
 _TYPES: dict[str, Any] = {
     "fraction": float | None,
@@ -79,7 +93,7 @@ class Sources:
     """The options that name a model and a dataset; see their help."""
 
     model: str = argument("Checkpoint or PEFT adapter: a folder or a Hub id.")
-    dataset: str = argument("A json, csv or parquet file, a folder of data, or a Hub id.")
+    dataset: str = argument(DATASET)
     split: str = option("train", "Split of the dataset.", INPUT)
     dataset_config: str | None = option(None, "The dataset's configuration on the Hub.", INPUT)
     task: str | None = option(
@@ -95,6 +109,7 @@ class Sources:
 
     def check(self) -> None:
         """Refuses a path that is not there: at once, and not after seconds of imports."""
+        check_folder(self.model)
         if self.dataset is not None:  # a doctor may have none
             check_local(self.dataset)
 
@@ -148,6 +163,14 @@ class Inputs(Sources):
         """Whether a warm-up was asked for."""
         return self.warmup_steps is not None or self.warmup_fraction is not None
 
+    def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
+        """As of `Sources`; rows without a label are an error where the task needs one."""
+        from .columns import check_labels
+
+        loaded = super().load_model(rows, seed, quiet=quiet)
+        check_labels(rows, loaded.task, self.dataset)
+        return loaded
+
     def warm_up(self, loaded: Loaded, rows: Any, config: SageConfig) -> None:
         """Trains the model for a little, if that was asked for; if not and its head is new, warns."""
         from ..training import warmup
@@ -176,6 +199,14 @@ class Inputs(Sources):
             )
 
 
+@dataclass(frozen=True)
+class Volume:
+    """How much a command says; see their help."""
+
+    quiet: bool = option(False, "Say nothing but errors and the result.", flags="--quiet -q")
+    verbose: bool = option(False, "Say what goes on, too.", flags="--verbose -v")
+
+
 def with_options(command: Callable[..., bool | None], only: Container[str] | None = None) -> Callable[..., None]:
     """Gives the shell an option for every field of a command's parameters, which are classes of options.
 
@@ -189,21 +220,23 @@ def with_options(command: Callable[..., bool | None], only: Container[str] | Non
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        # Fields of other classes than SageConfig stay as they are.
-        read = {name: from_text(name, value) for name, value in values.items()}
-        groups = [kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()]
-        for group in groups:
-            if isinstance(group, Sources):
-                group.check()
-        is_well = command(*groups)
-        from ..passes.processes import launched
+        with speaking(values.pop("quiet"), values.pop("verbose")):
+            # Fields of other classes than SageConfig stay as they are.
+            read = {name: from_text(name, value) for name, value in values.items()}
+            groups = [kind(**{each.name: read[each.name] for each in options[name]}) for name, kind in kinds.items()]
+            for group in groups:
+                if isinstance(group, Sources):
+                    group.check()
+            is_well = command(*groups)
+            from ..passes.processes import launched
 
-        launched().wait_for_everyone()
-        launched().destroy_process_group()
+            launched().wait_for_everyone()
+            launched().destroy_process_group()
         if is_well is False:
             raise typer.Exit(1)
 
-    run.__signature__ = inspect.Signature([*chain(*options.values())])  # type: ignore[attr-defined]
+    told = [_parameter(Volume, each) for each in fields(Volume)]
+    run.__signature__ = inspect.Signature([*chain(*options.values()), *told])  # type: ignore[attr-defined]
     return run
 
 
@@ -213,7 +246,7 @@ def _parameter(kind: type, field: Field[Any]) -> inspect.Parameter:
     hint = get_type_hints(kind)[name]
     if kind is SageConfig:
         hint = _TYPES.get(name, str | None if default is None else type(default))
-        settings["rich_help_panel"] = "How much to keep" if name in _AMOUNTS else "How to choose"
+        settings["rich_help_panel"] = _PANEL_OF.get(name, "How to choose")
         settings["metavar"] = "WORD" if get_origin(hint) is Literal else None  # the help names the words
     flag = "--" + name.replace("_", "-")
     flags = settings.pop("flags", f"{flag}/--no-{flag[2:]}" if default is True else flag).split()
@@ -236,8 +269,9 @@ class Shell(TyperGroup):
             return super().invoke(ctx)
         except SageError as error:
             console = Console(stderr=True)
-            console.print(f"[bold red]Error[/] in {plain(error.where)}: {plain(error.what)}.")
-            console.print(f"[bold]What to do:[/] {plain(error.fix)}")
+            what, where, fix = in_the_shell(error)
+            console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
+            console.print(f"[bold]What to do:[/] {plain(fix)}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -260,10 +294,10 @@ def renamed(words: list[str]) -> list[str]:
 
 
 def main_console(stderr: bool = True) -> Console:
-    """A console that prints in the main process of a launch alone."""
+    """A console that prints in the main process of a launch alone; on stderr nothing where --quiet was given."""
     from ..passes.processes import launched
 
-    return Console(stderr=stderr, quiet=not launched().is_main_process)
+    return Console(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
 
 
 def plain(text: str) -> str:

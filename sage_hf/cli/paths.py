@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import DatasetError
+from ..errors import ConfigError, DatasetError
 
 # Endings of a file and the builder of `datasets` that reads it.
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -18,7 +18,11 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def check_local(path: str) -> Path | None:
-    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub."""
+    """The file or folder that a path names, absolute; None where it is the id of a repository on the Hub.
+
+    Raises:
+        DatasetError: It is neither, or datasets could not read it.
+    """
     local = Path(path).expanduser()
     if local.exists():
         if "::" in str(local.absolute()):
@@ -39,6 +43,26 @@ def check_local(path: str) -> Path | None:
         where=path,
         fix="Name the folder that holds the files: patterns are not read." if is_pattern else "Check the path.",
     )
+
+
+def check_folder(path: str) -> None:
+    """Refuses a model that is neither a folder nor may be the id of a repository on the Hub.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    if Path(path).is_file():
+        raise ConfigError("The model is a file", where=path, fix="Name the folder that holds it.")
+    if Path(path).exists():
+        return
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        pass
+    else:
+        if not path.startswith("."):
+            return
+    raise ConfigError("There is no such folder", where=path, fix="Check the path, or name a model on the Hub.")
 
 
 def builder_of(file: Path) -> str | None:

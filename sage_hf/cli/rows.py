@@ -19,6 +19,7 @@ from huggingface_hub import DatasetCard
 
 from ..errors import DatasetError, SageError
 from ..hub.checks import first_line
+from ..hub.reach import obstacle
 from .paths import FORMATS, PACKED, builder_of, check_local
 
 # What datasets says of a file that holds no rows, such as a csv of a header alone.
@@ -84,6 +85,9 @@ def _reading(path: str) -> Iterator[None]:
     except Exception as error:  # readers of files raise anything
         if _NO_ROWS in str(error):
             raise DatasetError("The dataset has no rows", where=path, fix="Check how it was written.") from error
+        in_the_way = obstacle(error, path)
+        if in_the_way is not None:
+            raise DatasetError(in_the_way.what, where=path, fix=in_the_way.fix) from error
         raise DatasetError(
             f"The dataset cannot be loaded: {first_line(error.__cause__ or error)}",
             where=path,

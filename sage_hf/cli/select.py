@@ -8,12 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import SageConfig
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from typer.core import TyperCommand
+
+from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError
-from ..hub.files import check_output
+from ..hub.files import check_rows_output, is_row_file
 from ..hub.paths import check_list_file
 from .folders import note_source
 from .options import INPUT, Inputs, main_console, option, plain
+from .output import is_quiet
+from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
 from .reproduce import select_command
 
@@ -32,11 +39,29 @@ _AIM = "Towards a target, and by several checkpoints"
 _REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam", "exclude")
 
 
+class ListsStrategies(TyperCommand):
+    """Its help ends with all strategies, a line each."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help, and the strategies in a panel as the options have."""
+        super().format_help(ctx, formatter)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(style="bold cyan", no_wrap=True)
+        for name, line in STRATEGY_LINES.items():
+            table.add_row(name, line)
+        Console().print(Panel(table, title="Strategies", title_align="left", border_style="dim"))
+
+
 @dataclass(frozen=True)
 class SelectOptions:
     """See their help."""
 
-    output: Path = option(..., "Folder for the kept rows, the scores and the settings.", flags="--output -o")
+    output: Path = option(
+        ...,
+        "Folder for the kept rows, every row's score and the settings; or a file for the kept rows alone: .csv, "
+        ".jsonl or .parquet.",
+        flags="--output -o",
+    )
     cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
     overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
     keep_signals: bool = option(
@@ -70,27 +95,41 @@ class SelectOptions:
         None, "Of a new repository; as your account has it.", _HUB, flags="--private/--public"
     )
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the output is one file."""
+        return is_row_file(self.output)
+
+    def check(self) -> None:
+        """Refuses an output and paths that cannot be, at once."""
+        check_rows_output(self.output, self.overwrite)
+        if self.exclude is not None:
+            check_list_file(self.exclude)
+            if self.streaming:
+                raise ConfigError(
+                    "Of a stream no rows can be left out", where="--exclude", fix="Read without --streaming."
+                )
+        for path in _paths(self.target):
+            check_local(path)
+        for path in _paths(self.checkpoints):
+            check_folder(path)
+
 
 def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
-    """Choose rows of a dataset and write them to a folder.
+    """Choose rows of a dataset and write them to a folder, or to a file.
 
     The folder opens with `datasets.load_from_disk`; `sage_hf.Selection.load_from_disk` gives every row's score, too.
+    A file (`-o kept.csv`) holds the kept rows with their scores, and row numbers of the source.
 
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
-    check_output(options.output, options.overwrite)
-    if options.exclude is not None:
-        check_list_file(options.exclude)
-        if options.streaming:
-            raise ConfigError(
-                "Of a stream no rows can be left out", where="--exclude", fix="Read without --streaming."
-            )
+    options.check()
     from datasets import Dataset
 
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
+    from ..hub.row_files import check_table_rows
     from ..selection.report import summary
-    from ..selector.brief import printing
     from ..selector.cleaning import without_issues
     from ..selector.selector import SageSelector
     from ..selector.several_models import select_over_checkpoints
@@ -117,6 +156,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
             where="--adam",
             fix="Name a --target, and leave the warm-up out.",
         )
+    if options.is_file:
+        check_table_rows(options.output, rows)
     targets, shares = _load_targets(options, inputs)
     progress, report = main_console(), main_console(stderr=False)
     is_main_process = not report.quiet
@@ -132,19 +173,18 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     settings: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
     settings |= {"cache_dir": options.cache_dir, "resume_dir": unfinished}
     selection: Selection | StreamSelection
-    with printing(progress):
-        if isinstance(rows, Dataset):
-            paths = [*_paths(options.checkpoints), inputs.model]
-            load = partial(_load, inputs, loaded.model, rows, config.seed)
-            models: list[Model] = [*paths] if options.adam else [partial(load, path) for path in paths]
-            settings |= {"load_model": load, "adam": options.adam}
-            weights = _weights(options, inputs)
-            if weights is not None:
-                progress.print("Weights of the checkpoints: " + ", ".join(f"{weight:.3g}" for weight in weights) + ".")
-            settings |= {"weights": weights, "target": targets, "target_shares": shares}
-            selection = select_over_checkpoints(models, rows, **settings)
-        else:
-            selection = SageSelector(loaded.model, **settings).select(rows)
+    if isinstance(rows, Dataset):
+        paths = [*_paths(options.checkpoints), inputs.model]
+        load = partial(_load, inputs, loaded.model, rows, config.seed)
+        models: list[Model] = [*paths] if options.adam else [partial(load, path) for path in paths]
+        settings |= {"load_model": load, "adam": options.adam}
+        weights = _weights(options, inputs)
+        if weights is not None:
+            progress.print("Weights of the checkpoints: " + ", ".join(f"{weight:.3g}" for weight in weights) + ".")
+        settings |= {"weights": weights, "target": targets, "target_shares": shares}
+        selection = select_over_checkpoints(models, rows, **settings)
+    else:
+        selection = SageSelector(loaded.model, **settings).select(rows)
     source = selection.stats.source
     if source["id"] is None:
         source["name"] = Path(inputs.dataset).name
@@ -158,11 +198,19 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         **{name: getattr(options, name) for name in _REPEATED},
     )
     if is_main_process:
-        selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
-        note_source(options.output, inputs, config, excluded)
+        if options.is_file:
+            selection.save_rows(options.output, overwrite=options.overwrite)
+        else:
+            selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+            note_source(options.output, inputs, config, excluded)
         shutil.rmtree(unfinished, ignore_errors=True)
-        report.print(summary(selection))
+        if is_quiet():
+            report.print(f"Kept {len(selection):,} of {selection.stats.rows:,} rows.", end=" ")
+        else:
+            report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)
+        if options.is_file:
+            progress.print("The file holds no scores of the other rows: `sage-hf choose` needs a folder.")
         if options.push_to_hub is not None:
             push_selection(
                 selection,

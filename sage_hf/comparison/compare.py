@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from accelerate.utils import tqdm
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from torch import nn
@@ -33,7 +32,7 @@ from ..data.batches import check_dataset
 from ..data.columns import class_column
 from ..data.encoding import Collator
 from ..errors import BudgetError, ConfigError, DatasetError, LabelError
-from ..gradients.model.state import num_weights, unwrap
+from ..gradients.model.state import check_model, num_weights, unwrap
 from ..hub.pictures import can_draw
 from ..hub.provenance import describe_dataset, describe_model
 from ..passes.processes import Processes, launched
@@ -41,6 +40,7 @@ from ..selection.choice import needed
 from ..selector.gather import shared_choice
 from ..selector.selector import SageSelector
 from ..strategies import STRATEGIES
+from ..utils.bars import progress_bar
 from ..utils.deprecation import renamed_arguments
 from ..utils.files import whole_file
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
@@ -141,6 +141,7 @@ def compare(
         >>> comparison = compare(model, train, test, model_init=lambda seed: build(), output_dir="out/compare")
         >>> print(comparison.recommendation)
     """
+    check_model(model)
     config = replace(config or SageConfig(), fraction=None, num_examples=None)
     plan = _plan(fractions, strategies, seeds, config.seed)
     if not 0.0 <= tolerance < 1.0:
@@ -203,8 +204,8 @@ def compare(
         resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
     )
     rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
-    # None would leave it to the terminal; accelerate shows it on the main process alone.
-    with tqdm(total=len(plan), initial=len(plan) - len(missing), desc="trainings", disable=not progress) as bar:
+    shown: dict[str, Any] = {"desc": "trainings", "unit": "training", "delay": 0.0}
+    with progress_bar(total=len(plan), initial=len(plan) - len(missing), disable=not progress, **shown) as bar:
         for key in missing:
             strategy, fraction, seed = key
             bar.set_postfix_str(f"{strategy} {100 * fraction:g} % seed {seed}")

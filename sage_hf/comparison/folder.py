@@ -57,7 +57,8 @@ class RunFolder:
             raise OutputError(
                 f"The folder holds trainings with other settings{self._differences()}",
                 where=str(folder),
-                fix="Choose another folder, go back to those settings, or pass overwrite to delete its trainings.",
+                fix="Choose another folder, go back to those settings, or pass "
+                "overwrite_output_dir=True to delete its trainings.",
             )
         self.runs: dict[Key, Run] = {} if is_other else {run.key: run for _, run in lines}
         with whole_file(folder / SETTINGS_NAME, _FIX) as part:

@@ -16,6 +16,7 @@ from rich.text import Text
 from ..errors import ConfigError, OutputError
 from ..hub.cards import fill
 from ..utils.files import whole_file
+from ..utils.shown import ShortRepr
 from .advice import advise
 from .intervals import LEAST_COUNT, counting_error, estimate
 from .metrics import bounds
@@ -26,8 +27,8 @@ FORMAT_VERSION = 2
 JSON_NAME = "comparison.json"
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(ShortRepr):
     """Trainings on the rows that strategies kept, against as many steps on all rows.
 
     Attributes:

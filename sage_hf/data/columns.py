@@ -14,6 +14,7 @@ from ..config import CLUSTERS, SageConfig
 from ..errors import GroupError, LabelError
 from ..gradients.model.state import num_weights, unwrap
 from ..utils.columns import blocks
+from ..utils.notices import warn_once
 from .batches import Batcher, RowSource, sampled, with_texts
 from .classes import Classes, class_ids, names_of, tells_classes_apart, text_classes
 from .encoding import LABEL_COLUMNS, Collator, Encoder, Row
@@ -141,6 +142,8 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
             fix="Rename the column to group by it, or remove it to have clusters found.",
         )
     if column is None or column == CLUSTERS:
+        if group_by == "auto":
+            _say_if_floats(model, dataset.features)
         return Groups.single(len(dataset))
     _check_column(column, dataset.column_names)
     values = StoredValues(dataset, column)
@@ -153,6 +156,20 @@ def find_groups(model: nn.Module, dataset: Dataset, group_by: str | None) -> Gro
     groups = Groups.from_values(column, values, names_of(dataset.features.get(column)))
     say_if_many(logger, model, column, groups.count, len(values))
     return groups
+
+
+def _say_if_floats(model: nn.Module, features: Features) -> None:
+    """Says that rows are in one group where their classes are numbers with a fraction, as pandas makes of gaps."""
+    name = next((name for name in LABEL_COLUMNS if name in features), None)
+    config = getattr(unwrap(model), "config", None)
+    is_single = getattr(config, "problem_type", None) in (None, "single_label_classification")
+    if tells_classes_apart(model) and is_single and "float" in getattr(features.get(name), "dtype", ""):
+        warn_once(
+            logger,
+            model,
+            f"Column {name!r} holds floats, so rows are not grouped by class. If they are classes, make them whole "
+            f"numbers: dataset.cast_column({name!r}, Value('int64')).",
+        )
 
 
 def find_labels(model: nn.Module, dataset: Dataset, groups: Groups) -> Groups | None:

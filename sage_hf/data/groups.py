@@ -14,13 +14,14 @@ from torch import nn
 from ..errors import GroupError
 from ..utils.columns import code_type
 from ..utils.notices import warn_once
+from ..utils.shown import ShortRepr
 
 # How many of the offending rows an error names.
 _NAMED_ROWS = 5
 
 
-@dataclass(frozen=True)
-class Groups:
+@dataclass(frozen=True, repr=False)
+class Groups(ShortRepr):
     """Which group every row belongs to.
 
     Attributes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..utils.shown import ShortRepr
 from .classes import Classes
 from .meaning import Meaning
 
@@ -111,8 +112,8 @@ class GateStats(_OldKeys):
         return dataclasses.replace(chosen, judged=judged, wrong_share=share, **counts)
 
 
-@dataclass(kw_only=True)
-class FitStats(_OldKeys):
+@dataclass(kw_only=True, repr=False)
+class FitStats(ShortRepr, _OldKeys):
     """What the passes measured.
 
     Attributes:
@@ -181,7 +182,7 @@ class FitStats(_OldKeys):
         return self.meaning.warning if self.meaning is not None else ""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class SelectionStats(FitStats):
     """What the passes measured, and what came of the choice.
 
@@ -196,6 +197,7 @@ class SelectionStats(FitStats):
         mean_score_kept: Mean agreement of the kept rows.
         mean_loss: Mean loss of the scored rows.
         gate: What the gate took out; None where there was none.
+        choose_seconds: Time of the choice; of a stream it is in `score_seconds`.
         command: The shell's words that select again; None outside the shell.
         trained_steps: Optimizer steps before the selection, in a training.
         trained_epochs: Epochs before the selection, in a training.
@@ -211,6 +213,7 @@ class SelectionStats(FitStats):
     mean_score_kept: float
     mean_loss: float
     gate: GateStats | None = None
+    choose_seconds: float = 0.0
     command: list[str] | None = None
     trained_steps: int | None = None
     trained_epochs: float | None = None

@@ -16,10 +16,10 @@ from ..data.batches import RowSource, check_dataset
 from ..data.columns import open_source
 from ..data.encoding import LABEL_COLUMNS, Collator, Encoder
 from ..data.encoding.rows import named
-from ..errors import ConfigError, DatasetError
+from ..errors import DatasetError
 from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
-from ..gradients.model.state import num_weights
+from ..gradients.model.state import check_model, num_weights
 from ..strategies.quotas import resolve_budget
 from ..utils.notices import silent
 from ..utils.rng import isolated_rng
@@ -70,8 +70,7 @@ def diagnose(
         >>> print(diagnose(model, dataset, processing_class=tokenizer, config=SageConfig(fraction=0.1)))
     """
     config = config or SageConfig()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"A {type(model).__name__} is no model", where="model", fix="Pass a torch.nn.Module.")
+    check_model(model)
     if isinstance(dataset, IterableDataset):
         raise DatasetError(
             "A stream has no rows to look at from all over it",

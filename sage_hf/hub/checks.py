@@ -29,10 +29,10 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import ConfigError, DatasetError, HubError, SageError
 from .dataset_card import folder
 from .files import JSON_NAME
+from .reach import LOGIN, obstacle
 
 LIBRARY = "sage_hf"
 README = "README.md"
-LOGIN = "Log in with `hf auth login`, set HF_TOKEN, or pass a token."
 # Characters of a value in a card's metadata; what the Hub lists and searches is shorter by far.
 _LONGEST_FIELD = 1000
 # Files of a repository that hold no rows.
@@ -47,6 +47,9 @@ def asking(repo_id: str, what: str, fix: str) -> Iterator[None]:
     except SageError:
         raise
     except (HTTPError, OSError, ValueError, DatasetsError) as error:
+        in_the_way = obstacle(error, repo_id, is_push=True)
+        if in_the_way is not None:
+            raise HubError(in_the_way.what, where=repo_id, fix=in_the_way.fix) from error
         raise HubError(f"{what}: {first_line(error)}", where=repo_id, fix=fix) from error
 
 
@@ -113,7 +116,7 @@ def check_push(
         raise HubError(
             f"The repository has a configuration {config_name!r} with other data",
             where=repo_id,
-            fix="Choose another repository or config_name, or pass overwrite=True (--overwrite).",
+            fix="Choose another repository or config_name, or pass overwrite=True.",
         )
     return repo_id
 

@@ -35,6 +35,8 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     Raises:
         OutputError: The folder holds no selection, or one of a later version.
     """
+    if not folder.exists():
+        raise OutputError("There is no such folder", where=str(folder), fix="Check the path.")
     if not (folder / JSON_NAME).is_file() or not (folder / ARRAYS_NAME).is_file():
         raise OutputError(
             "The folder holds no selection",
@@ -118,7 +120,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         if overwrite:
             return
         raise OutputError(
-            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite."
+            "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite=True."
         )
     raise OutputError(
         "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
@@ -152,3 +154,31 @@ def check_place(path: Path) -> None:
         raise OutputError(
             f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
         )
+
+
+def is_row_file(path: Path) -> bool:
+    """Whether an output is one file: its name has an ending of letters, and is no folder's that is there."""
+    return not path.is_dir() and path.suffix[1:].isalpha()
+
+
+def check_rows_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses a folder or a file, as its name has it, that something would be lost in, or that cannot be written.
+
+    Raises:
+        OutputError: As of `check_output` and `check_table_output`.
+    """
+    (check_table_output if is_row_file(path) else check_output)(path, overwrite)
+
+
+def check_table_output(path: Path, overwrite: bool = False) -> None:
+    """Refuses a file that something would be lost in, or that cannot be written; also to be called before a long run.
+
+    Raises:
+        OutputError: The ending is none that a table is written by, it is there, or its folder cannot be written to.
+    """
+    check_table_file(path)
+    if path.is_file() and overwrite:
+        return
+    if path.exists():
+        raise OutputError("The file is there", where=str(path), fix="Choose another name, or pass overwrite=True.")
+    check_output(path)

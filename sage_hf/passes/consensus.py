@@ -25,6 +25,7 @@ from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
 from ..utils.columns import blocks
+from ..utils.shown import ShortRepr
 from .extractor import Extracted
 from .job import Pass, Piece
 from .kept_rows import KeptRows, Widths
@@ -33,8 +34,8 @@ from .resume import FinishedNodes
 from .run import Passes
 
 
-@dataclass(frozen=True)
-class GroupConsensus:
+@dataclass(frozen=True, repr=False)
+class GroupConsensus(ShortRepr):
     """The group of every row, and the direction that each group agrees on.
 
     Attributes:

@@ -19,6 +19,7 @@ from ..data.groups import Groups
 from ..scoring.sketch import FrequentDirections
 from ..strategies.coverage import spectrum_weights
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
+from ..utils.shown import ShortRepr
 from .consensus import GroupConsensus
 
 
@@ -62,8 +63,8 @@ class RunKey:
         return Hasher.hash((self.model, self.digest, self.rest, more))
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(ShortRepr):
     """The result of the first pass, from which any row can be scored.
 
     Attributes:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import tqdm
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ..data.loader import load
 from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
+from ..utils.bars import progress_bar
 from ..utils.rng import isolated_rng
 from .extractor import Extracted, Extractor, halved, restored, without_tokens
 from .gradient_cache import GradientCache
@@ -31,9 +31,6 @@ from .processes import Processes
 from .resume import FinishedNodes
 
 logger = logging.getLogger(__name__)
-
-# A progress bar appears after this many seconds.
-BAR_DELAY = 2.0
 
 
 class Passes:
@@ -75,8 +72,7 @@ class Passes:
         """
         run = self._begin(source, job)
         windows = source.windows(Division(self.processes.count, self.processes.rank, run.nodes))
-        hidden = None if self.settings.progress else True  # None leaves it to accelerate: on the main process
-        with tqdm(desc=job.title, unit="row", delay=BAR_DELAY, leave=False, disable=hidden) as bar:
+        with progress_bar(desc=job.title, unit="row", leave=False, disable=not self.settings.progress) as bar:
             while True:
                 with self.processes.agreed():
                     window = next(windows, None)

@@ -18,11 +18,13 @@ from huggingface_hub import CommitInfo
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
-from ..hub.files import read_scores, write_scores, write_selection
+from ..hub.files import check_table_output, read_scores, write_scores, write_selection
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
+from ..hub.row_files import write_rows
 from ..report import render_page, render_small
 from ..utils.files import whole_file
+from .brief import about
 
 
 class SelectionBase(ABC):
@@ -49,6 +51,14 @@ class SelectionBase(ABC):
     def __len__(self) -> int:
         """K."""
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return f"{type(self).__name__}({stats.kept:,} of {stats.rows:,} rows, strategy={stats.strategy!r})"
+
+    def __str__(self) -> str:
+        """About five lines for a person: what is kept and by which rule, and how to go on."""
+        return "\n".join(about(self.stats, type(self).__name__, type(self)._kind))
 
     @property
     def group_table(self) -> list[GroupStats]:
@@ -85,6 +95,24 @@ class SelectionBase(ABC):
                 self._write_signals(folder)
 
         return write_selection(Path(path), overwrite, write_rows, write_more)
+
+    def save_rows(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the kept rows alone to a file, with `sage_row` and `sage_score`.
+
+        In text, class labels are their names, and images and sounds the paths of their files.
+
+        Args:
+            path: Ends in .csv, .json or .jsonl (a JSON object a line), or .parquet.
+            overwrite: Whether a file that is there already may be replaced.
+
+        Raises:
+            OutputError: The ending is another, the file is there, or it cannot be written or hold the rows.
+            DatasetError: The selection was loaded without its rows.
+        """
+        place = Path(path)
+        check_table_output(place, overwrite)
+        with tempfile.TemporaryDirectory(prefix=".sage_hf-") as cache:
+            return write_rows(self._rows(Path(cache)), place, overwrite)
 
     @classmethod
     @abstractmethod

@@ -38,7 +38,7 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         f"it holds {stats.energy:.1%} of the gradients' energy.",
         f"Consensus: {stats.consensus}. Mean score of the kept rows {stats.mean_score_kept:.3f}, "
         f"of all {stats.mean_score:.3f}.",
-        f"Time: {stats.fit_seconds:.1f} s to fit, {stats.score_seconds:.1f} s to score.",
+        _about_time(selection),
     ]
     if aim := about_aim(stats, selection.config):
         lines.insert(1, f"Scores: {aim}.")
@@ -57,6 +57,15 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")
     return Group(table, Text("\n".join(lines)))
+
+
+def _about_time(selection: Selection | StreamSelection) -> str:
+    """How long the stages took; a stream is scored and chosen from in one."""
+    stats = selection.stats
+    fit, score, choose = (f"{each:.1f} s" for each in (stats.fit_seconds, stats.score_seconds, stats.choose_seconds))
+    if isinstance(selection, StreamSelection):
+        return f"Time: {fit} to fit, {score} to score and choose."
+    return f"Time: {fit} to fit, {score} to score, {choose} to choose."
 
 
 def about_gate(gate: GateStats) -> list[str]:

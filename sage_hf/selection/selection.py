@@ -35,7 +35,7 @@ from .signals import RowSignals
 _VERDICTS = tuple(each.name for each in fields(RowVerdicts))
 
 
-@dataclass
+@dataclass(repr=False)
 class Selection(SelectionBase):
     """The rows that were kept, with every row's score.
 

@@ -17,10 +17,11 @@ from ..passes.kept_rows import RowRecords
 from ..strategies import SIGNALS, Candidates, Vectors
 from ..strategies.base import PartOf
 from ..utils.columns import counts_of, picked, places_of
+from ..utils.shown import ShortRepr
 
 
-@dataclass
-class RowSignals:
+@dataclass(repr=False)
+class RowSignals(ShortRepr):
     """Columns of N rows.
 
     Attributes:

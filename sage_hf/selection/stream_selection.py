@@ -25,7 +25,7 @@ from ..hub.pictures import Seen
 from .base import SelectionBase
 
 
-@dataclass
+@dataclass(repr=False)
 class StreamSelection(SelectionBase):
     """The rows of a stream that were kept; of the others, counts alone.
 

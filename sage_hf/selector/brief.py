@@ -1,17 +1,11 @@
 """Two lines before a pass: what the gradients are of, and what the check of them came to.
 
-They are logged with the level INFO; the shell prints them, of the main process.
+They are logged with the level INFO; the shell prints them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from rich.console import Console
-from rich.highlighter import NullHighlighter
-from rich.logging import RichHandler
 
 from ..config import SageConfig
 from ..gradients import GradientCollector
@@ -71,19 +65,3 @@ def say_rows(cache: GradientCache | None, rows: int | None, width: int, embeddin
     share = min(1.0, room / needed)
     rest = "one pass over the model" if share == 1 else f"{share:.0%} of them, so the others are computed twice"
     logger.info("Gradient rows take %s MB in %s: %s.", f"{needed >> 20:,}", where, rest)
-
-
-@contextmanager
-def printing(console: Console) -> Iterator[None]:
-    """Prints these lines on a console."""
-    handler = RichHandler(
-        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
-    )
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

@@ -35,6 +35,7 @@ from ..selection.gate import label_doubts
 from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.rng import isolated_rng
+from ..utils.shown import ShortRepr
 from .argilla import argilla_records
 from .issue_list import (
     ACTION_COLUMN,
@@ -50,8 +51,8 @@ from .issue_list import (
 _SHOWN = 60
 
 
-@dataclass(frozen=True)
-class LabelIssues:
+@dataclass(frozen=True, repr=False)
+class LabelIssues(ShortRepr):
     """How likely each label is wrong.
 
     Attributes:

@@ -330,8 +330,10 @@ class SageSelector(ScoredInMap):
         """
         is_aimed = signals.stats is not None and signals.stats.targets is not None
         config, processes = resolve(config or self.config, has_target=is_aimed), self._passes.processes
-        choice = shared_choice(config, signals, processes)
-        return Selection.of(config, signals, dataset, choice, say=processes.rank == 0)
+        started, choice = time.perf_counter(), shared_choice(config, signals, processes)
+        selection = Selection.of(config, signals, dataset, choice, say=processes.rank == 0)
+        selection.stats.choose_seconds = time.perf_counter() - started
+        return selection
 
     def gather(
         self,
@@ -368,12 +370,12 @@ class SageSelector(ScoredInMap):
         if (classes := find_labels(self.collector.model, dataset, fit.groups)) is not None:
             signals.labels, signals.label_names = classes.codes, classes.names
         stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
-        stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
         stats.meaning = meaning_of(tally_of(signals), signals.groups, self.collector, self._passes.processes)
         if aim is not None:
             stats.targets, stats.target_shares, stats.adam = aim.names, aim.budget, self._updates is not None
             signals.shares = None if aim.budget is None else np.array(aim.budget)
+        stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:

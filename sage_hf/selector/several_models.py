@@ -7,7 +7,6 @@ checkpoints of a training, weighted by their learning rates.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,8 @@ def select_over_checkpoints(
         options: What else `SageSelector` takes: `processing_class`, `data_collator`, `resume_dir`, ...
 
     Returns:
-        The selection; `stats.checkpoints` tells how many models there were, `stats.checkpoint_weights` how they count.
+        The selection; of several, `stats.checkpoints` tells how many models there were, and
+        `stats.checkpoint_weights` how they count.
 
     Raises:
         ConfigError: There is no model, nothing loads a folder, weights or states of optimizers do not fit or cannot be
@@ -83,7 +83,7 @@ def select_over_checkpoints(
     shares = _shares(models, weights)
     config = resolve(config, has_target=target is not None)
     scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
-    started = time.perf_counter()
+    fit_seconds = score_seconds = 0.0
     for number, (model, share) in enumerate(zip(models, shares, strict=True)):
         is_last = number == len(models) - 1
         if adam:
@@ -91,6 +91,11 @@ def select_over_checkpoints(
         selector = SageSelector(_loaded(model, load_model), config=config, **options)
         needs = needed(config) if is_last else frozenset()
         signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)
+        assert signals.stats is not None
+        fit_seconds, score_seconds = (
+            fit_seconds + signals.stats.fit_seconds,
+            score_seconds + signals.stats.score_seconds,
+        )
         status = np.where(status == SCORED, signals.status, status)  # the first reason that a model gives
         # With each target where there are several, [K, N]: the largest is that of the sums.
         own = signals.scores if signals.target_scores is None else signals.target_scores
@@ -105,8 +110,9 @@ def select_over_checkpoints(
     for name, values in (("scores", scores), ("losses", losses)):
         values[status != SCORED] = np.nan
         setattr(signals, name, values.astype(np.float32))
-    signals.stats.checkpoints, signals.stats.checkpoint_weights = len(models), shares
-    signals.stats.fit_seconds, signals.stats.score_seconds = time.perf_counter() - started, 0.0
+    if len(models) > 1:
+        signals.stats.checkpoints, signals.stats.checkpoint_weights = len(models), shares
+    signals.stats.fit_seconds, signals.stats.score_seconds = fit_seconds, score_seconds
     return selector.choose(dataset, signals, config)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..config import STRATEGY_LINES
 from ..errors import ConfigError
 from ..utils.columns import picked, places_by_code
+from ..utils.shown import ShortRepr
 from .jobs import JobRunner
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -58,8 +59,8 @@ class PartOf(Derived):
         super().__init__((len(positions), whole.shape[1]), lambda places: whole[positions[places]])
 
 
-@dataclass(frozen=True)
-class Candidates:
+@dataclass(frozen=True, repr=False)
+class Candidates(ShortRepr):
     """The rows that may be chosen: those that have a score and passed the gate.
 
     Attributes:

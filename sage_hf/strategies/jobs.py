@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate.utils import tqdm
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from ..utils.bars import progress_bar
 from ..utils.columns import scratch
 
 Array = npt.NDArray[Any]
@@ -143,7 +143,7 @@ class JobRunner:
             with self.workers.agreed():
                 mine = shares[self.workers.rank]
                 with closing(_run_here([jobs[place] for place in mine])) as found:
-                    bar = tqdm(found, total=len(mine), desc=desc, unit="part", delay=2.0, disable=not progress)
+                    bar = progress_bar(found, total=len(mine), desc=desc, unit="part", disable=not progress)
                     for place, result in zip(mine, bar, strict=True):
                         column[slots[place]] = result.reshape(sizes[place])
         except Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import SageConfig
 from ..data.batches import CHECKED_ROWS, BatchSource, Numbered, RowSource, check_dataset
-from ..data.classes import class_ids
+from ..data.classes import class_ids, is_text
 from ..data.encoding import LABEL_COLUMNS, Row
 from ..data.groups import Groups
 from ..errors import ConfigError, DatasetError
@@ -239,3 +239,29 @@ def check_trainable(dataset: Any, args: Any, sequence_parallel: int) -> None:
             fix=f"Set {' and '.join(f'{name}=False' for name in packed)}, or choose rows before packing: "
             "SageSelector(...).select(dataset).dataset.",
         )
+
+
+def check_encoded(dataset: Dataset, taken: Collection[str]) -> None:
+    """Refuses raw rows, which Trainer does not encode: it would drop all that the model reads.
+
+    Args:
+        dataset: What is trained on.
+        taken: Columns that the model's forward takes, and those of labels.
+
+    Raises:
+        DatasetError: Of the dataset's columns the model takes at most the labels.
+    """
+    labels = {*LABEL_COLUMNS}
+    if not isinstance(dataset, Dataset) or ({*dataset.column_names} & {*taken}) - labels:
+        return
+    raw = [name for name in dataset.column_names if name not in labels]
+    text = next((name for name in raw if is_text(dataset.features[name])), None)
+    fix = "Encode the rows first, as for Trainer: train_dataset.map(...)."
+    if text is not None:
+        way = f"lambda rows: tokenizer(rows[{text!r}], truncation=True)"
+        fix = f"Tokenise first: train_dataset.map({way}, batched=True)."
+    raise DatasetError(
+        f"The model takes none of the columns {raw}" if raw else "The rows have labels and nothing else",
+        where="train_dataset",
+        fix=f"{fix} Or pass remove_unused_columns=False and a data_collator that reads them.",
+    )

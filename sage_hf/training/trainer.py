@@ -37,7 +37,7 @@ from .checkpoint import SELECTION_FOLDER, check_selection, load_renamed, load_se
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
-from .selector import TrainingSelector, check_trainable
+from .selector import TrainingSelector, check_encoded, check_trainable
 from .timeline import PassSize, Segment, Timeline, plan
 
 logger = logging.getLogger(__name__)
@@ -330,6 +330,11 @@ class SageMixin(PublishesSelection):
             if args.push_to_hub and args.sage_hub_dataset_id and self.is_world_process_zero():
                 check_push(args.sage_hub_dataset_id, describe_origin(rows), token=args.hub_token)
             check_trainable(rows, args, getattr(self, "get_sp_size", lambda: 1)())
+            reader = next(kind for kind in type(self).__mro__ if "get_train_dataloader" in vars(kind))
+            # Else a collator reads what it likes, as with sentence-transformers.
+            if args.remove_unused_columns and reader is Trainer:
+                self._set_signature_columns_if_needed()
+                check_encoded(rows, self._signature_columns)
         owner = next(kind for kind in type(self).__mro__ if "compute_loss" in vars(kind))
         known = owner.__module__.partition(".")[0] in ("transformers", "trl")
         is_models = known and getattr(self.args, "loss_type", "nll") == "nll"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from accelerate.utils import send_to_device, tqdm
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -24,11 +24,10 @@ from ..data.encoding import Row
 from ..data.meaning import BEYOND_CHANCE
 from ..data.training_batches import training_loss
 from ..errors import ConfigError, GradientError
+from ..utils.bars import progress_bar
 
 # Trainer's.
 _LARGEST_NORM = 1.0
-# A progress bar appears after this many seconds.
-_BAR_DELAY = 2.0
 # The first and the last part of so many are held against each other.
 _PARTS = 5
 # With fewer steps in a part, one odd batch decides.
@@ -107,7 +106,7 @@ def take_steps(
     loader: DataLoader[Any] = DataLoader(rows, batch_size, sampler=sampler, collate_fn=collate)
     losses = torch.zeros(steps, device=device)
     model.train()
-    with tqdm(total=steps, desc="warm-up", unit="step", delay=_BAR_DELAY, leave=False) as bar:
+    with progress_bar(total=steps, desc="warm-up", unit="step", leave=False) as bar:
         for number, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
             loss = training_loss(model, send_to_device(batch, device), "model, dataset")
             loss.backward()

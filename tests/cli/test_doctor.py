@@ -2,12 +2,10 @@
 
 import json
 import logging
-from io import StringIO
 
 import pytest
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from rich.console import Console
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from typer.testing import CliRunner
 
@@ -15,8 +13,8 @@ from examples.python_text import train_tokenizer
 from sage_hf import SageConfig, SageSelector, diagnose
 from sage_hf.cli.main import app
 from sage_hf.cli.models import load_model
+from sage_hf.cli.output import speaking
 from sage_hf.cli.rows import load_rows
-from sage_hf.selector.brief import logger, printing
 
 from ..cases import BERT, llama
 from ..diagnosis.test_diagnose import MLP, numbers
@@ -154,13 +152,16 @@ def test_a_selection_says_in_two_lines_what_it_is_about_to_do(folder, tmp_path):
     assert "Gradients of 14 of 21 tensors" in words(streamed.stderr) and "Check passed in" in words(streamed.stderr)
 
 
-def test_rows_that_are_taken_one_at_a_time_are_said_with_the_reason_and_nothing_is_left_behind(caplog):
-    config, text = SageConfig(fraction=0.25, strategy="agreement", sketch_size=8), StringIO()
+def test_rows_that_are_taken_one_at_a_time_are_said_with_the_reason_and_nothing_is_left_behind(
+    caplog, capsys, monkeypatch
+):
+    config, ours = SageConfig(fraction=0.25, strategy="agreement", sketch_size=8), logging.getLogger("sage_hf")
+    monkeypatch.setenv("COLUMNS", "200")
     selector = SageSelector(MLP(mixes=True), config=config, progress=False)
-    with printing(Console(file=text, width=200)):
+    with speaking():
         selector.fit(numbers())
-    assert "one at a time, which is slow: out does not see the rows in the order" in text.getvalue()
-    assert logger.handlers == [] and logger.level == logging.NOTSET
+    assert "one at a time, which is slow: out does not see the rows in the order" in capsys.readouterr().err
+    assert ours.handlers == [] and ours.level == logging.getLogger("sage_hf.selector.brief").level == logging.NOTSET
     caplog.set_level(logging.INFO, logger="sage_hf")
     SageSelector(MLP(), config=config, progress=False).fit(numbers())
     assert "whole batches of 128 rows" in caplog.text

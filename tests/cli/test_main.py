@@ -233,7 +233,7 @@ def test_options_reach_the_config(folder, tmp_path):
         (["lm", "rows.json", "--fraction", "2"], "Did you mean 0.02 (2 %)?"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
         (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),
-        (["nothing", "rows.json", "--fraction", "0.5"], "model cannot be loaded"),
+        (["nothing", "rows.json", "--fraction", "0.5"], "no such folder"),
         (["lm", "splits", "--fraction", "0.5", "--split", "dev"], "no split 'dev'"),
         (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),
         (["lm", "rows.json", "--fraction", "0.5", "--device", "tpu9"], "cannot be moved to 'tpu9'"),

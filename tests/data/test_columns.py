@@ -178,3 +178,13 @@ def test_a_selection_tells_rows_and_groups_in_the_types_that_it_documents():
     selection = select(bert(**SIZE), Dataset.from_dict({"text": TEXTS, "label": LABELS}))
     assert (selection.indices.dtype, selection.groups.dtype) == (np.int64, np.int32)
     assert (selection.scores.dtype, selection.losses.dtype, selection.status.dtype) == ("f4", "f4", "u1")
+
+
+def test_classes_that_are_floats_are_one_group_which_is_said(caplog):
+    rows = Dataset.from_dict({"input_ids": [[3, 4]] * 4, "label": [0.0, 1.0, 0.0, 2.0]})
+    assert find_groups(bert(), rows, "auto").count == 1
+    assert "Column 'label' holds floats, so rows are not grouped by class" in caplog.text
+    caplog.clear()
+    find_groups(bert(num_labels=1), rows, "auto")  # a regression
+    find_groups(bert(problem_type="multi_label_classification"), rows, "auto")
+    assert caplog.text == ""

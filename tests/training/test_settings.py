@@ -12,6 +12,7 @@ from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKEND
 from transformers.trainer_utils import BestRun
 
 from sage_hf import SageError, SageTrainer
+from sage_hf.errors import DatasetError
 
 from ..cases import bert, image_rows, vit
 from .runs import difference, losses, make, plain_args, sage_args, selection_logs, train
@@ -263,3 +264,15 @@ def test_other_failures_of_a_later_selection_are_errors(tmp_path):
 
     with pytest.raises(SageError, match="exactly zero"):
         train(vit(), sage_args(tmp_path, sage_check_gradients=False), image_rows(48), Masked)
+
+
+# ------------------------------------------------------- rows that nobody encoded
+def test_raw_rows_are_refused_with_the_line_that_tokenises_them(tmp_path):
+    rows = Dataset.from_dict({"review": ["a", "b"], "label": [0, 1]})
+    with pytest.raises(DatasetError, match=r"takes none of the columns \['review'\].*Tokenise first") as caught:
+        make(bert(), sage_args(tmp_path, remove_unused_columns=True), rows)
+    assert "train_dataset.map(lambda rows: tokenizer(rows['review'], truncation=True), batched=True)" in str(
+        caught.value
+    )
+    make(bert(), sage_args(tmp_path, remove_unused_columns=False), rows)  # a collator may read them
+    make(bert(), sage_args(tmp_path, sage_fraction=None, remove_unused_columns=True), rows)  # Trainer's own matter

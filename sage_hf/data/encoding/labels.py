@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ...errors import LabelError
 from ...gradients.losses.per_example import IGNORE_INDEX
 from ..classes import renumbered
-from .rows import Row, Unfit, each, is_list, plain
+from .rows import Row, Unfit, each, is_list, plain, shown
 
 # What a model makes of a row, as far as its labels depend on it.
 Task = Literal["causal", "seq2seq", "classifier", "choice", "other"]
@@ -67,6 +67,12 @@ class Labels:
                 return self._numbers(value)
             if is_list(value) and self.problem_type is None:
                 return self._each_class(value)
+            if is_list(value):
+                raise Unfit(
+                    f"The label is the list {shown(value)}, and the model takes one class a row",
+                    "Give each row one class; for several, load the model with "
+                    'problem_type="multi_label_classification".',
+                )
             return self._class(value)
         if self.task == "choice":
             return _whole(value)
@@ -105,6 +111,11 @@ class Labels:
         return numbers
 
     def _numbers(self, value: Any) -> float | list[float]:
+        if isinstance(value, str) and not _is_number(value):
+            raise Unfit(
+                f"The label is the text {shown(value)}, and the model predicts numbers (a regression)",
+                "Give numbers; for classes, load the model with num_labels=2, or as many as there are.",
+            )
         if not is_list(value):
             if (self.classes or 1) > 1:
                 raise Unfit(
@@ -143,11 +154,17 @@ def _whole(value: Any) -> int:
 
 def _number(value: Any) -> float:
     value = plain(value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if not isinstance(value, (bool, int, float)):
-        raise Unfit(f"The label is {value!r}, and the model's loss takes numbers", "Turn such labels into numbers.")
+    if not (isinstance(value, (bool, int, float)) or (isinstance(value, str) and _is_number(value))):
+        raise Unfit(
+            f"The label is {shown(value)}, a {type(value).__name__}, and the model's loss takes numbers",
+            "Turn such labels into numbers.",
+        )
     return float(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from ...errors import ConfigError
 from .padding import padding_shown
 from .written import configs_of, unchanged
 
@@ -19,12 +21,35 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     A PEFT model's adapters live inside the base model, so its forward is the adapted one; only prompt tuning adds to
     the inputs, and stays wrapped.
+
+    Raises:
+        ConfigError: It is no model, but the name of one, say.
     """
+    check_model(model)
     model = extract_model_from_parallel(model, keep_torch_compile=False)
     peft: Any = model
     if hasattr(peft, "peft_config") and hasattr(peft, "get_base_model"):
         return peft if peft.active_peft_config.is_prompt_learning else peft.get_base_model()
     return model
+
+
+def check_model(model: object) -> None:
+    """Refuses what is no model.
+
+    Raises:
+        ConfigError: It is none; of a name, says how to load what it names.
+    """
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, str | os.PathLike):
+        name = os.fspath(model)
+        raise ConfigError(
+            f"The model is the name {name!r}, and nothing is loaded here",
+            where="model",
+            fix=f"Load it with the class of your task, AutoModelForCausalLM.from_pretrained({name!r}) say, and pass "
+            f"processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
+        )
+    raise ConfigError(f"A {type(model).__name__} is no model", where="model", fix="Pass a torch.nn.Module.")
 
 
 def num_weights(model: nn.Module) -> int:

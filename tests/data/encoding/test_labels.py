@@ -72,7 +72,7 @@ def test_several_classes_a_row_are_floats():
             assert cast(values, problem_type=problem) == [[1.0, 0.0, 1.0]]
     with pytest.raises(LabelError, match="a list of 3 zeros and ones"):
         cast([1], problem_type="multi_label_classification")
-    with pytest.raises(LabelError, match="takes numbers"):
+    with pytest.raises(LabelError, match="takes one class a row"):
         cast([[1, 0, 1]], problem_type="single_label_classification")
 
 
@@ -123,3 +123,22 @@ def test_losses_are_those_of_each_row_alone(settings, labels):
     for row in range(4):
         alone = model(torch.tensor(IDS[row : row + 1]), labels=torch.tensor(labels[row : row + 1]).to(kind)).loss
         assert losses[row] == pytest.approx(alone.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "what", "fix"),
+    [
+        ([[0, 1, 1]], {"problem_type": "single_label_classification"}, "is the list", "multi_label_classification"),
+        (["good"], {"classes": 1}, "is the text 'good', and the model predicts numbers", "num_labels=2"),
+        ([0.5], {}, "is 0.5, and the model tells classes", "num_labels=1"),
+        ([{"a": 1}], {}, "is {'a': 1}, a dict", "Turn such labels into numbers"),
+    ],
+)
+def test_a_kind_of_label_that_does_not_fit_is_told_with_its_column_and_what_to_do(values, settings, what, fix):
+    with pytest.raises(LabelError, match="column 'label', row 10") as caught:
+        cast(values, **settings)
+    assert what in caught.value.what and fix in caught.value.fix
+
+
+def test_texts_of_numbers_are_numbers_for_a_regression():
+    assert cast(["1.5", 2], classes=1) == [1.5, 2.0]

@@ -1,0 +1,182 @@
+"""The shell says as much as it is asked to, in its own words, and writes a folder or a file."""
+
+import json
+import logging
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+from typer.testing import CliRunner
+
+from examples.python_text import train_tokenizer
+from sage_hf.cli.main import app
+from sage_hf.cli.output import speaking
+from sage_hf.cli.wording import in_the_shell
+from sage_hf.config import STRATEGY_LINES
+from sage_hf.errors import ConfigError
+from sage_hf.selection.selection import Selection
+
+from ..cases import BERT
+
+TEXTS = [f"the cat number {number} sat on the mat {'again ' * (number % 5)}" for number in range(24)]
+SMALL = ["--fraction", "0.25", "--strategy", "agreement", "--sketch-size", "8", "--device", "cpu"]
+
+
+def run(*arguments, columns=80):
+    runner = CliRunner(env={"COLUMNS": str(columns), "TERM": "dumb"})
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A classifier, a model without a head, and rows with and without gaps."""
+    root = tmp_path_factory.mktemp("output")
+    tokenizer = train_tokenizer(TEXTS, 280)
+    names = {0: "bad", 1: "good"}
+    about = {**BERT, "vocab_size": len(tokenizer), "id2label": names, "label2id": {"bad": 0, "good": 1}}
+    for name, kind in (("clf", BertForSequenceClassification), ("bert", BertModel)):
+        kind(BertConfig(**about)).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    rows = Dataset.from_dict({"text": TEXTS, "label": ["good", "bad"] * 12})
+    rows.to_csv(root / "rows.csv")
+    rows.add_column("tags", [["a"]] * 24).to_json(root / "nested.jsonl")
+    Dataset.from_dict({"text": TEXTS, "label": [None, "bad"] * 12}).to_csv(root / "gaps.csv")
+    return root
+
+
+def test_a_file_holds_the_kept_rows_with_names_and_row_numbers_and_says_what_it_lacks(folder, tmp_path):
+    for ending in ("jsonl", "csv", "parquet"):
+        place = tmp_path / f"kept.{ending}"
+        done = run("select", folder / "clf", folder / "rows.csv", "-o", place, *SMALL)
+        assert done.exit_code == 0, done.output
+        assert "`sage-hf choose` needs a folder" in words(done.stderr)
+        rows = {"csv": Dataset.from_csv, "jsonl": Dataset.from_json, "parquet": Dataset.from_parquet}[ending](
+            str(place)
+        )
+        assert rows.column_names == ["text", "label", "sage_row", "sage_score"] and len(rows) == 6
+        assert [TEXTS[row] for row in rows["sage_row"]] == rows["text"][:]
+        assert ending == "parquet" or rows["label"] == [["good", "bad"][row % 2] for row in rows["sage_row"]]
+    again = run("select", folder / "clf", folder / "rows.csv", "-o", place, *SMALL)
+    assert again.exit_code == 1 and "or pass --overwrite." in words(again.output)
+    lines = (tmp_path / "kept.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["label"] in ("good", "bad")
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("output", "data", "told"),
+    [
+        ("kept.xlsx", "rows.csv", "End its name in one of .csv, .json, .jsonl, .parquet."),
+        ("kept.csv", "nested.jsonl", "A csv cannot hold the lists or dicts of column 'tags'"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(folder, tmp_path, output, data, told):
+    done = run("select", folder, folder / data, "-o", tmp_path / output, *SMALL)  # no model in this folder
+    assert done.exit_code == 1 and told in words(done.output)
+
+
+def test_a_folder_may_have_a_number_as_its_ending(folder, tmp_path):
+    done = run("select", folder / "clf", folder / "rows.csv", "-o", tmp_path / "rows-0.25", "--quiet", *SMALL)
+    assert done.exit_code == 0, done.output
+    assert (done.stderr, words(done.stdout)[:26]) == ("", "Kept 6 of 24 rows. Written")
+    stats = Selection.load_from_disk(tmp_path / "rows-0.25").stats
+    assert stats.checkpoints is None and stats.choose_seconds > 0
+
+
+def test_in_a_file_there_are_no_bars_and_no_reports_of_other_libraries_but_our_own_lines(folder, tmp_path):
+    command = [sys.executable, "-m", "sage_hf", "select", str(folder / "bert"), str(folder / "rows.csv"), *SMALL]
+    command += ["--task", "sequence-classification", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    both = done.stdout + done.stderr
+    assert not any(mark in both for mark in ("\r", "it/s", "examples/s", "LOAD REPORT", "newly initialized", "{'"))
+    assert "The checkpoint lacks 2 weights" in words(done.stderr)
+    assert "Warning: " in done.stderr and "s to choose." in words(done.stdout)
+
+
+def test_verbose_says_what_is_logged_and_both_words_contradict(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    ours = logging.getLogger("sage_hf.passes")
+    for options, told in (({}, "Warning: x\n"), ({"verbose": True}, "y\nWarning: x\n"), ({"quiet": True}, "")):
+        with speaking(**options):
+            ours.info("y")
+            ours.warning("x")
+        assert capsys.readouterr().err == told
+    with pytest.raises(ConfigError, match="Both --quiet and --verbose"), speaking(quiet=True, verbose=True):
+        pass
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_lists_every_strategy_with_its_line_and_images_in_folders(columns):
+    told = run("select", "--help", columns=columns).output
+    assert max(map(len, told.splitlines())) <= columns
+    panel = words(told[told.index("Strategies") :].replace("│", " "))
+    assert all(f"{name} {line}" in panel for name, line in STRATEGY_LINES.items())
+    assert "cat/01.png" in told and "--quiet" in told
+
+
+def test_the_help_tells_exit_codes_and_completion():
+    told = words(run("--help").output)
+    assert "0 done; 1 an error" in told and "130 interrupted" in told
+    assert "--install-completion" in told and "--show-completion" in told
+
+
+def test_what_is_not_there_is_said_without_asking_the_hub(folder, tmp_path, monkeypatch):
+    def asked(*_):
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr("sage_hf.cli.models.find_adapter", asked)
+    rows, out = folder / "rows.csv", tmp_path / "out"
+    for arguments in (
+        ("/nowhere/model", rows),
+        ("./nowhere", rows),
+        (folder / "clf", rows, "--target", "/nowhere/a.csv"),
+        (folder / "clf", rows, "--checkpoints", "./gone"),
+    ):
+        done = run("select", *arguments, "-o", out, *SMALL)
+        assert done.exit_code == 1 and "There is no such f" in words(done.output), done.output
+    done = run("push", tmp_path / "gone", "me/rows")
+    assert done.exit_code == 1 and "There is no such folder" in words(done.output)
+
+
+def test_rows_without_a_label_are_counted_and_the_way_out_is_named(folder, tmp_path):
+    for model in ("clf", "bert"):
+        about = ["--task", "sequence-classification", "-o", tmp_path / "out"]
+        done = run("select", folder / model, folder / "gaps.csv", *about, *SMALL)
+        assert done.exit_code == 1 and "add --drop-missing" in words(done.output)
+
+
+def test_errors_name_options_and_not_arguments_of_python():
+    error = ConfigError("fraction=0.5 is given", where="fraction, num_examples", fix="Pass overwrite=True, gate=None.")
+    assert in_the_shell(error) == (
+        "--fraction 0.5 is given",
+        "--fraction, --num-examples",
+        "Pass --overwrite, --gate none.",
+    )
+    untouched = ConfigError("dtype=x", where="column 'seed'", fix='revision="v1"')
+    assert in_the_shell(untouched) == ("dtype=x", "column 'seed'", 'revision="v1"')
+
+
+def test_the_times_of_the_stages_are_about_the_time_of_all(folder):
+    from transformers import AutoTokenizer
+
+    from sage_hf import SageConfig, select_over_checkpoints
+
+    model = BertForSequenceClassification.from_pretrained(folder / "clf")
+    config, tokenizer = SageConfig(fraction=0.25, sketch_size=8), AutoTokenizer.from_pretrained(folder / "clf")
+    rows = Dataset.from_csv(str(folder / "rows.csv"))
+    for models in ([model], [model, model]):
+        started = time.perf_counter()
+        stats = select_over_checkpoints(models, rows, processing_class=tokenizer, config=config, progress=False).stats
+        whole = time.perf_counter() - started
+        told = stats.fit_seconds + stats.score_seconds + stats.choose_seconds
+        assert 0.7 * whole < told <= whole and stats.choose_seconds > 0
+        assert np.isfinite(told)

@@ -1,0 +1,56 @@
+"""Offline on purpose, no network, nobody logged in and not there are told apart, each with what to do."""
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+from sage_hf.cli.models import load_model
+from sage_hf.cli.rows import load_rows
+from sage_hf.errors import ConfigError, DatasetError, HubError
+from sage_hf.hub.checks import asking
+from sage_hf.hub.reach import obstacle
+
+
+def wrapped(error):
+    try:
+        raise OSError("We couldn't connect to the Hub") from error
+    except OSError as made:
+        return made
+
+
+@pytest.mark.parametrize(
+    ("error", "offline", "what", "fix"),
+    [
+        (OfflineModeIsEnabled("offline"), False, "HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE"),
+        (wrapped(LocalEntryNotFoundError("not held")), True, "HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE"),
+        (wrapped(LocalEntryNotFoundError("not held")), False, "The Hub cannot be reached", "Check the network"),
+        (HTTPError("refused"), False, "The Hub cannot be reached", "Check the network"),
+        (TimeoutError("slow"), False, "The Hub cannot be reached", "Check the network"),
+        (LocalTokenNotFoundError("no token"), False, "Nobody is logged in", "hf auth login"),
+        (LocalTokenNotFoundError("no token"), True, "HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE"),
+        (ValueError("Dataset 'a' doesn't exist on the Hub or cannot be accessed"), False, "no such file", "log in"),
+        (ValueError("Dataset 'a' is a gated dataset"), False, "agreed to its terms", "Agree on its page"),
+    ],
+)
+def test_what_is_in_the_way_is_told_with_what_to_do(error, offline, what, fix, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: None)
+    found = obstacle(error, "a")
+    assert what in found.what and fix in found.fix
+
+
+def test_other_errors_are_none_of_the_hubs():
+    assert obstacle(ValueError("bad values"), "a") is None
+
+
+def test_loading_and_pushing_say_so(monkeypatch):
+    with pytest.raises(DatasetError, match="HF_HUB_OFFLINE is set, and 'no/rows' is not on this machine"):
+        load_rows("no/rows")
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set, and 'no/model' is not on this machine"):
+        load_model("no/model", None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with (
+        pytest.raises(HubError, match=r"The Hub cannot be reached.*Check the network"),
+        asking("me/rows", "No", "fix"),
+    ):
+        raise HTTPError("refused")
