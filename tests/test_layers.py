@@ -18,6 +18,7 @@ LAYERS = (
     ("training", "comparison", "diagnosis"),
     ("selector",),
     ("selection",),
+    ("report",),
     ("hub", "passes"),
     ("data",),
     ("strategies", "gradients"),

@@ -20,6 +20,7 @@ from .env import env
 from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
+from .report import report
 from .select import select
 from .show import show
 
@@ -43,6 +44,7 @@ app.command()(with_options(doctor, only=_UNAIMED))
 app.command()(with_options(select))
 app.command()(with_options(choose))
 app.command()(with_options(show))
+app.command()(with_options(report))
 app.command()(with_options(label_issues, only=_ENCODING))
 app.command()(with_options(push))
 app.command()(with_options(demo))

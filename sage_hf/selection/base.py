@@ -21,7 +21,8 @@ from ..errors import ConfigError, OutputError
 from ..hub.files import read_scores, write_scores, write_selection
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
-from .notebook import as_html
+from ..report import render_page, render_small
+from ..utils.files import whole_file
 
 
 class SelectionBase(ABC):
@@ -219,8 +220,33 @@ class SelectionBase(ABC):
         """
         return draw(self.seen(), name)
 
+    def report(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The whole story as one page of HTML, which needs no network: it opens from a file, and can be sent as one.
+
+        What was chosen and why, the share kept of each group, scores, the sketch's spectrum, rows as they are (of a
+        loaded selection those that are at hand), rows that were set aside, and the facts of the run.
+
+        Args:
+            path: File to write it to; what is there is replaced. None writes none.
+
+        Returns:
+            The page.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        from .html_report import report_facts  # knows both kinds of selection
+
+        page = render_page(report_facts(self))
+        if path is not None:
+            with whole_file(Path(path), "Choose a folder that can be written to.") as part:
+                part.write_text(page, encoding="utf-8")
+        return page
+
     def _repr_html_(self) -> str:
-        return as_html(self.stats, self.seen())
+        from .html_report import brief_facts
+
+        return render_small(brief_facts(self))
 
     @abstractmethod
     def seen(self) -> Seen:
