@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import from_text
 from ..hub.files import check_output
-from .folders import with_rows
+from .folders import pass_source_on, with_rows
 from .options import argument, main_console, option
 
 
@@ -42,6 +42,7 @@ def choose(options: ChooseOptions) -> None:
         changes[name] = getattr(options, name)
     chosen = with_rows(options.folder, options.dataset).choose(**changes)
     chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+    pass_source_on(options.folder, options.output, options.dataset)
     console = main_console(stderr=False)
     console.print(summary(chosen))
     console.print(f"Written to {options.output}.", markup=False)

@@ -38,8 +38,24 @@ def note_source(folder: Path, inputs: Sources, config: SageConfig) -> None:
     place = Path(inputs.dataset).expanduser()
     shared = {each.name: getattr(inputs, each.name) for each in fields(NotedSource) if each.name != "text_columns"}
     shared["dataset"] = str(place.absolute()) if place.exists() else inputs.dataset
-    noted = NotedSource(**shared, text_columns=config.text_columns)
-    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+    _write_source(folder, NotedSource(**shared, text_columns=config.text_columns))
+
+
+def pass_source_on(folder: Path, output: Path, dataset: str | None) -> None:
+    """Writes down, in the folder of another choice, how the rows of the first are read.
+
+    Args:
+        folder: The selection's folder.
+        output: The folder of what was chosen from it.
+        dataset: File, folder or Hub id of the rows, where the user named it.
+    """
+    noted = _read_source(folder)
+    if dataset is not None:
+        place = Path(dataset).expanduser()
+        dataset = str(place.absolute()) if place.exists() else dataset
+        noted = replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+    if noted is not None:
+        _write_source(output, noted)
 
 
 def open_selection(folder: Path, dataset: str | None) -> Selection:
@@ -92,6 +108,10 @@ def with_rows(folder: Path, dataset: str | None) -> Selection:
             fix="Name the file, folder or Hub id that was selected from with --dataset.",
         )
     return selection
+
+
+def _write_source(folder: Path, noted: NotedSource) -> None:
+    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_source(folder: Path) -> NotedSource | None:
