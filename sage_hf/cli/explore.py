@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import ConfigError
-from ..hub.files import read_scores
+from ..explorer.launch import Offers, check_installed, launch
 from .folders import open_selection, pass_source_on
 from .options import argument, main_console, option
 
@@ -30,19 +28,11 @@ class ExploreOptions:
 def explore(options: ExploreOptions) -> None:
     """Open a selection in a browser: try other settings, look at rows, mark wrong labels, save or push.
 
-    Needs gradio: `pip install "sage-hf[explore]"`. No model is loaded, and nothing leaves this machine.
+    Needs gradio: `pip install "sage-hf[explore]"`. No model is loaded, and nothing is sent anywhere but what you push.
 
     `sage-hf explore imdb-10pct`
     """
-    if find_spec("gradio") is None:  # said before anything slow is imported
-        raise ConfigError(
-            "The explorer needs gradio, which is not installed",
-            where="gradio",
-            fix='Run pip install "sage-hf[explore]".',
-        )
-    read_scores(options.folder)
-    from ..explorer.launch import Offers, launch
-
+    check_installed()
     selection = open_selection(options.folder, options.dataset)
     offers = Offers(
         writes=options.host in _LOCAL,

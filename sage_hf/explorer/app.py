@@ -34,7 +34,6 @@ LAUNCH: dict[str, Any] = {
     "css": style(),
     "share": False,
     "footer_links": [],
-    "run_history": False,
     "ssr_mode": False,
     "enable_monitoring": False,
     "mcp_server": False,
@@ -221,14 +220,14 @@ class _Explorer:
         )
         looked = {"outputs": page, "show_progress": "hidden", **turn}
         gr.on([self.view.input, self.group.input], self._look, looks, api_name="look", **looked)
-        for place, pager in zip(("top", "bottom"), self.pagers, strict=True):
+        for end, pager in zip(("top", "bottom"), self.pagers, strict=True):
             for button, step, name in zip(pager, (-1, 1), ("previous", "next"), strict=True):
                 turned = functools.partial(self._turn, step)
                 button.click(
                     turned,
                     [*looks, self.number],
-                    api_name=f"{name}_{place}",
-                    scroll_to_output=place == "bottom",
+                    api_name=f"{name}_{end}",
+                    scroll_to_output=end == "bottom",
                     **looked,
                 )
         self.app.load(self._look, looks, api_name="first", **looked)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..selection.selection import Selection
 
 if TYPE_CHECKING:
     import gradio
+
+    from ..selection.selection import Selection
 
 INSTALL = 'pip install "sage-hf[explore]"'
 
@@ -56,8 +57,8 @@ def build_app(selection: Selection, offers: Offers | None = None) -> gradio.Bloc
         ConfigError: Gradio is not installed.
     """
     check_installed()
-    # Read by gradio when it is imported: nothing is asked for or sent.
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # Nothing is asked for or sent elsewhere, and the browser keeps no copies of what was shown.
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
     from .app import make_app
 
     return make_app(selection, offers or Offers(writes=False))

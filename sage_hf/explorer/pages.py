@@ -52,7 +52,7 @@ def place_html(page: Page) -> str:
 
 def marks_html(state: Explored) -> str:
     """The marked labels, the last marked first."""
-    marks = list(reversed(state.marks.values()))
+    marks = list(state.marks.values())[::-1]
     return _render("marks.html", marks=marks[:_MARKS], total=len(marks))
 
 
