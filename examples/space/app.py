@@ -12,8 +12,7 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 
 from sage_hf import Selection
-from sage_hf.explorer import launch
-from sage_hf.explorer.launch import Offers
+from sage_hf.explorer import Offers, launch
 
 
 def load_selection(name: str, source: Dataset | None) -> Selection:

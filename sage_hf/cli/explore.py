@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..explorer.launch import Offers, check_installed, launch
+from ..explorer.server import Offers, check_installed, launch
 from .folders import open_selection, pass_source_on
 from .options import argument, main_console, option
 

@@ -1,5 +1,5 @@
 """A selection in a browser: other choices tried, rows looked at, labels marked."""
 
-from .launch import build_app, launch
+from .server import Offers, build_app, launch
 
-__all__ = ["build_app", "launch"]
+__all__ = ["Offers", "build_app", "launch"]

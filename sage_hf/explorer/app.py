@@ -14,7 +14,7 @@ from ..config import BALANCES
 from ..errors import ConfigError, SageError
 from ..selection.rows import ROW_VIEWS
 from ..selection.selection import Selection
-from .launch import Offers
+from .server import Offers
 from .marks import actions_for, write_marks
 from .pages import card_html, groups_html, link_html, marks_html, message_html, place_html, style, summary_html
 from .state import VIEWS, Explored, Settings, command_of, message_of, page_of, settings_of, strategies_of
@@ -54,6 +54,16 @@ def make_app(selection: Selection, offers: Offers) -> gr.Blocks:
 def _html(value: str, **settings: Any) -> gr.HTML:
     """Ready HTML, whose text is shown as it is: `${}` and braces in it would else be taken for a template."""
     return gr.HTML(value, apply_default_css=False, **settings)
+
+
+class _Percent(gr.Slider):
+    """A slider that takes any number that is typed: what it cannot be is told as every other mistake."""
+
+    is_template = True  # to the browser, a slider
+
+    def preprocess(self, payload: float) -> float:
+        """The number as it is."""
+        return payload
 
 
 class _Explorer:
@@ -103,7 +113,7 @@ class _Explorer:
         gates = _GATES if self.settings.gate in _GATES else [self.settings.gate, *_GATES]
         self.summary = _html(summary_html(self.start))
         self.message = _html("", visible=False)
-        self.fraction = gr.Slider(step, 100, self.percent, step=step, label="Rows to keep, %", elem_id="sage-fraction")
+        self.fraction = _Percent(0, 100, self.percent, step=step, label="Rows to keep, %", elem_id="sage-fraction")
         self.strategy = gr.Dropdown(
             list(strategies),
             value=self.settings.strategy,
