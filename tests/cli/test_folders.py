@@ -64,6 +64,19 @@ def test_what_cannot_be_shown_is_told(made):
     assert result.exit_code == 1 and "Traceback" not in result.output
 
 
+def test_what_was_chosen_later_knows_its_rows_too(made, tmp_path):
+    result = run("choose", made / "tenth", "-o", tmp_path / "third", "--fraction", "0.3")
+    assert result.exit_code == 0, result.output
+    shutil.copy(made / "reviews.csv", tmp_path / "moved.csv")
+    more = ["--fraction", "0.2", "--dataset", tmp_path / "moved.csv"]
+    result = run("choose", tmp_path / "third", "-o", tmp_path / "fifth", *more)
+    assert result.exit_code == 0, result.output
+    for name, file in (("third", made / "reviews.csv"), ("fifth", tmp_path / "moved.csv")):
+        assert json.loads((tmp_path / name / "source.json").read_text())["dataset"] == str(file)
+        result = run("show", tmp_path / name, "--rows", "dropped", "--limit", 2)
+        assert result.exit_code == 0 and "the cat" in result.output
+
+
 def test_rows_that_are_gone_are_asked_for_and_may_lie_elsewhere(made, tmp_path):
     shutil.copytree(made / "tenth", tmp_path / "tenth")
     noted = tmp_path / "tenth" / "source.json"
