@@ -14,9 +14,9 @@ from ..config import BALANCES
 from ..errors import ConfigError, SageError
 from ..selection.rows import ROW_VIEWS
 from ..selection.selection import Selection
-from .server import Offers
 from .marks import actions_for, write_marks
 from .pages import card_html, groups_html, link_html, marks_html, message_html, place_html, style, summary_html
+from .server import Offers
 from .state import VIEWS, Explored, Settings, command_of, message_of, page_of, settings_of, strategies_of
 
 # Rows of a page.
@@ -54,16 +54,6 @@ def make_app(selection: Selection, offers: Offers) -> gr.Blocks:
 def _html(value: str, **settings: Any) -> gr.HTML:
     """Ready HTML, whose text is shown as it is: `${}` and braces in it would else be taken for a template."""
     return gr.HTML(value, apply_default_css=False, **settings)
-
-
-class _Percent(gr.Slider):
-    """A slider that takes any number that is typed: what it cannot be is told as every other mistake."""
-
-    is_template = True  # to the browser, a slider
-
-    def preprocess(self, payload: float) -> float:
-        """The number as it is."""
-        return payload
 
 
 class _Explorer:
@@ -113,7 +103,11 @@ class _Explorer:
         gates = _GATES if self.settings.gate in _GATES else [self.settings.gate, *_GATES]
         self.summary = _html(summary_html(self.start))
         self.message = _html("", visible=False)
-        self.fraction = _Percent(0, 100, self.percent, step=step, label="Rows to keep, %", elem_id="sage-fraction")
+        self.fraction: Any = gr.Slider(
+            0, 100, self.percent, step=step, label="Rows to keep, %", elem_id="sage-fraction"
+        )
+        # What a share cannot be is told by the library, as every other mistake, and not by a traceback of gradio's.
+        self.fraction.preprocess = lambda payload: payload
         self.strategy = gr.Dropdown(
             list(strategies),
             value=self.settings.strategy,

@@ -39,6 +39,11 @@ class Mark:
     suggestion: str | None
     action: str
 
+    @property
+    def words(self) -> str:
+        """The action as a person reads it."""
+        return self.action if self.action in (KEEP, DROP) else f"relabel: {self.action.removeprefix(_CLASS)}"
+
 
 def relabelled(name: str) -> str:
     """The action that gives a row the class of this name."""

@@ -56,6 +56,7 @@ def test_an_error_is_a_sentence_and_the_choice_stays(click):
     for text in (choose(click, gate="many"), choose(click, gate="7"), choose(click, 0), choose(click, 200)):
         assert 'role="alert"' in text and "Still shown" in text and "Traceback" not in text
     assert "Rows 1–12 of 126" in str(click("look", *LOOK.values()))  # noqa: RUF001
+    assert "as it was opened" in choose(click, None)  # an empty box leaves the budget as it was
 
 
 def test_pages_are_turned_and_sessions_do_not_see_each_other(click, address):

@@ -76,7 +76,12 @@ def test_marks_places_and_messages_are_told(selection):
     assert "No label is marked" in marks_html(state)
     state = state.mark(3, "class:drop").mark(4, "<i>")
     page = Reader(marks_html(state))
-    assert "2 marked" in page.text and "class:drop" in page.text and "<i>" in page.text and "i" not in page.tags
+    assert (
+        "2 marked" in page.text
+        and "relabel: drop" in page.text
+        and "relabel: <i>" in page.text
+        and "i" not in page.tags
+    )
     assert "Rows 11–20 of 42" in Reader(place_html(page_of(state, "kept", -1, 1, 10))).text  # noqa: RUF001
     assert "There are none" in place_html(page_of(state, "set-aside", -1, 0, 10))
     assert message_html("") == "" and 'role="alert"' in message_html("<x>", is_error=True)

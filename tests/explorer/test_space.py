@@ -34,9 +34,9 @@ def test_the_metadata_names_the_app_and_the_tested_version_of_gradio():
     assert (SPACE / facts["app_file"]).is_file() and len(facts["short_description"]) <= 60
     assert "sage-hf[explore]" in (SPACE / "requirements.txt").read_text(encoding="utf-8")
     code = (SPACE / "app.py").read_text(encoding="utf-8")
-    assert {*re.findall(r"`([A-Z_]+)`", body)} - {"HF_TOKEN"} == {*re.findall(r'environ\.get\("([A-Z]+\w*)"', code)} - {
-        "GRADIO_SERVER_NAME"
-    }
+    assert {*re.findall(r"`([A-Z_]+)`", body)} - {"HF_TOKEN"} == {
+        *re.findall(r'environ\.get\("([A-Z]+\w*)"', code)
+    } - {"GRADIO_SERVER_NAME"}
 
 
 def test_a_selection_is_taken_from_a_folder_or_the_hub(app, saved, selection, rows, monkeypatch):

@@ -123,7 +123,9 @@ def test_without_the_source_rows_of_the_folder_are_shown_after_another_choice_to
     here = {*state.original.indices.tolist()}
     page = page_of(again, "kept", -1, 0, 500)
     assert "not at hand" in page.note
-    assert {row.row for row in page.rows if row.content is not None} == here & {*again.chosen.indices.tolist()} != set()
+    assert (
+        {row.row for row in page.rows if row.content is not None} == here & {*again.chosen.indices.tolist()} != set()
+    )
 
 
 def test_rows_that_cannot_be_read_are_told_and_shown_by_their_numbers(state, tmp_path):
