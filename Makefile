@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help
 help:  ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,22 @@ quality: $(STAMP)  ## Check format, lint and types
 	$(BIN)/ruff check sage_hf tests examples
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(STAMP)  ## Build the documentation into site/, strict about broken links (no network)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open site/index.html"
+
+.PHONY: release-check
+release-check: $(STAMP)  ## Build, check what PyPI would show, install the wheel in a clean environment, run the demo there
+	rm -rf dist build/release
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[release]"
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[demo]"
+	cd build/release && bin/sage-hf --version && bin/sage-hf demo --output demo
+	@echo "The files in dist/ can be uploaded."
+
 .PHONY: benchmark
 benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks, and write examples/benchmarks/results
 	$(BIN)/python examples/benchmarks/speed.py
@@ -61,4 +77,4 @@ models: $(STAMP)  ## Hold 300 model classes to batch-of-1, and write the table i
 
 .PHONY: clean
 clean:  ## Remove what setup and builds made
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

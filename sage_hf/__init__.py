@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .scoring.sketch import FrequentDirections
     from .selection.selection import Selection
     from .selection.stream_selection import StreamSelection
+    from .selector.cleaning import apply_label_issues
     from .selector.label_issues import LabelIssues, find_label_issues
     from .selector.selector import SageSelector
     from .selector.several_models import select_over_checkpoints
@@ -40,6 +41,7 @@ _HOMES = {
     "scoring.sketch": ("FrequentDirections",),
     "selection.selection": ("Selection",),
     "selection.stream_selection": ("StreamSelection",),
+    "selector.cleaning": ("apply_label_issues",),
     "selector.label_issues": ("LabelIssues", "find_label_issues"),
     "selector.selector": ("SageSelector",),
     "selector.several_models": ("select_over_checkpoints",),
@@ -88,6 +90,7 @@ __all__ = [
     "Selection",
     "StreamSelection",
     "agreement",
+    "apply_label_issues",
     "compare",
     "diagnose",
     "find_label_issues",

@@ -295,6 +295,7 @@ def test_the_committed_tables_of_quality_are_those_of_the_committed_trainings(qu
     assert (results / "quality.md").read_text(encoding="utf-8").strip() == quality_report.short_table(tasks)
     assert (results / "quality_all.md").read_text(encoding="utf-8").strip() == quality_report.long_tables(tasks)
     assert (results / "quality_short.md").read_text(encoding="utf-8").strip() == quality_report.shortest_table(tasks)
+    assert (results / "quality_counts.md").read_text(encoding="utf-8").strip() == quality_report.counts_table(tasks)
     for task in tasks.values():
         assert len(task["seeds"]) >= 5
         assert all(len(each) == len(task["seeds"]) for values in task["values"].values() for each in values.values())

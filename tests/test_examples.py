@@ -1,4 +1,4 @@
-"""The README's lines and the examples run as they stand."""
+"""The examples run as they stand."""
 
 import os
 import re
@@ -11,13 +11,11 @@ import pytest
 import yaml
 from datasets import load_from_disk
 
-from examples.benchmarks.readme import with_tables
 from examples.python_text import build_llama, docstring_rows, topic_classes, topic_rows, train_tokenizer
 from examples.running import with_wrong_labels
 from sage_hf import SageConfig, SageSelector, Selection
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def run(*arguments, **settings):
@@ -29,49 +27,6 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_the_lines_of_the_readme_work_as_they_stand(tmp_path):
-    code = re.search(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)[1]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    result = run("-c", code)
-    assert result.returncode == 0, result.stderr
-    assert "sage_score" in result.stdout
-    before, after = map(float, re.search(r"([\d.]+) ([\d.]+)\s*$", result.stdout).groups())
-    assert after < before
-
-
-@pytest.mark.parametrize("number", [0, 1], ids=["layer", "loss"])
-def test_the_code_of_the_page_on_models_works_as_it_stands(number):
-    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
-    codes = re.findall(r"<!-- run -->\n```python\n(.*?)```", page, re.DOTALL)
-    assert len(codes) == page.count("```python") == 2
-    result = run("-c", codes[number])
-    assert result.returncode == 0, result.stderr
-    assert ("[8, 19]" if number == 0 else "20 [") in result.stdout
-
-
-def test_the_tables_of_the_readme_are_the_measured_ones():
-    assert with_tables(README) == README
-
-
-def test_every_path_that_the_documents_name_is_there():
-    for page in (
-        "README.md",
-        "examples/README.md",
-        "CONTRIBUTING.md",
-        "ARCHITECTURE.md",
-        "docs/many_processes.md",
-        "docs/models.md",
-        "docs/strategies.md",
-        "docs/doctor.md",
-    ):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            assert (ROOT / page).parent.joinpath(path).exists(), (page, path)
-        for path in re.findall(r"python (examples/[\w/]+\.py)", text):
-            assert (ROOT / path).exists(), (page, path)
 
 
 def test_real_text_is_there_without_network():

@@ -89,13 +89,19 @@ def test_the_selector_is_imported_without_what_is_optional():
     "words",
     [
         ["--help"],
-        *([command, "--help"] for command in ("select", "doctor", "label-issues", "compare", "push", "demo")),
+        *(
+            [command, "--help"]
+            for command in ("select", "choose", "show", "report", "doctor", "label-issues", "apply", "compare", "push")
+        ),
+        ["demo", "--help"],
         ["selct"],
         ["select", "model", "rows.jsonl", "--fractoin", "0.1"],
         ["select", "model", "no/such/file.csv", "--fraction", "0.1", "-o", "out"],
         ["select", "model", "rows", "--fraction", "10", "-o", "out"],
         ["select", "model", "rows", "--strategy", "agreemnt", "-o", "out"],
         ["label-issues", "model", "rows", "-o", "issues.txt"],
+        ["apply", "rows", "issues.txt", "-o", "clean"],
+        ["select", "model", "rows", "--exclude", "issues.csv", "-o", "out"],
     ],
     ids=" ".join,
 )

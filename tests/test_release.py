@@ -15,7 +15,7 @@ from sage_hf.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "sage_hf" / "hub" / "templates"
-NAMES = ("selection.md", "dataset_card.md", "model_card.md")
+NAMES = ("selection.md", "dataset_card.md", "model_card.md", "cleaned.md")
 pytestmark = pytest.mark.slow
 
 
@@ -31,7 +31,11 @@ def built(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_nothing_else(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "sage_hf").rglob("*") if path.suffix in (".py", ".md")}
+    sources = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "sage_hf").rglob("*")
+        if path.suffix in (".py", ".md", ".html", ".css")
+    }
     assert sources <= names
     assert {"sage_hf/py.typed", *(f"sage_hf/hub/templates/{name}" for name in NAMES)} <= names
     assert {name.split("/")[0] for name in names} == {"sage_hf", f"sage_hf-{sage_hf.__version__}.dist-info"}

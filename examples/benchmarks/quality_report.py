@@ -239,6 +239,30 @@ def shortest_table(tasks: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def counts_table(tasks: dict[str, Measured]) -> str:
+    """In how many cells, a task at a share, the default is where it should be."""
+    found = summarize(tasks)
+    small, cells = found["cells_at_or_below_10_percent"], found["cells"]
+    rows = {
+        "not worse than random rows by more than the interval": ("not_worse_than_random_within_the_interval", cells),
+        f"better than random rows by more than the interval, at {SMALL:.0%} of the rows or fewer": (
+            "better_than_random_by_more_than_the_interval_there",
+            small,
+        ),
+        "ahead of the paper's rule": ("better_than_the_papers_rule", cells),
+        "at or above the best baseline, chosen after the fact for each cell": ("at_or_above_the_best_baseline", cells),
+        "not worse than that baseline by more than the interval": (
+            "at_or_above_the_best_baseline_within_the_interval",
+            cells,
+        ),
+    }
+    lines = ["| the default is | in cells | of |", "|---|---|---|"]
+    lines += [f"| {label} | {found[name]} | {count} |" for label, (name, count) in rows.items()]
+    for name, each in found["at_or_above_each_baseline"].items():
+        lines.append(f"| at or above {name} | {each['at_or_above']} | {each['cells']} |")
+    return "\n".join(lines)
+
+
 def long_tables(tasks: dict[str, Measured]) -> str:
     """Every strategy of every task, and the cells that fall short."""
     lines = ["Mean and 95 % interval over seeds. The default is `auto`.", ""]
@@ -346,7 +370,10 @@ def _half(gain: Estimate) -> float:
 
 
 def report(tasks: dict[str, Measured], results: Path) -> None:
-    """Writes quality.json, quality.md, quality_short.md, quality_all.md and quality.png of what `collect` found.
+    """Writes quality.json, its tables and quality.png of what `collect` found.
+
+    quality.md has the default and what it is held against; quality_all.md every strategy; quality_short.md one share;
+    quality_counts.md how often the default is where it should be.
 
     Args:
         tasks: All tasks, clean and spoilt.
@@ -355,6 +382,7 @@ def report(tasks: dict[str, Measured], results: Path) -> None:
     told = {name: {**task, "default": [asdict(cell) for cell in cells_of(task)]} for name, task in tasks.items()}
     summary = summarize(tasks)
     write(results, "quality", {"summary": summary, "tasks": told}, short_table(tasks))
+    (results / "quality_counts.md").write_text(counts_table(tasks) + "\n")
     (results / "quality_short.md").write_text(shortest_table(tasks) + "\n")
     (results / "quality_all.md").write_text(long_tables(tasks) + "\n")
     (results / "quality.png").write_bytes(render(draw(tasks), "png"))

@@ -21,7 +21,10 @@ _SOURCE_NAME = "source.json"
 
 @dataclass(frozen=True)
 class NotedSource:
-    """How rows were read: options of the shell by their names, a file or folder by its absolute path."""
+    """How rows were read: options of the shell by their names, a file or folder by its absolute path.
+
+    Of --exclude, the row numbers that were left out: its list may be edited again.
+    """
 
     dataset: str
     split: str = "train"
@@ -31,14 +34,16 @@ class NotedSource:
     column_mapping: str | None = None
     drop_missing: bool = False
     text_columns: list[str] | None = None
+    excluded: list[int] | None = None
 
 
-def note_source(folder: Path, inputs: Sources, config: SageConfig) -> None:
+def note_source(folder: Path, inputs: Sources, config: SageConfig, excluded: list[int] | None = None) -> None:
     """Writes down, in a selection's folder, how its rows were read."""
     place = Path(inputs.dataset).expanduser()
-    shared = {each.name: getattr(inputs, each.name) for each in fields(NotedSource) if each.name != "text_columns"}
+    own = {each.name for each in fields(NotedSource)} & {each.name for each in fields(Sources)}
+    shared = {name: getattr(inputs, name) for name in own}
     shared["dataset"] = str(place.absolute()) if place.exists() else inputs.dataset
-    _write_source(folder, NotedSource(**shared, text_columns=config.text_columns))
+    _write_source(folder, NotedSource(**shared, text_columns=config.text_columns, excluded=excluded))
 
 
 def pass_source_on(folder: Path, output: Path, dataset: str | None) -> None:
@@ -130,8 +135,11 @@ def _read_source(folder: Path) -> NotedSource | None:
 def _load(noted: NotedSource):  # type: ignore[no-untyped-def]  # a Dataset, which is not imported for help
     from datasets import Dataset
 
-    values = asdict(noted)
+    from ..selector.cleaning import without_rows
+
+    values, excluded = asdict(noted), noted.excluded
+    del values["excluded"]
     config = SageConfig(text_columns=values.pop("text_columns"))
     rows = Sources(model="", **values).load_rows(config)
     assert isinstance(rows, Dataset)
-    return rows
+    return rows if excluded is None else without_rows(rows, excluded)

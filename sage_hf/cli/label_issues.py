@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import SageConfig
-from ..hub.files import check_table_file
+from ..hub.paths import check_new_file
 from .options import Inputs, main_console, option
 
 
@@ -15,20 +15,22 @@ class LabelIssuesOptions:
     """See their help."""
 
     output: Path | None = option(None, "File for all label issues: .csv, .jsonl or .parquet.", flags="--output -o")
+    overwrite: bool = option(False, "Replace a list that is there, with what was written into it.")
     limit: int = option(20, "How many to show, the most doubted first.", min=0)
 
 
 def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> None:
-    """List the rows whose class label is likely wrong, with the class that they rather look like.
+    """List the rows whose class label is likely wrong, with the class that is likelier.
 
     Takes one forward pass of a model that was trained on these labels for a little, and no gradients. How many labels
     are wrong is estimated, and as many are listed, the most doubted first; of clean labels none. Not every one is an
-    error: on hard data some are only unusual.
+    error: on hard data some are only unusual. Write drop, relabel or the name of a class into the column sage_action
+    of the file: `sage-hf apply` makes a dataset of it, and `sage-hf select --exclude` leaves rows out.
 
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
     if options.output is not None:
-        check_table_file(options.output)
+        check_new_file(options.output, options.overwrite)
     from datasets import Dataset
 
     from ..selector.label_issues import find_label_issues
@@ -42,3 +44,6 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
     console.print(issues.table(options.limit))
     if options.output is not None and not console.quiet:
         console.print(f"Written to {issues.save(options.output)}.", markup=False)
+        if left_out := issues.left_out:
+            told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+            console.print(f"Not in the file: {told}. sage_row tells which rows they are.", markup=False)

@@ -1,4 +1,4 @@
-"""The shell: `sage-hf doctor`, `select`, `label-issues`, `push`, `demo`, `compare` and `env`, each in a file.
+"""The shell: every command is in a file of its own.
 
 Exit codes: 0 done, 1 an error with a message, 2 wrong usage, 130 interrupted.
 """
@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..config import SageConfig
+from .apply import apply
 from .choose import choose
 from .compare import ListsOfWords, compare
 from .demo import demo
@@ -48,6 +49,7 @@ app.command()(with_options(show))
 app.command()(with_options(explore))
 app.command()(with_options(report))
 app.command()(with_options(label_issues, only=_ENCODING))
+app.command()(with_options(apply))
 app.command()(with_options(push))
 app.command()(with_options(demo))
 app.command(cls=ListsOfWords)(with_options(compare, only=_COMPARED))

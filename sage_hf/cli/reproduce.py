@@ -25,6 +25,8 @@ def select_command(inputs: Inputs, config: SageConfig, output: str, **options: A
         if isinstance(value, bool):
             command.append(flag if value else f"--no-{flag[2:]}")
             continue
+        if isinstance(value, Path):
+            value = _public(str(value))
         if name in ("target", "checkpoints"):
             value = [_public(path) for path in value.split(",")]
         command += [flag, "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)]

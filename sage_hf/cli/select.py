@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_output
+from ..hub.paths import check_list_file
 from .folders import note_source
 from .options import INPUT, Inputs, main_console, option, plain
 from .push import PushOptions, push_selection
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _HUB = "On the Hub"
 _AIM = "Towards a target, and by several checkpoints"
 # Options that the command which makes a selection again has, too.
-_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam")
+_REPEATED = ("streaming", "target", "target_shares", "checkpoints", "checkpoint_weights", "adam", "exclude")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class SelectOptions:
         True, "Write what is known of every row, too, 1 to 3 kB each: `sage-hf choose` takes other rows by it."
     )
     streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
+    exclude: Path | None = option(
+        None, "List of label issues: rows that it says to drop are left out; all, where it says nothing.", INPUT
+    )
     target: str | None = option(
         None, "File, folder or Hub id of a few rows of what the model is to be good at; several with commas.", _AIM
     )
@@ -75,17 +79,27 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     check_output(options.output, options.overwrite)
+    if options.exclude is not None:
+        check_list_file(options.exclude)
+        if options.streaming:
+            raise ConfigError(
+                "Of a stream no rows can be left out", where="--exclude", fix="Read without --streaming."
+            )
     from datasets import Dataset
 
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
     from ..selection.report import summary
     from ..selector.brief import printing
+    from ..selector.cleaning import without_issues
     from ..selector.selector import SageSelector
     from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
 
-    rows = inputs.load_rows(config, streaming=options.streaming)
+    rows, excluded = inputs.load_rows(config, streaming=options.streaming), None
+    if options.exclude is not None and isinstance(rows, Dataset):
+        rows, excluded, said = without_issues(rows, options.exclude)
+        main_console().print(plain(said))
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
         raise ConfigError(
@@ -145,7 +159,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     )
     if is_main_process:
         selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
-        note_source(options.output, inputs, config)
+        note_source(options.output, inputs, config, excluded)
         shutil.rmtree(unfinished, ignore_errors=True)
         report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)

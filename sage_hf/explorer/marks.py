@@ -13,12 +13,11 @@ from ..data.status import ROW_COLUMN
 from ..errors import ConfigError
 from ..selection.rows import ShownRow
 from ..selection.selection import Selection
+from ..selector.cleaning import DROP, KEEP, RELABEL
+from ..selector.issue_list import KINDS
 
-KEEP, DROP = "keep", "drop"
-# What `sage-hf apply` reads as a word of its own, and what stands before the name of a class that is one of these.
-_WORDS, _CLASS = (KEEP, DROP, "relabel"), "class:"
-# The columns of the list, as `sage-hf label-issues` writes them.
-COLUMNS = (ROW_COLUMN, "sage_label_doubt", "sage_label", "sage_suggested_label", "sage_action")
+# Before the name of a class that is a word of `sage-hf apply`.
+_WORDS, _CLASS = (KEEP, DROP, RELABEL), "class:"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def write_marks(marks: Iterable[Mark], path: Path) -> Path:
     """Writes marks to a csv, by row number, as a list of label issues with its actions filled in."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(KINDS)
         for mark in sorted(marks, key=lambda each: each.row):
             doubt = "" if mark.doubt is None else f"{mark.doubt:.6g}"
             writer.writerow((mark.row, doubt, mark.label, mark.suggestion or "", mark.action))

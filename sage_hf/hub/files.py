@@ -110,11 +110,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
         OutputError: The folder holds another selection, or anything else.
     """
     if not path.exists():
-        nearest = next(parent for parent in path.absolute().parents if parent.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise OutputError(
-                f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
-            )
+        check_place(path)
         return
     if path.is_dir() and not any(path.iterdir()):
         return
@@ -143,3 +139,16 @@ def check_table_file(path: str | os.PathLike[str]) -> Path:
             fix=f"End its name in one of {', '.join(TABLE_WRITERS)}.",
         )
     return place
+
+
+def check_place(path: Path) -> None:
+    """Refuses a path in a folder that nothing can be written to.
+
+    Raises:
+        OutputError: It is one.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(
+            f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..data.status import LOSS_COLUMN, ROW_COLUMN, SCORE_COLUMN
 from .words import count, shortened
@@ -147,7 +148,7 @@ def _is_image(value: Any) -> bool:
 def _picture(name: str, value: Any) -> Picture | None:
     """A small image of what is one: of Pillow's, as undecoded bytes, or as pixels of a model."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError:
         return None
     try:
@@ -158,8 +159,10 @@ def _picture(name: str, value: Any) -> Picture | None:
             value = None if pixels is None else Image.fromarray(pixels)
         if not isinstance(value, Image.Image):
             return None
-        full = value.size
-        image = value.copy()
+        image = ImageOps.exif_transpose(value)
+        full = image.size
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):  # 16 or 32 bits, as of scans
+            image = Image.fromarray(_scaled(np.asarray(image, dtype=np.float32)))
         image.thumbnail((_SIDE, _SIDE))
         has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         image = image.convert("RGBA" if has_alpha else "L" if image.mode in ("1", "L") else "RGB")
@@ -168,7 +171,7 @@ def _picture(name: str, value: Any) -> Picture | None:
         # Few pixels, or some that are clear: without loss. No name or place that the file may hold goes along.
         kind = "png" if has_alpha or is_coarse else "jpeg"
         image.save(data, format=kind, **({} if kind == "png" else {"quality": 80}))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     grown = max(1, 96 // max(1, *image.size)) if is_coarse else 1
     uri = f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
@@ -184,6 +187,10 @@ def _pixels(value: Any) -> Any:
         return None
     if array.ndim != 3 or array.shape[0] not in (1, 3) or 0 in array.shape or not np.isfinite(array).all():
         return None
-    low, high = float(array.min()), float(array.max())
-    scaled = ((array - low) / ((high - low) or 1.0) * 255).round().astype(np.uint8)
+    scaled = _scaled(array)
     return scaled[0] if len(scaled) == 1 else np.moveaxis(scaled, 0, -1)
+
+
+def _scaled(array: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    low, high = float(array.min()), float(array.max())
+    return ((array - low) / ((high - low) or 1.0) * 255).round().astype(np.uint8)

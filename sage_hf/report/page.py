@@ -144,7 +144,7 @@ def _common(facts: ReportFacts) -> dict[str, Any]:
 def _whole(facts: ReportFacts) -> dict[str, Any]:
     stats, config = facts.stats, facts.config
     shares = energy_shares(facts.seen)
-    ranks = sorted({1, *(2**power for power in range(1, 20) if 2**power < len(shares)), len(shares)} - {0})
+    ranks = sorted({rank for rank in (*(2**power for power in range(20)), len(shares)) if 0 < rank <= len(shares)})
     changed = changed_settings(config)
     python = ", ".join(f"{name}={getattr(config, name)!r}" for name in changed)
     rows = sum(facts.outcomes.values())

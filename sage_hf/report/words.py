@@ -7,8 +7,9 @@ import unicodedata
 
 # A no-break space, so that a number and its sign stay on one line.
 _SPACE = "\u00a0"
-# Controls but tab and line feed, and halves of surrogate pairs, which no file can hold.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Controls but tab and line feed, what turns the direction of all text behind it, and halves of surrogate pairs, which
+# no file can hold.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff\ufffe\uffff]")
 
 
 def count(number: float) -> str:

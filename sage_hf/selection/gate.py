@@ -44,6 +44,7 @@ class Verdict:
         method: How the doubts were found: "cross-fold" or "mixture".
         share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.
         others: [M] the likeliest other class of each row; None where rows have no classes.
+        accuracies: As of `CrossFold`: of the embeddings and, where they are known, of the inputs.
     """
 
     doubts: npt.NDArray[np.float64]
@@ -51,6 +52,7 @@ class Verdict:
     method: str
     share: float | None = None
     others: npt.NDArray[np.integer] | None = None
+    accuracies: tuple[float, ...] = ()
 
     def at(self, places: npt.NDArray[np.integer]) -> Verdict:
         """That on some of the rows, without their other classes."""
@@ -134,13 +136,14 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         candidates: The rows to judge; their runner shares the work out.
     """
     rows, share, others = candidates.rows, None, None
+    accuracies: tuple[float, ...] = ()
     if signals.labels is not None and candidates.embeddings is not None:
         views = [candidates.embeddings] + ([] if signals.inputs is None else [PartOf(signals.inputs, rows)])
         own = None if signals.doubts is None else at(signals.doubts, rows)
         labels = at(signals.labels, rows)
         found = label_doubts(views, labels, own, config.seed, candidates.runner)
         doubts, doubted, share, method = found.doubts, found.unsafe, found.share, "cross-fold"
-        others = np.unique(labels)[found.folds.others]
+        others, accuracies = np.unique(labels)[found.folds.others], found.folds.accuracies
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
         (doubts,) = candidates.runner.run([job], np.float64)
@@ -148,7 +151,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
     if isinstance(config.gate, float):
         counts = (config.gate * counts_of(candidates.groups) + 0.5).astype(np.int64)
         doubted = highest(candidates.groups, doubts, counts)
-    return Verdict(doubts, doubted, method, share, others)
+    return Verdict(doubts, doubted, method, share, others, accuracies)
 
 
 def set_hard_aside(

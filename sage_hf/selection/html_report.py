@@ -47,7 +47,9 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
     except (OSError, ValueError) as error:  # an image whose file is gone, for one
         unread = replace(selection, source=None)
         rows = {view: rows_of(unread, view, limit=limit) for view, limit in listed.items()}
-        note = f"The rows cannot be shown as they are, because reading them failed: {error}"
+        # Not the error's own words, which may name a folder of this machine.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        note = f"The rows cannot be shown as they are, because reading them failed: {reason}."
     gate, config = selection.stats.gate, selection.config
     typical = [
         RowList("Highest agreement", "The rows that pull the weights most as their group does.", rows["highest"]),

@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset
 from rich.table import Table
 from rich.text import Text
 from torch import nn
 
 from ..config import SageConfig
 from ..data.batches import CHECKED_ROWS, check_dataset
+from ..data.classes import names_of
 from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
-from ..data.groups import Groups
+from ..data.groups import Groups, name_of
 from ..data.status import NO_TOKENS, ROW_COLUMN
 from ..errors import LabelError
 from ..gradients.model.state import unwrap
-from ..hub.files import TABLE_WRITERS, check_table_file
+from ..hub.files import check_table_file
+from ..hub.tables import write_table
 from ..passes.consensus import keep_only, keep_rows
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import EmbeddingExtractor
@@ -32,10 +34,18 @@ from ..passes.run import Passes
 from ..selection.gate import label_doubts
 from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
-from ..utils.files import whole_file
 from ..utils.rng import isolated_rng
+from .argilla import argilla_records
+from .issue_list import (
+    ACTION_COLUMN,
+    DOUBT_COLUMN,
+    LABEL_COLUMN,
+    SUGGESTION_COLUMN,
+    IssueList,
+    content_columns,
+    issue_list,
+)
 
-DOUBT_COLUMN, SUGGESTION_COLUMN = "sage_label_doubt", "sage_suggested_label"
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
@@ -67,40 +77,48 @@ class LabelIssues:
         return len(self.rows)
 
     def to_dataset(self) -> Dataset:
-        """The label issues, the most doubted first, with their row numbers, doubts and suggestions.
+        """The label issues as a list to read and edit, the most doubted first.
 
-        Columns `sage_row`, `sage_label_doubt` and `sage_suggested_label` come before those of the dataset; a column
-        `sage_row` that is there already stays, as of `Selection.dataset`.
+        Before the columns of the dataset stand `sage_row` (row number in the source; of a dataset that has such a
+        column, as what was selected before, its values), `sage_label_doubt`, `sage_label` and `sage_suggested_label`
+        (names of classes) and `sage_action`, empty, for a person to fill in: `apply_label_issues` does what it says.
+        Images and sounds are their paths; bytes and lists of numbers are not in the list, see `left_out`.
         """
-        source = self.dataset.with_format(None)
-        columns = {
-            ROW_COLUMN: source.select(self.rows)[ROW_COLUMN] if ROW_COLUMN in source.column_names else self.rows,
-            DOUBT_COLUMN: self.label_doubt[self.rows],
-            SUGGESTION_COLUMN: [self._name(self.suggested_label[row]) for row in self.rows],
-        }
-        rows = source.select(self.rows)
-        rows = rows.remove_columns([name for name in columns if name in rows.column_names])
-        if not len(self):  # added columns keep their rows when none is selected
-            kinds = {ROW_COLUMN: "int64", DOUBT_COLUMN: "float64", SUGGESTION_COLUMN: "string"}
-            features = Features({name: Value(kind) for name, kind in kinds.items()} | dict(rows.features))
-            return Dataset.from_dict({name: [] for name in features}, features=features)
-        rows = rows.flatten_indices()
-        order = [*columns, *rows.column_names]
-        for name, values in columns.items():
-            rows = rows.add_column(name, values)
-        return rows.select_columns(order)
+        return self._list(self.rows).rows
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """By column of the dataset, why it is not in the list, or of how many rows."""
+        return self._list(self.rows).left_out
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the label issues to a file: .csv, .jsonl or .parquet.
+        """Writes the list to a file: .csv, .jsonl or .parquet; what is nested is JSON in a csv.
 
         Raises:
             OutputError: The ending is another, or the file cannot be written.
         """
         place = check_table_file(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(place, "Free some space and start again.") as part:
-            getattr(self.to_dataset(), TABLE_WRITERS[place.suffix])(str(part))
+        write_table(self.to_dataset(), place)
         return place
+
+    def to_argilla(self, question: str | None = None) -> list[Any]:
+        """The label issues as Argilla records, to be checked there: the suggested label is a suggestion.
+
+        Fields are the text of the list, images and paths, by the names of their columns; the row number, the doubt and
+        the given label are metadata. `sage_row` is the record's id, too.
+
+        Args:
+            question: Name of the label question in the settings of the Argilla dataset; the label's column by default.
+
+        Returns:
+            [S] `argilla.Record`, for `dataset.records.log`.
+
+        Raises:
+            ConfigError: Argilla is not installed.
+        """
+        found = self._list(self.rows)
+        fields = content_columns(found.rows, self.column)
+        return argilla_records(found.rows, self.dataset.select(self.rows), fields, question or self.column)
 
     def table(self, most: int = 20) -> Table:
         """The most doubted rows, as something `rich` prints."""
@@ -108,26 +126,30 @@ class LabelIssues:
         title = f"{len(self):,} of {len(self.label_doubt):,} labels are likely wrong ({share:.1%})"
         untold = f"Of wrong labels {NOTHING_TOLD}." if self.wrong_share is None else None
         table = Table(title=title, title_justify="left", caption=untold, caption_justify="left")
-        for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("rather", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        texts = [name for name, value in self.dataset.features.items() if getattr(value, "dtype", "") == "string"]
-        text = next((name for name in texts if name != self.column), None)
-        if text is not None:
-            table.add_column(text, no_wrap=True, overflow="ellipsis", max_width=_SHOWN)
-        labels = self.dataset.with_format(None)[self.column]
-        for row in self.rows[:most].tolist():
-            names = (self._name(value) for value in (labels[row], self.suggested_label[row]))
-            cells = [f"{row:,}", f"{self.label_doubt[row]:.3f}", *names]
-            if text is not None:
-                cells.append(" ".join(str(self.dataset.with_format(None)[text][row]).split())[: 2 * _SHOWN])
-            table.add_row(*(Text(cell) for cell in cells))
+        for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("suggested", "left")):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        rows = self._list(self.rows[:most]).rows
+        content = next(iter(content_columns(rows, self.column)), None)
+        if content is not None:
+            table.add_column(content, max_width=_SHOWN)  # the column that gives way on a narrow screen
+        for row in rows:
+            cells = [f"{row[ROW_COLUMN]:,}", f"{row[DOUBT_COLUMN]:.3f}", row[LABEL_COLUMN], row[SUGGESTION_COLUMN]]
+            if content is not None:
+                cells.append(" ".join(str(row[content]).split())[: 2 * _SHOWN])
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         return table
 
-    def _name(self, value: Any) -> str:
-        feature = self.dataset.features[self.column]
-        if isinstance(feature, ClassLabel) and isinstance(value, int) and 0 <= value < len(feature.names):
-            return str(feature.int2str(value))
-        return str(value)
+    def _list(self, rows: npt.NDArray[np.int64]) -> IssueList:
+        found = self.dataset.with_format(None).select(rows)
+        names = names_of(self.dataset.features[self.column])
+        told = {
+            ROW_COLUMN: found[ROW_COLUMN][:] if ROW_COLUMN in found.column_names else rows,
+            DOUBT_COLUMN: self.label_doubt[rows],
+            LABEL_COLUMN: [name_of(value, names) for value in found[self.column]],
+            SUGGESTION_COLUMN: [name_of(self.suggested_label[row], names) for row in rows],
+            ACTION_COLUMN: [""] * len(rows),
+        }
+        return issue_list(found, told)
 
 
 def find_label_issues(

@@ -10,6 +10,7 @@ from sage_hf.errors import ConfigError
 from sage_hf.explorer.marks import DROP, KEEP, Mark, actions_for, relabelled, write_marks
 from sage_hf.explorer.state import Explored, view_numbers
 from sage_hf.selection.rows import rows_at, rows_of
+from sage_hf.selector.cleaning import apply_label_issues
 
 from .conftest import NAMES
 
@@ -72,7 +73,6 @@ def test_a_row_whose_label_is_not_known_cannot_be_marked(saved):
 
 
 def test_the_list_is_applied_as_it_was_marked(selection, rows, tmp_path):
-    cleaning = pytest.importorskip("sage_hf.selector.cleaning")
     state = Explored.of(selection)
     doubted = view_numbers(state, "doubted")[:4].tolist()
     wanted = {doubted[0]: rows_at(selection, np.array(doubted[:1]))[0].suggestion, doubted[2]: "six\n"}
@@ -80,7 +80,7 @@ def test_the_list_is_applied_as_it_was_marked(selection, rows, tmp_path):
     actions = {row: relabelled(name) for row, name in wanted.items()} | {doubted[1]: DROP}
     for row, action in actions.items():
         state = state.mark(row, action)
-    clean = cleaning.apply_label_issues(rows, write_marks(state.marks.values(), tmp_path / "label_issues.csv"))
+    clean = apply_label_issues(rows, write_marks(state.marks.values(), tmp_path / "label_issues.csv"))
     labels = dict(zip(clean["sage_row"], clean["label"], strict=True))
     assert set(range(420)) - set(labels) == {doubted[1]}
     for row, label in labels.items():

@@ -14,6 +14,8 @@ from sage_hf.training.warmup import warm_up
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 
+COLUMNS = ["sage_row", "sage_label_doubt", "sage_label", "sage_suggested_label", "sage_action"]
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -53,7 +55,7 @@ def test_the_suggestion_is_mostly_the_right_class(digits, found):
 
 def test_the_label_issues_are_rows_of_the_dataset(digits, found, tmp_path):
     rows = found.to_dataset()
-    assert rows.column_names[:3] == ["sage_row", "sage_label_doubt", "sage_suggested_label"]
+    assert rows.column_names == [*COLUMNS, "label"] and found.left_out == {"pixel_values": "numbers"}
     for place in (0, len(rows) - 1):
         assert rows[place]["label"] == digits.train[rows[place]["sage_row"]]["label"]
     saved = found.save(tmp_path / "deep" / "issues.parquet")
@@ -106,13 +108,17 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {0, 1, 2, 3} <= {row["sage_row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])
+    assert "suggested" in result.output and "rather" not in result.output
+    assert "Not in the file: pixel_values (numbers)." in " ".join(result.output.split())
+    again = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
+    assert again.exit_code == 1 and "There is such a file already" in " ".join(again.output.split())
 
 
 def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
     rows = image_rows(60).add_column("id", list(range(60)))
     found = find_label_issues(vit(), rows, progress=False)
     assert len(found) == 0 and len(found.to_dataset()) == 0
-    assert found.to_dataset().column_names[:3] == ["sage_row", "sage_label_doubt", "sage_suggested_label"]
+    assert found.to_dataset().column_names == [*COLUMNS, "label", "id"]
     for name in ("issues.csv", "issues.jsonl", "issues.parquet"):
         assert found.save(tmp_path / name).exists()
 

@@ -1,0 +1,64 @@
+"""Files that a user names for rows and for lists of label issues, looked at before anything slow is done."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import DatasetError, OutputError
+from .files import TABLE_WRITERS, check_place, check_table_file
+
+# What looks like the ending of a file, and not like a version in a folder's name.
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
+
+
+def check_new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Refuses a file whose ending no table is written by, or that is there: a person may have edited it.
+
+    Raises:
+        OutputError: It is one of these, or nothing can be written to its folder.
+    """
+    place = check_table_file(path)
+    if place.is_dir() or (place.exists() and not overwrite):
+        fix = "Choose another name." if place.is_dir() else "Choose another name, or pass overwrite."
+        raise OutputError("There is such a file already", where=str(place), fix=fix)
+    check_place(place)
+    return place
+
+
+def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The same for rows, which may go into a folder, too; of folders, only one of `save_to_disk` is replaced.
+
+    Raises:
+        OutputError: The ending is that of a file which is not written, something is there that would be lost, or
+            nothing can be written there.
+    """
+    place = Path(path)
+    if _ENDING.fullmatch(place.suffix):
+        return check_new_file(place, overwrite)
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        is_saved = (place / "dataset_info.json").is_file()
+        if not (is_saved and overwrite):
+            fix = "Choose another folder, or pass overwrite." if is_saved else "Choose a new or empty folder."
+            raise OutputError("The folder holds something already", where=str(place), fix=fix)
+    check_place(place)
+    return place
+
+
+def check_list_file(path: str | os.PathLike[str]) -> Path:
+    """Refuses a list of label issues that is not there, or whose ending no list is read by.
+
+    Raises:
+        DatasetError: It is one of these.
+    """
+    place = Path(path).expanduser()
+    if place.suffix.lower() not in TABLE_WRITERS:
+        raise DatasetError(
+            f"A list of label issues does not end in {place.suffix!r}" if place.suffix else "The list has no ending",
+            where=str(path),
+            fix=f"Save it as one of {', '.join(TABLE_WRITERS)}.",
+        )
+    if not place.is_file():
+        raise DatasetError("There is no such file", where=str(path), fix="Check the path of the list.")
+    return place

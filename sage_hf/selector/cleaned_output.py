@@ -1,0 +1,142 @@
+"""Writes a dataset whose labels were corrected, with a card that tells how."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from datasets import Image
+from huggingface_hub import DatasetCardData
+
+from ..data.classes import names_of
+from ..errors import OutputError
+from ..hub.cards import cell, fill
+from ..hub.dataset_card import size_category
+from ..hub.paths import check_new_rows
+from ..hub.provenance import describe_origin
+from ..hub.tables import holds_bytes, is_nested, write_table
+from ..utils.files import whole_file
+from .cleaning import Cleaned
+
+_HUB = "https://huggingface.co/datasets"
+# Classes, and pairs of them, that a card lists: the most frequent.
+_LISTED = 20
+_BUILDERS = {".csv": "csv", ".parquet": "parquet"}
+
+
+def save_cleaned(
+    cleaned: Cleaned, path: str | os.PathLike[str], overwrite: bool = False, source_name: str | None = None
+) -> Path:
+    """Writes the rows to a folder as `save_to_disk` does, or to a file by its ending, with a card.
+
+    Args:
+        cleaned: What was done.
+        path: The folder, whose card is README.md; or the file `name.csv`, `.jsonl` or `.parquet`, whose card is
+            `name.README.md` beside it.
+        overwrite: Whether a file or a saved dataset that is there is replaced.
+        source_name: What the source is called, where it has no name of its own.
+
+    Returns:
+        Where the card is.
+
+    Raises:
+        OutputError: Something is there, nothing can be written there, or a file of this kind cannot hold the columns.
+    """
+    place = check_new_rows(path, overwrite)
+    if place.suffix in (".csv", ".json", ".jsonl"):
+        _check_columns(cleaned, place)
+    card = cleaned_card(cleaned, place, source_name)
+    if place.suffix and place.suffix[1:].isalpha():
+        write_table(cleaned.dataset, place)
+        beside = place.with_name(f"{place.stem}.README.md")
+        with whole_file(beside, "Free some space and start again.") as part:
+            part.write_text(card, encoding="utf-8")
+        return beside
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+        try:
+            cleaned.dataset.with_format(None).save_to_disk(str(working / "part"))
+            (working / "part" / "README.md").write_text(card, encoding="utf-8")
+            if place.exists():
+                shutil.rmtree(place)
+            (working / "part").rename(place)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{error}", where=str(place), fix="Free some space, or choose another folder.") from error
+    return place / "README.md"
+
+
+def cleaned_card(cleaned: Cleaned, place: Path, source_name: str | None = None) -> str:
+    """The card: what was done with how many rows, of what.
+
+    Args:
+        cleaned: What was done.
+        place: Where the rows go; of it, only the last name is told.
+        source_name: What the source is called, where it has no name of its own.
+    """
+    origin = describe_origin(cleaned.source)
+    source = origin["source"]
+    name = source["id"] or source_name or source["name"] or "A dataset"
+    relabelled, more_relabelled = _most(cleaned.relabelled)
+    dropped, more_dropped = _most(cleaned.dropped)
+    data = DatasetCardData(
+        pretty_name=f"{name.split('/')[-1]}, labels corrected",
+        tags=["label-issues"],
+        size_categories=[size_category(len(cleaned.dataset))],
+        source_datasets=[source["id"]] if source["id"] else None,
+    )
+    values: dict[str, Any] = {
+        **origin,
+        "metadata": data.to_yaml(),
+        "name": name.split("/")[-1],
+        "source_link": f"[{cell(name)}]({_HUB}/{name})" if source["id"] else cell(name),
+        "load": _load(place),
+        "rows_before": len(cleaned.source),
+        "rows_now": len(cleaned.dataset),
+        "listed": cleaned.listed,
+        "kept": cleaned.kept,
+        "relabelled_rows": cleaned.relabelled.total(),
+        "dropped_rows": cleaned.dropped.total(),
+        "relabelled": [(*pair, rows) for pair, rows in relabelled],
+        "more_relabelled": more_relabelled,
+        "dropped": dropped,
+        "more_dropped": more_dropped,
+        "column": cleaned.column,
+        "classes": names_of(cleaned.source.features[cleaned.column]),
+    }
+    return fill("cleaned.md", values)
+
+
+def _most(counts: Counter[Any]) -> tuple[list[tuple[Any, int]], int]:
+    """The most frequent, by name where they are as frequent, and how many others there are."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ranked[:_LISTED], len(ranked[_LISTED:])
+
+
+def _load(place: Path) -> str:
+    """Code that loads the rows."""
+    if place.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
+        return f"from datasets import load_from_disk\n\nrows = load_from_disk({place.name!r})"
+    builder = _BUILDERS.get(place.suffix, "json")
+    call = f'load_dataset("{builder}", data_files={place.name!r}, split="train")'
+    return f"from datasets import load_dataset\n\nrows = {call}"
+
+
+def _check_columns(cleaned: Cleaned, place: Path) -> None:
+    """Refuses a file of text for images, sounds and other bytes, and a table for what is nested."""
+    for name, feature in cleaned.dataset.features.items():
+        has_bytes = holds_bytes(feature)
+        kind = "images" if isinstance(feature, Image) else "bytes" if has_bytes else "lists or dictionaries"
+        if has_bytes or (place.suffix == ".csv" and is_nested(feature)):
+            others = "a folder or .parquet" if has_bytes else "a folder, .jsonl or .parquet"
+            raise OutputError(
+                f"A {place.suffix} file cannot hold column {name!r}, which is of {kind}",
+                where=str(place),
+                fix=f"Write {others} instead.",
+            )
