@@ -15,7 +15,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("demo",),
-    ("training", "comparison", "diagnosis"),
+    ("training", "comparison", "diagnosis", "explorer"),
     ("selector",),
     ("selection",),
     ("report",),

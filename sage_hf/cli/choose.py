@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import from_text
-from ..hub.files import check_rows_output
-from .folders import with_rows
+from ..hub.files import check_rows_output, is_row_file
+from .folders import pass_source_on, with_rows
 from .options import argument, main_console, option
 
 
@@ -43,7 +43,11 @@ def choose(options: ChooseOptions) -> None:
     for name in ("fraction", "num_examples", "strategy", "balance", "min_per_group"):
         changes[name] = getattr(options, name)
     chosen = with_rows(options.folder, options.dataset).choose(**changes)
-    chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+    if is_row_file(options.output):
+        chosen.save_rows(options.output, overwrite=options.overwrite)
+    else:
+        chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+        pass_source_on(options.folder, options.output, options.dataset)
     console = main_console(stderr=False)
     console.print(summary(chosen))
     console.print(f"Written to {options.output}.", markup=False)

@@ -43,8 +43,24 @@ def note_source(folder: Path, inputs: Sources, config: SageConfig, excluded: lis
     own = {each.name for each in fields(NotedSource)} & {each.name for each in fields(Sources)}
     shared = {name: getattr(inputs, name) for name in own}
     shared["dataset"] = str(place.absolute()) if place.exists() else inputs.dataset
-    noted = NotedSource(**shared, text_columns=config.text_columns, excluded=excluded)
-    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+    _write_source(folder, NotedSource(**shared, text_columns=config.text_columns, excluded=excluded))
+
+
+def pass_source_on(folder: Path, output: Path, dataset: str | None) -> None:
+    """Writes down, in the folder of another choice, how the rows of the first are read.
+
+    Args:
+        folder: The selection's folder.
+        output: The folder of what was chosen from it.
+        dataset: File, folder or Hub id of the rows, where the user named it.
+    """
+    noted = _read_source(folder)
+    if dataset is not None:
+        place = Path(dataset).expanduser()
+        dataset = str(place.absolute()) if place.exists() else dataset
+        noted = replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+    if noted is not None:
+        _write_source(output, noted)
 
 
 def open_selection(folder: Path, dataset: str | None) -> Selection:
@@ -97,6 +113,10 @@ def with_rows(folder: Path, dataset: str | None) -> Selection:
             fix="Name the file, folder or Hub id that was selected from with --dataset.",
         )
     return selection
+
+
+def _write_source(folder: Path, noted: NotedSource) -> None:
+    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_source(folder: Path) -> NotedSource | None:

@@ -18,6 +18,7 @@ from .compare import ListsOfWords, compare
 from .demo import demo
 from .doctor import doctor
 from .env import env
+from .explore import explore
 from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
@@ -46,6 +47,7 @@ app.command()(with_options(doctor, only=_UNAIMED))
 app.command(cls=ListsStrategies)(with_options(select))
 app.command()(with_options(choose))
 app.command()(with_options(show))
+app.command()(with_options(explore))
 app.command()(with_options(report))
 app.command()(with_options(label_issues, only=_ENCODING))
 app.command()(with_options(apply))

@@ -77,11 +77,15 @@ def rows_of(selection: Selection, view: str, *, group: str | None = None, limit:
     Raises:
         ConfigError: There is no such view or group.
     """
-    places = numbers_of(selection, view, group)[:limit]
-    outcomes, contents = selection.outcomes, _contents(selection, places)
+    return rows_at(selection, numbers_of(selection, view, group)[:limit])
+
+
+def rows_at(selection: Selection, numbers: npt.NDArray[np.int64]) -> list[ShownRow]:
+    """The rows of these numbers, in this order."""
+    outcomes, contents = selection.outcomes, _contents(selection, numbers)
     return [
         _shown(selection, row, int(outcomes[row]), content)
-        for row, content in zip(places.tolist(), contents, strict=True)
+        for row, content in zip(numbers.tolist(), contents, strict=True)
     ]
 
 

@@ -45,6 +45,15 @@ def test_other_rows_are_chosen_in_the_shell_without_the_model_as_a_new_selection
         assert Selection.load_from_disk(chosen).signals is not None
 
 
+def test_other_rows_can_be_written_to_a_file(made, tmp_path):
+    result = run("choose", made / "tenth", "--fraction", "0.3", "-o", tmp_path / "kept.csv")
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "kept.csv").read_text().splitlines()
+    assert len(lines) == 23 and "sage_row" in lines[0] and "good" in "".join(lines)
+    result = run("choose", made / "tenth", "--fraction", "0.3", "-o", tmp_path / "kept.txt")
+    assert result.exit_code == 1 and ".csv" in words(result)
+
+
 def test_rows_are_shown_with_their_text_and_label(made):
     for view, total in (("kept", 7), ("dropped", 65), ("highest", 72)):
         result = run("show", made / "tenth", "--rows", view, "--limit", 4)
@@ -62,6 +71,19 @@ def test_what_cannot_be_shown_is_told(made):
     assert result.exit_code == 1 and "Use one of bad, good, rare" in words(result)
     result = run("show", made / "no-such-folder")
     assert result.exit_code == 1 and "Traceback" not in result.output
+
+
+def test_what_was_chosen_later_knows_its_rows_too(made, tmp_path):
+    result = run("choose", made / "tenth", "-o", tmp_path / "third", "--fraction", "0.3")
+    assert result.exit_code == 0, result.output
+    shutil.copy(made / "reviews.csv", tmp_path / "moved.csv")
+    more = ["--fraction", "0.2", "--dataset", tmp_path / "moved.csv"]
+    result = run("choose", tmp_path / "third", "-o", tmp_path / "fifth", *more)
+    assert result.exit_code == 0, result.output
+    for name, file in (("third", made / "reviews.csv"), ("fifth", tmp_path / "moved.csv")):
+        assert json.loads((tmp_path / name / "source.json").read_text())["dataset"] == str(file)
+        result = run("show", tmp_path / name, "--rows", "dropped", "--limit", 2)
+        assert result.exit_code == 0 and "the cat" in result.output
 
 
 def test_rows_that_are_gone_are_asked_for_and_may_lie_elsewhere(made, tmp_path):
