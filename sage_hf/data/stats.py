@@ -82,9 +82,6 @@ class GateStats(_OldKeys):
         copies: Number of near-duplicates that stayed out, each of a row that may be kept.
         recipe: Name of the recipe that rows were chosen by; None where none was looked for.
         tried: All recipes that a probe tried; empty where there was none.
-        accuracies: Share of the rows of which classifiers find the label without having seen the row: of one of the
-            model's embeddings and, where they are known, of one of the inputs. Empty where there was none.
-        inputs_tell: Whether the inputs alone tell enough of the classes for a probe; else it is not asked.
     """
 
     method: str
@@ -95,8 +92,6 @@ class GateStats(_OldKeys):
     copies: int = 0
     recipe: str | None = None
     tried: list[TriedRecipe] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    inputs_tell: bool = True
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GateStats:

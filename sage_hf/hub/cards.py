@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from ..config import SageConfig
-from ..data.stats import GateStats, GroupStats, SelectionStats
+from ..data.stats import GroupStats, SelectionStats
 from .pictures import PICTURES
 
 TAGS = ("sage", "data-selection")
@@ -59,7 +59,6 @@ def selection_facts(
         "lost_groups": len(stats.lost_groups),
         "budget": f"fraction {config.fraction:g}" if config.fraction else f"{config.num_examples:,} asked for",
         "gate": None if stats.gate is None else asdict(stats.gate),
-        "no_probe": about_no_probe(stats.gate) if stats.gate is not None and not stats.gate.inputs_tell else "",
         "aim": about_aim(stats, config),
         "warning": stats.warning,
         "balance": config.balance,
@@ -88,15 +87,6 @@ def about_aim(stats: SelectionStats, config: SageConfig) -> str:
     if stats.adam:
         parts.append("gradients as Adam's updates")
     return "; ".join(parts)
-
-
-def about_no_probe(gate: GateStats) -> str:
-    """Why no probe was asked, where the inputs alone tell too little."""
-    of_embeddings, of_inputs = (f"{each:.1%}".replace("%", " %") for each in gate.accuracies)
-    return (
-        f"A small classifier of the inputs alone gets {of_inputs} of the labels right, and one of the model's "
-        f"embeddings {of_embeddings}: what suits the inputs need not suit the model."
-    )
 
 
 def largest_groups(groups: list[GroupStats]) -> tuple[list[GroupStats], list[GroupStats]]:

@@ -22,7 +22,7 @@ from ..strategies.quotas import allocate_quotas, allocate_shares
 from .doubts import Scaled
 from .gate import Verdict, judge
 from .outcomes import Choice, RowVerdicts
-from .probe import inputs_tell, probe
+from .probe import probe
 from .recipes import DEFAULT, RECIPES, Question, Recipe
 from .resolve import is_gated, needed
 from .signals import RowSignals
@@ -94,7 +94,6 @@ def choose_within(
         return Choice(np.asarray(strategy(candidates, quotas, config.seed), dtype=np.int64))
     verdict = judge(config, signals, candidates)
     gate = GateStats(verdict.method, int(verdict.doubted.sum()), len(verdict.doubts), wrong_share=verdict.share)
-    gate.accuracies = list(verdict.accuracies)
     recipe = Recipe(config.strategy, 0.0, config.strategy)
     copies = np.zeros(len(candidates), dtype=np.bool_)
     if config.gate == "auto":
@@ -142,7 +141,6 @@ def _verdicts(
 
 def _recipe(question: Question, signals: RowSignals, settled: Settled | None, gate: GateStats) -> Recipe:
     """That of earlier windows, or the one that a probe finds; writes down which, and what was tried."""
-    gate.inputs_tell = inputs_tell(question.verdict.accuracies)
     if settled is not None and settled.recipe is not None:  # an earlier window had a probe
         (recipe,) = (each for each in RECIPES if each.name == settled.recipe)
     else:

@@ -13,7 +13,7 @@ are two kinds at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 
@@ -53,22 +53,19 @@ class CrossFold:
             10 rows, of which none can be told to be wrong, and where all rows are of one class.
         others: [M] that other class, as a place among the sorted distinct labels; the row's own where nothing is told.
         confidence: [M] probability of the likeliest class; 0 where nothing is told.
-        accuracies: Share of the rows of which each view's own classifier finds the label; empty where nobody counted.
     """
 
     doubts: npt.NDArray[np.float64]
     others: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
-    accuracies: tuple[float, ...] = ()
 
     def note(self, rows: npt.NDArray[np.integer], found: npt.NDArray[np.float64]) -> None:
-        """Writes down what was found of some rows, [3 or more, n]: doubts, other classes and confidence."""
-        self.doubts[rows], self.others[rows], self.confidence[rows] = found[:3]
+        """Writes down what was found of some rows, [3, n]: doubts, other classes and confidence."""
+        self.doubts[rows], self.others[rows], self.confidence[rows] = found
 
     def at(self, places: npt.NDArray[np.integer]) -> CrossFold:
         """That on some of the rows."""
-        doubts, others, confidence = (picked(each, places) for each in (self.doubts, self.others, self.confidence))
-        return CrossFold(doubts, others, confidence)
+        return CrossFold(*(picked(each, places) for each in (self.doubts, self.others, self.confidence)))
 
 
 class Scaled(Derived):
@@ -115,12 +112,10 @@ def cross_fold(
         SageError: A fold failed in another process.
     """
     folds = _Folds(views, labels, seed)
-    told, right, count = folds.nothing_told(), np.zeros(len(views)), 0
+    told = folds.nothing_told()
     for rows, found in folds.ask([(fold,) for fold in range(FOLDS)], runner):
         told.note(rows, found)
-        right += found[3:].sum(1)
-        count += len(rows)
-    return replace(told, accuracies=tuple((right / count).tolist())) if count else told
+    return told
 
 
 def cross_fold_without(
@@ -194,7 +189,7 @@ class _Folds:
     def ask(
         self, left_out: Sequence[tuple[int, ...]], runner: JobRunner | None
     ) -> list[tuple[npt.NDArray[np.integer], npt.NDArray[np.float64]]]:
-        """The rows of the folds that are left out, and what classifiers of the others make of them, as of `_of_fold`.
+        """The rows of the folds that are left out, and what classifiers of the others make of them, [3, n].
 
         Nothing where there are no folds.
         """
@@ -207,7 +202,7 @@ class _Folds:
             if len(known) > most:
                 known = _some_of_each(known, picked(self._codes, known), self._classes, most, self._generator)
             asking = partial(_of_fold, self._vectors, self._codes, known, asked, self._tolerance)
-            jobs.append(Job(asking, (3 + len(self._vectors), len(asked)), len(known) + len(asked)))
+            jobs.append(Job(asking, (3, len(asked)), len(known) + len(asked)))
             asked_of.append(asked)
         return list(zip(asked_of, (runner or JobRunner()).run(jobs, np.float64), strict=True))
 
@@ -233,11 +228,7 @@ def _of_fold(
     asked: npt.NDArray[np.integer],
     tolerance: float,
 ) -> npt.NDArray[np.float64]:
-    """The rows of a `CrossFold` of the rows `asked`, by classifiers of the rows `known`, and whether each is right.
-
-    Returns:
-        [3 + V, n]: doubts, other classes and confidence, and for each of V views 1 where its classifier is right.
-    """
+    """The rows of a `CrossFold` of the rows `asked`, by classifiers of the rows `known`: [3, n]."""
     models = [
         LogisticRegression(C=strength, max_iter=200, tol=tolerance).fit(each[known], codes[known])
         for each, strength in zip(vectors, _STRENGTHS, strict=False)
@@ -245,15 +236,14 @@ def _of_fold(
     classes = models[0].classes_
     place = np.full(int(codes.max()) + 1, -1)
     place[classes] = np.arange(len(classes))
-    found = scratch((3 + len(vectors), len(asked)), np.float64)
-    doubts, others, confidence = found[:3]
+    found = scratch((3, len(asked)), np.float64)
+    doubts, others, confidence = found
     for block in blocks(len(asked)):
         logs = [model.predict_log_proba(each[asked[block]]) for model, each in zip(models, vectors, strict=True)]
         probabilities = np.exp(np.mean(logs, axis=0))
         probabilities /= probabilities.sum(1, keepdims=True)
         confidence[block] = probabilities.max(1)
         here, column = np.arange(len(probabilities)), place[codes[asked[block]]]
-        found[3:, block] = [each.argmax(1) == column for each in logs]
         own = np.where(column >= 0, probabilities[here, column], 0.0)
         probabilities[here[column >= 0], column[column >= 0]] = 0.0
         other = probabilities.max(1)

@@ -44,7 +44,6 @@ class Verdict:
         method: How the doubts were found: "cross-fold" or "mixture".
         share: Estimated share of wrong labels; None where rows have no classes, or nothing can be told of them.
         others: [M] the likeliest other class of each row; None where rows have no classes.
-        accuracies: As of `CrossFold`: of the embeddings and, where they are known, of the inputs.
     """
 
     doubts: npt.NDArray[np.float64]
@@ -52,7 +51,6 @@ class Verdict:
     method: str
     share: float | None = None
     others: npt.NDArray[np.integer] | None = None
-    accuracies: tuple[float, ...] = ()
 
     def at(self, places: npt.NDArray[np.integer]) -> Verdict:
         """That on some of the rows, without their other classes."""
@@ -136,14 +134,13 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         candidates: The rows to judge; their runner shares the work out.
     """
     rows, share, others = candidates.rows, None, None
-    accuracies: tuple[float, ...] = ()
     if signals.labels is not None and candidates.embeddings is not None:
         views = [candidates.embeddings] + ([] if signals.inputs is None else [PartOf(signals.inputs, rows)])
         own = None if signals.doubts is None else at(signals.doubts, rows)
         labels = at(signals.labels, rows)
         found = label_doubts(views, labels, own, config.seed, candidates.runner)
         doubts, doubted, share, method = found.doubts, found.unsafe, found.share, "cross-fold"
-        others, accuracies = np.unique(labels)[found.folds.others], found.folds.accuracies
+        others = np.unique(labels)[found.folds.others]
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
         (doubts,) = candidates.runner.run([job], np.float64)
@@ -151,7 +148,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
     if isinstance(config.gate, float):
         counts = (config.gate * counts_of(candidates.groups) + 0.5).astype(np.int64)
         doubted = highest(candidates.groups, doubts, counts)
-    return Verdict(doubts, doubted, method, share, others, accuracies)
+    return Verdict(doubts, doubted, method, share, others)
 
 
 def set_hard_aside(

@@ -6,15 +6,11 @@ rows that were left out, and so on for each fifth. Wrong labels among these lowe
 that are only likely wrong must judge, or a recipe that leaves right ones out would look no worse. The inputs, and no
 embeddings of the scoring model: it makes the rows that it has learned look alike, and then any few of them will do.
 
-Where a classifier of the inputs is right less than half as often as one of the embeddings, as of pixels of small
-patches of photographs, it learns another task than the model does, and is not asked.
-
 A recipe is taken in the place of the default where it leads by more than chance would let it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,9 +30,6 @@ from .signals import RowSignals, at
 
 # Rows below which a probe tells nothing, and rows that it looks at, at most.
 _LEAST_ROWS, _MOST_ROWS = 200, 2**13
-# Accuracy of a classifier of the inputs, as a share of one of the embeddings, below which a probe tells nothing.
-# On patches of photographs it is 0.2 and a probe's choice cost 2 points; on digits, tumours and topics it is 0.9 to 1.
-_LEAST_TOLD = 0.5
 # Rows that a classifier learns from at most.
 _MOST_KNOWN = 2**11
 # Of the kernel ridge regression on unit inputs. A linear one followed real trainings less, and where borders are
@@ -56,8 +49,6 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     candidates = question.candidates
     count = len(candidates)
     if signals.labels is None or signals.inputs is None or count < _LEAST_ROWS:
-        return DEFAULT, []
-    if not inputs_tell(question.verdict.accuracies):
         return DEFAULT, []
     generator = np.random.default_rng(question.seed)
     places = np.sort(generator.choice(count, min(count, _MOST_ROWS), replace=False))
@@ -91,15 +82,6 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     ]
     best = int(np.argmax(lead.mean(1) - LEAD * error))
     return RECIPES[best], tried
-
-
-def inputs_tell(accuracies: Sequence[float]) -> bool:
-    """Whether the inputs alone tell enough of the classes for a probe to stand for the model.
-
-    Args:
-        accuracies: As of `CrossFold`.
-    """
-    return len(accuracies) < 2 or accuracies[1] >= _LEAST_TOLD * accuracies[0]
 
 
 def _doubted_anew(question: Question, labels: npt.NDArray[np.integer], doubts: CrossFold) -> Question:

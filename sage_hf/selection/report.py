@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.stats import GateStats
-from ..hub.cards import GROUP_HEAD, about_aim, about_no_probe, group_cells, largest_groups
+from ..hub.cards import GROUP_HEAD, about_aim, group_cells, largest_groups
 from .choice import about_lost
 from .selection import Selection
 from .stream_selection import StreamSelection
@@ -85,8 +85,6 @@ def about_gate(gate: GateStats) -> list[str]:
     if gate.recipe is not None:
         hard = f", for which {gate.hard:,} hard rows stay out, too" if gate.hard else ""
         lines.append(f"Recipe: {gate.recipe}{hard}.")
-    if not gate.inputs_tell:
-        lines.append(f"Probe: none. {about_no_probe(gate)}")
     if gate.tried:
         told = ", ".join(f"{each.name} {each.accuracy:.1%}".replace("%", " %") for each in gate.tried)
         lines.append(f"Probe (accuracy of a small classifier on rows that are left out): {told}.")

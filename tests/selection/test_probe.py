@@ -3,12 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sage_hf import SageConfig
-from sage_hf.selection.choice import choose_rows
 from sage_hf.selection.gate import Verdict
 from sage_hf.selection.probe import probe
 from sage_hf.selection.recipes import DEFAULT, RECIPES, Question
-from sage_hf.selection.report import about_gate
 from sage_hf.selection.signals import RowSignals
 
 from .noisy_labels import signals_of
@@ -61,27 +58,6 @@ def test_where_doubts_tell_nothing_the_default_stays(given_doubts):
 def test_of_few_rows_a_probe_tells_nothing(count):
     inputs, labels, doubts = (column[:count] for column in hard_rows())
     assert probe(*question(inputs, labels, doubts, quota=3)) == (DEFAULT, [])
-
-
-def test_where_the_inputs_tell_far_less_than_the_model_knows_there_is_no_probe(given_doubts):
-    asked, signals = question(*hard_rows(), quota=20)
-    for accuracies, is_asked in (((0.8, 0.2), False), ((0.8, 0.39), False), ((0.8, 0.4), True), ((0.2, 0.8), True)):
-        told = replace(asked, verdict=replace(asked.verdict, accuracies=accuracies))
-        recipe, tried = probe(told, signals)
-        assert bool(tried) is is_asked and (recipe == DEFAULT) is not is_asked
-
-
-def test_a_choice_says_why_no_probe_was_asked():
-    rng = np.random.default_rng(0)
-    labels = np.arange(600) % 3
-    signals = signals_of((3 * np.eye(3, 8)[labels] + rng.normal(0, 0.5, (600, 8))).astype(np.float32), labels)
-    told = choose_rows(SageConfig(fraction=0.1), signals, 60).gate
-    assert told.inputs_tell and told.tried and min(told.accuracies) > 0.95
-    signals.inputs = rng.normal(0, 1, (600, 16)).astype(np.float32)
-    told = choose_rows(SageConfig(fraction=0.1), signals, 60).gate
-    assert not told.inputs_tell and not told.tried and told.recipe == DEFAULT.name
-    (line,) = [each for each in about_gate(told) if each.startswith("Probe")]
-    assert f"{100 * told.accuracies[1]:.1f} %" in line and f"{100 * told.accuracies[0]:.1f} %" in line
 
 
 def test_without_labels_inputs_or_a_choice_to_make_there_is_no_probe():
