@@ -55,6 +55,7 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
     # The HTTP library's own errors are of a connection, where the Hub has not answered.
     is_lost |= any(isinstance(each, HTTPError) and not isinstance(each, HfHubHTTPError) for each in chain)
     is_lost |= any(words in texts for words in _UNREACHED)
+    is_lost &= _status(chain) is None  # an answer is no lost network
     has_no_token = any(isinstance(each, LocalTokenNotFoundError) for each in chain)
     is_offline = any(isinstance(each, OfflineModeIsEnabled) for each in chain) or "OfflineModeIsEnabled" in texts
     if is_offline or (constants.HF_HUB_OFFLINE and (is_lost or has_no_token)):
