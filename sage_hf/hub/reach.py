@@ -62,7 +62,8 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
         held = "" if is_push else f", and {name!r} is not on this machine"
         local = "" if is_push else ", or name a file or folder"
         return Obstacle(f"HF_HUB_OFFLINE is set{held}", f"Unset HF_HUB_OFFLINE to ask the Hub{local}.")
-    if any(isinstance(each, GatedRepoError) for each in chain) or any(words in texts for words in _GATED):
+    is_gated = any(isinstance(each, GatedRepoError) for each in chain) or any(words in texts for words in _GATED)
+    if is_gated and not is_push:
         return Obstacle(
             f"{name!r} may be read only by those who have agreed to its terms",
             f"Agree on its page at {constants.ENDPOINT}, then log in with `hf auth login` or set HF_TOKEN.",
