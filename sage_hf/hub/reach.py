@@ -55,13 +55,15 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
     # The HTTP library's own errors are of a connection, where the Hub has not answered.
     is_lost |= any(isinstance(each, HTTPError) and not isinstance(each, HfHubHTTPError) for each in chain)
     is_lost |= any(words in texts for words in _UNREACHED)
+    is_lost &= _status(chain) is None  # an answer is no lost network
     has_no_token = any(isinstance(each, LocalTokenNotFoundError) for each in chain)
     is_offline = any(isinstance(each, OfflineModeIsEnabled) for each in chain) or "OfflineModeIsEnabled" in texts
     if is_offline or (constants.HF_HUB_OFFLINE and (is_lost or has_no_token)):
         held = "" if is_push else f", and {name!r} is not on this machine"
         local = "" if is_push else ", or name a file or folder"
         return Obstacle(f"HF_HUB_OFFLINE is set{held}", f"Unset HF_HUB_OFFLINE to ask the Hub{local}.")
-    if any(isinstance(each, GatedRepoError) for each in chain) or any(words in texts for words in _GATED):
+    is_gated = any(isinstance(each, GatedRepoError) for each in chain) or any(words in texts for words in _GATED)
+    if is_gated and not is_push:
         return Obstacle(
             f"{name!r} may be read only by those who have agreed to its terms",
             f"Agree on its page at {constants.ENDPOINT}, then log in with `hf auth login` or set HF_TOKEN.",

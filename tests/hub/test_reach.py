@@ -1,8 +1,17 @@
 """Offline on purpose, no network, nobody logged in and not there are told apart, each with what to do."""
 
+from types import SimpleNamespace
+
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from sage_hf.cli.models import load_model
 from sage_hf.cli.rows import load_rows
@@ -37,6 +46,20 @@ def test_what_is_in_the_way_is_told_with_what_to_do(error, offline, what, fix, m
     monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: None)
     found = obstacle(error, "a")
     assert what in found.what and fix in found.fix
+
+
+def test_a_hub_that_answers_is_no_lost_network(monkeypatch):
+    monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: "hf_read")
+    for status, push, told in (
+        (401, True, None),
+        (404, False, "nothing on the Hub that you may read"),
+        (500, False, None),
+    ):
+        answer = SimpleNamespace(status_code=status, headers={}, request=None)
+        error = (RepositoryNotFoundError if status == 404 else HfHubHTTPError)("refused", response=answer)
+        error.__cause__ = HTTPError("of the HTTP library")
+        found = obstacle(error, "a", is_push=push)
+        assert found is None if told is None else told in found.what
 
 
 def test_other_errors_are_none_of_the_hubs():

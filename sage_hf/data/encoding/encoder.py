@@ -344,7 +344,15 @@ class Encoder:
 
     def _images(self, column: str, rows: list[Row], first: int) -> list[Row]:
         images = as_rgb((row[column] for row in rows), column, first, self.image_top)
-        pixels = self._image_processor()(images, return_tensors="pt")["pixel_values"]
+        processor = self._image_processor()
+        try:
+            pixels = processor(images, return_tensors="pt")["pixel_values"]
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise DatasetError(
+                f"{type(processor).__name__} does not take the images, which it is given as RGB: {error}",
+                where=f"column {column!r}",
+                fix="Check the checkpoint's preprocessor_config.json (its size, image_mean and image_std).",
+            ) from error
         return self._with_labels([{"pixel_values": image} for image in pixels], rows, first)
 
     def _features(self, *texts: list[str]) -> list[Row]:
