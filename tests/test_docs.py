@@ -37,8 +37,6 @@ BLOCK = re.compile(
     r"(?:<!-- (?P<note>[^>]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 LANGUAGES = {"python", "sh", "text"}
-# Commands of the shell that are not there yet; pages name them, and their lines are not parsed.
-COMING = {"explore"}
 CALL = re.compile(r"^(?:.* -m sage_hf|sage-hf)\s+(?P<words>.*)$")
 
 
@@ -193,8 +191,6 @@ def test_lines_of_the_shell_parse(block):
         name, *arguments = shlex.split(found["words"])
         if name.startswith("-"):
             group.make_context("sage-hf", [name], resilient_parsing=True)
-            continue
-        if name not in group.commands and name in COMING:
             continue
         command = group.get_command(group.make_context("sage-hf", [], resilient_parsing=True), name)
         assert command is not None, words
