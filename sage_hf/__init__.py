@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .training.trainer import SageMixin, SageTrainer
     from .training.warmup import warm_up
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The modules that public names live in.
 _HOMES = {
@@ -59,7 +59,7 @@ _OLD_NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, and as they were before 0.1.0, for one version."""
+    """Public names, and as they were before 0.2.0, for one version."""
     now = _OLD_NAMES.get(name, name)
     if now not in _HOME_OF:
         raise AttributeError(f"module 'sage_hf' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Names as they were before 0.1.0 work for one version, and say what they are now."""
+"""Names as they were before 0.2.0 work for one version, and say what they are now."""
 
 import numpy as np
 import pytest

@@ -155,13 +155,13 @@ class SelectionBase(ABC):
         return {}
 
     def save(self, *args: Any, **options: Any) -> Path:
-        """`save_to_disk` as it was called before 0.1.0, for one version."""
+        """`save_to_disk` as it was called before 0.2.0, for one version."""
         warnings.warn("save is now save_to_disk", DeprecationWarning, stacklevel=2)
         return self.save_to_disk(*args, **options)
 
     @classmethod
     def load(cls, *args: Any, **options: Any) -> Any:
-        """`load_from_disk` as it was called before 0.1.0, for one version."""
+        """`load_from_disk` as it was called before 0.2.0, for one version."""
         warnings.warn("load is now load_from_disk", DeprecationWarning, stacklevel=2)
         return cls.load_from_disk(*args, **options)
 

@@ -57,13 +57,13 @@ class StreamSelection(SelectionBase):
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """`kept_scores` as they were called before 0.1.0, for one version."""
+        """`kept_scores` as they were called before 0.2.0, for one version."""
         warnings.warn("scores of a stream are now kept_scores", DeprecationWarning, stacklevel=2)
         return self.kept_scores
 
     @property
     def groups(self) -> npt.NDArray[np.int32]:
-        """`kept_groups` as they were called before 0.1.0, for one version."""
+        """`kept_groups` as they were called before 0.2.0, for one version."""
         warnings.warn("groups of a stream are now kept_groups", DeprecationWarning, stacklevel=2)
         return self.kept_groups
 
