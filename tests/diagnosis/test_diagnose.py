@@ -351,7 +351,7 @@ def test_what_is_no_model_or_dataset_is_refused():
         diagnose(bert(), DatasetDict(train=rows))
     with pytest.raises(DatasetError, match="list is no dataset"):
         diagnose(bert(), TEXTS)
-    with pytest.raises(ConfigError, match="str is no model"):
+    with pytest.raises(ConfigError, match="The model is the name .bert."):
         diagnose("bert")
     assert "no parameters" in diagnose(nn.ReLU()).problems[0].what
 
