@@ -25,17 +25,17 @@ CACHES = (None, "auto", *CACHE_DTYPES)
 # Every strategy in a line; `strategies.register_strategy` adds to them.
 STRATEGY_LINES = {
     "auto": "The default: coverage of embeddings and gradients, without likely wrong rows and near-duplicates.",
-    "coverage": "As auto, by gradients alone.",
+    "coverage": "As auto, by gradients only.",
     "agreement": "The paper's: the highest scores.",
-    "random": "Any rows: the baseline.",
+    "random": "Random rows: the baseline.",
     "loss": "The highest losses.",
     "small_loss": "The lowest losses.",
-    "gradient_norm": "The longest gradients.",
+    "gradient_norm": "The largest gradient norms.",
     "el2n": "The largest errors of the predicted classes (EL2N).",
     "k_center": "Rows far from each other, by sketched gradients.",
     "herding": "Rows whose mean is that of all rows, by embeddings.",
     "grad_match": "Rows whose gradients add up to those of all rows.",
-    "craig": "Rows that every other row is near to, by sketched gradients.",
+    "craig": "Rows such that every other row is near one of them, by sketched gradients.",
     "embedding_kmeans": "The rows nearest to the centres of clusters of embeddings.",
 }
 # `group_by` of groups that are no column's, but found in the sketch.
@@ -167,7 +167,7 @@ class SageConfig:
     num_examples: int | None = _knob(None, "Number of rows to keep, instead of a fraction.")
     strategy: str = _knob("auto", "Rule that chooses rows; agreement is the paper's, random the baseline.")
     gate: float | Literal["auto"] | None = _knob(
-        "auto", "Rows out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
+        "auto", "Rows taken out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
         None,
@@ -187,18 +187,22 @@ class SageConfig:
     target_modules: str | list[str] = _knob(
         "auto", "Weights to differentiate: auto, last (blocks), all-linear, head, all, a regular expression, or names."
     )
-    preset: str = _knob("default", "default, or fast: gradients of the last blocks alone, half a training pass.")
+    preset: str = _knob(
+        "default", "default; or fast: gradients of the last blocks only, at half the cost of a training pass."
+    )
     consensus: str = _knob(
         "streaming", "streaming (summed in the first pass) or exact (the paper's, of all sketched gradients)."
     )
     group_by: str | None = _knob(
-        "auto", "Column with a consensus and quota per value; auto: class label; cluster: found in the sketch; none."
+        "auto", "Column to group rows by: auto (class label), a name, cluster (groups found in the sketch), or none."
     )
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
-    balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, sqrt, equal or none.")
-    min_per_group: int = _knob(1, "Rows that each group keeps at least, or all that it has.")
+    balance: str = _knob(
+        "proportional", "How the groups share the budget: proportional to their rows, sqrt, equal or none."
+    )
+    min_per_group: int = _knob(1, "Fewest rows that a group keeps; a smaller group keeps all.")
     target_reduction: str = _knob(
-        "nearest", "Several targets: nearest (each has a share of the rows kept), or max or mean of the agreements."
+        "nearest", "Several targets: nearest (each gets a share of the budget), or the max or mean of the agreements."
     )
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
@@ -208,11 +212,15 @@ class SageConfig:
     cache_gradients: str | None = _knob(
         "auto", "Gradient rows on disk: auto (for this run), float16 or float32 (for later runs, too), or none."
     )
-    num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; a stream takes none.")
-    text_columns: list[str] | None = _knob(None, "Text column to tokenize, or two of a pair with a comma.")
+    num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; not used for streams.")
+    text_columns: list[str] | None = _knob(
+        None, "Text column to tokenize, or the two columns of a pair, separated by a comma."
+    )
     max_length: int = _knob(1024, "Longest row in tokens; the rest is cut off.")
     check_gradients: bool = _knob(True, "Compare a few rows with one-at-a-time gradients before the first pass.")
-    recheck_every: int = _knob(2048, "During a pass, compare one row of so many with itself alone; 0 for none.")
+    recheck_every: int = _knob(
+        2048, "During a pass, check one row in so many against its gradient alone; 0 turns this off."
+    )
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
@@ -247,7 +255,7 @@ class SageConfig:
         check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
-                f"min_per_group is {self.min_per_group}, and balance 'none' gives no group a part of its own",
+                f"min_per_group is {self.min_per_group}, but balance 'none' reserves no rows for a group",
                 where="min_per_group, balance",
                 fix="Use another balance.",
             )

@@ -227,7 +227,7 @@ class Comparison(ShortRepr):
             return cls(**{**own, "runs": [Run(**run) for run in own["runs"]]})
         except (KeyError, TypeError) as error:
             raise OutputError(
-                f"The comparison lacks something: {error}", where=JSON_NAME, fix="Make it again, or restore the file."
+                f"The comparison lacks an entry: {error}", where=JSON_NAME, fix="Make it again, or restore the file."
             ) from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:

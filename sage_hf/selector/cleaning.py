@@ -100,7 +100,7 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
     edits = read_edits(issues, dataset, found, (ROW_COLUMN, LABEL_COLUMN, ACTION_COLUMN))
     if edits.lines and not edits.filled:
         raise DatasetError(
-            "The list says nothing to do",
+            "The list names no action",
             where=edits.name,
             fix=f"Fill in its column {ACTION_COLUMN}: {KEEP}, {DROP}, {RELABEL}, or the name of a class.",
         )

@@ -125,7 +125,7 @@ class LabelIssues(ShortRepr):
         """The most doubted rows, as something `rich` prints."""
         share = len(self) / len(self.label_doubt)
         title = f"{len(self):,} of {len(self.label_doubt):,} labels are likely wrong ({share:.1%})"
-        untold = f"Of wrong labels {NOTHING_TOLD}." if self.wrong_share is None else None
+        untold = f"The share of wrong labels is not known: {NOTHING_TOLD}." if self.wrong_share is None else None
         table = Table(title=title, title_justify="left", caption=untold, caption_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("suggested", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def find_label_issues(
         raise LabelError(
             f"The dataset has no column of class labels, only {dataset.column_names}",
             where="dataset",
-            fix="Name the column label or labels; rows without classes have no wrong ones.",
+            fix="Name the column label or labels; rows without classes have no label issues.",
         )
     values = list(dataset.with_format(None)[column])
     if nulls := [row for row, value in enumerate(values) if value is None]:

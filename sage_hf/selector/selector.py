@@ -310,7 +310,7 @@ class SageSelector(ScoredInMap):
             if target is None:
                 check_aimed(self._updates, False)
                 return self._select_stream(dataset)
-            raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
+            raise ConfigError("Streams do not support a target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         config = resolve(self.config, has_target=target is not None)
         signals = self.gather(dataset, needed(config), target=target, target_shares=target_shares)

@@ -78,7 +78,9 @@ def select_over_checkpoints(
     _check(models, load_model, config, target)
     if adam and not all(isinstance(model, str | os.PathLike) for model in models):
         raise ConfigError(
-            "Models have no optimizer's state", where="adam", fix="Name folders of Trainer's checkpoints."
+            "A model in memory comes without its optimizer's state",
+            where="adam",
+            fix="Name folders of Trainer's checkpoints.",
         )
     shares = _shares(models, weights)
     config = resolve(config, has_target=target is not None)
@@ -134,7 +136,7 @@ def _check(
     folders = [model for model in models if isinstance(model, str | os.PathLike)]
     if folders and load_model is None:
         raise ConfigError(
-            "Nothing loads the models of folders",
+            "Folders were given as models, but nothing that loads them",
             where="load_model",
             fix="Pass load_model=AutoModelForCausalLM.from_pretrained, say.",
         )
@@ -144,13 +146,13 @@ def _check(
         )
     if len(models) > 1 and isinstance(target, Mapping) and len(target) > 1 and config.target_reduction == "nearest":
         raise ConfigError(
-            "Which of several targets a row is nearest to would be another for every model",
+            "The nearest of several targets could differ from model to model",
             where="target",
             fix='Use target_reduction="max" or "mean", or give one target, or one model.',
         )
     if len(models) > 1 and config.group_by == CLUSTERS:
         raise ConfigError(
-            "Clusters are found in a model's sketch, and would be others for every model",
+            "Clusters are found in a model's sketch, and would differ from model to model",
             where="group_by",
             fix="Group by a column, or by none.",
         )

@@ -162,9 +162,11 @@ def register_strategy(
         ...     return take_highest(candidates, -candidates.norms, quotas)
     """
     if not name.isidentifier():
-        raise ConfigError(f"{name!r} is no name for a strategy", where="name", fix="Use letters, digits and _.")
+        raise ConfigError(
+            f"{name!r} is not a valid name for a strategy", where="name", fix="Use letters, digits and _."
+        )
     if unknown := sorted(set(needs) - set(SIGNALS)):
-        raise ConfigError(f"Nothing is known of {unknown}", where="needs", fix=f"Use any of {list(SIGNALS)}.")
+        raise ConfigError(f"There are no signals called {unknown}", where="needs", fix=f"Use any of {list(SIGNALS)}.")
 
     def register(choose: Choose) -> Choose:
         STRATEGIES[name] = Strategy(choose, frozenset(needs), gated, merit)

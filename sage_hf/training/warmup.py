@@ -217,7 +217,7 @@ def _read(model: nn.Module, file: Path) -> dict[str, float | None] | None:
             return vars(Course(**json.loads(held.metadata()["course"])))
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise OutputError(
-            f"The warm-up that is kept cannot be read: {error}", where=str(file), fix="Delete this file, and repeat."
+            f"The stored warm-up cannot be read: {error}", where=str(file), fix="Delete this file, and run again."
         ) from error
 
 
@@ -230,6 +230,6 @@ def _write(model: nn.Module, file: Path, course: Course) -> bool:
         with whole_file(file, "Free some space.") as part:
             save_file(tensors, part, metadata={"format": "pt", "course": json.dumps(vars(course))})
     except (OSError, SafetensorError) as error:
-        logger.warning("The warm-up is not kept, and would be made again: %s", error)
+        logger.warning("The warm-up could not be stored, and will be repeated next time: %s", error)
         return False
     return True

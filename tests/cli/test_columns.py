@@ -156,7 +156,7 @@ def test_a_table_with_gaps_and_other_names_becomes_rows_that_a_trainer_takes(fol
     [
         (["--label-column", "sentimnt"], "no column 'sentimnt'. What to do: The columns are review, sentiment."),
         (["--label-column", "sentiment"], "1 of 24 rows lack a value: 1 in column 'review'; rows 8."),
-        (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Of a stream no rows can be left out"),
+        (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Rows of a stream cannot be left out"),
     ],
 )
 def test_columns_that_are_not_there_and_gaps_are_told_with_what_to_do(folder, reviews, tmp_path, options, words):  # noqa: F811

@@ -49,6 +49,6 @@ def test_a_stream_has_a_page(folder, tmp_path):
 
 
 def test_wrong_words_are_told(folder, tmp_path):
-    assert "End its name in .html" in flat(run(folder / "kept", "-o", tmp_path / "a.pdf"))
+    assert "Choose a name that ends in .html" in flat(run(folder / "kept", "-o", tmp_path / "a.pdf"))
     assert "holds no selection" in flat(run(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -142,7 +142,7 @@ class Strange(nn.Module):
 def test_a_strategy_that_the_model_cannot_serve_is_refused_before_the_passes():
     model = Strange()
     rows = Dataset.from_dict({"x": torch.randn(100, 4).tolist(), "label": [0, 1] * 50})
-    with pytest.raises(ConfigError, match="shows no vector of a row"):
+    with pytest.raises(ConfigError, match="gives no embedding of a row"):
         select(model, rows, None, strategy="auto", batch_size=4)
     assert model.seen <= 4
 

@@ -90,7 +90,7 @@ def test_strategies_that_are_offered_can_be_chosen(state, saved):
     assert set(few) == {"auto", "agreement", "random", "loss", "small_loss"}  # the first is its own
     for name in [*few][1:]:
         assert len(Explored.of(bare).choose(Settings(0.3, name, "proportional", "none")).chosen.indices) == 126
-    with pytest.raises(ConfigError, match="nothing kept"):
+    with pytest.raises(ConfigError, match="not stored"):
         Explored.of(bare).choose(Settings(0.3, "auto", "proportional", "auto"))
 
 

@@ -191,7 +191,7 @@ def test_text_towards_a_target():
 @pytest.mark.parametrize(
     ("target", "shares", "error", "words"),
     [
-        ([1, 2], None, DatasetError, "is no dataset"),
+        ([1, 2], None, DatasetError, "is not a dataset"),
         (image_rows(4).select([]), None, DatasetError, "no rows"),
         ({}, None, ConfigError, "no target"),
         ({"a": image_rows(4)}, {"b": 1.0}, ConfigError, "the targets are"),
@@ -218,7 +218,7 @@ def test_a_target_without_the_column_or_with_another_class_is_refused():
         selector(group_by="source").select(rows, target=image_rows(6))
     with pytest.raises(GroupError, match="were not in the dataset"):
         selector(group_by="source").select(rows, target=image_rows(6).add_column("source", ["c"] * 6))
-    with pytest.raises(ConfigError, match="no target yet"):
+    with pytest.raises(ConfigError, match="not support a target yet"):
         selector(strategy="agreement").select(image_rows(30).to_iterable_dataset(), target=image_rows(6))
 
 

@@ -132,7 +132,7 @@ def test_all_lost_groups_are_counted_and_five_are_named():
 
 
 def test_without_groups_there_is_no_least_number():
-    with pytest.raises(ConfigError, match="balance 'none' gives no group a part of its own"):
+    with pytest.raises(ConfigError, match="balance 'none' reserves no rows for a group"):
         SageConfig(balance="none", min_per_group=2)
     assert SageConfig(balance="none").min_per_group == 1  # the default, which does not count there
 

@@ -238,7 +238,7 @@ def test_without_the_right_to_write_nothing_is_sent(hub, selection, token, messa
 
 
 def test_bad_names_are_told_before_anything_is_sent(hub, selection):
-    with pytest.raises(HubError, match="no name of a repository"):
+    with pytest.raises(HubError, match="not a valid name of a repository"):
         selection.push_to_hub("me/what is this")
     for name in ("data", "a/b", ""):
         with pytest.raises(ConfigError, match="config_name"):
