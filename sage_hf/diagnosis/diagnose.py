@@ -45,11 +45,11 @@ def diagnose(
     loss_function: LossFunction | None = None,
     config: SageConfig | None = None,
 ) -> Diagnosis:
-    """What a selection with this model and these rows would be like: targets, costs, time, and all that is wrong.
+    """Finds out what a selection with this model and these rows would be like: targets, costs, time, and problems.
 
-    Nothing is chosen, trained or written, and the model comes back as it was. What is wrong is listed instead of
-    raised, all of it that can be found: rows are looked at one by one, some thousand from all over the dataset, and
-    the check and the clock run with those that can be used. What a selection logs is in the report, and not logged.
+    Nothing is chosen, trained or written, and the model is not changed. All problems that can be found are listed,
+    instead of raised one at a time: some thousand rows from all parts of the dataset are looked at one by one, and
+    the check and the timing use those that are fine. What a selection would log is in the report, and not logged.
 
     Args:
         model: As for `SageSelector`.

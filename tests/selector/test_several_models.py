@@ -157,7 +157,7 @@ def test_folders_that_are_not_there_or_that_nothing_loads_are_refused(tmp_path):
         ([], None, {}, "no model"),
         ([vit], (1.0, 2.0), {}, "for 1 models"),
         ([vit], (0.0,), {}, "positive number"),
-        ([vit, vit], None, {"group_by": "cluster"}, "others for every model"),
+        ([vit, vit], None, {"group_by": "cluster"}, "differ from model to model"),
     ],
 )
 def test_what_cannot_be_averaged_is_refused(models, weights, settings, words):
