@@ -53,7 +53,7 @@ def test_columns_are_renamed_and_may_change_places():
     assert rename_columns(rows, {"a": "b", "b": "a"}, rows.column_names, "x.csv")[0] == {"b": 1, "a": 2, "c": 3}
     with pytest.raises(DatasetError, match=r"no column 'd'.*The columns are a, b, c"):
         rename_columns(rows, {"d": "e"}, rows.column_names, "x.csv")
-    with pytest.raises(DatasetError, match=r"There is a column 'c' already.*c=old_c"):
+    with pytest.raises(DatasetError, match=r"already has a column 'c'.*c=old_c"):
         rename_columns(rows, {"a": "c"}, rows.column_names, "x.csv")
 
 

@@ -129,7 +129,7 @@ def test_wrong_usage_and_help():
     assert run("doctor").exit_code == 2
     assert run("doctor", "a", "b", "--warmup-steps", "3").exit_code == 2  # nothing is trained
     told = words(run("--help").output)
-    assert "doctor Look at a model, and a dataset if one is named" in told.replace("│ ", "").replace(" │", "")
+    assert "doctor Check a model, and a dataset if one is named" in told.replace("│ ", "").replace(" │", "")
     for option in ("--json", "--split", "--task", "--fraction", "--target-modules"):
         assert option in run("doctor", "--help").output
 

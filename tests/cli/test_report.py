@@ -36,7 +36,7 @@ def test_the_page_lies_in_the_folder_or_where_it_is_wanted(folder, tmp_path):
     result = run(folder / "kept", "-o", tmp_path / "a.html", "--dataset", folder / "rows")
     assert result.exit_code == 0, result.output
     page = read((tmp_path / "a.html").read_text(encoding="utf-8"))
-    assert "not at hand" not in page.text
+    assert "not available" not in page.text
     assert str(folder) not in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 

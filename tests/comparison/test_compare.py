@@ -190,7 +190,7 @@ def test_a_folder_with_other_things_is_left_alone(digits, tmp_path):
 
 def test_a_broken_line_before_the_last_is_an_error(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"finger\n{}\n')
-    with pytest.raises(OutputError, match="Line 1 is no training"):
+    with pytest.raises(OutputError, match="Line 1 is not a training"):
         RunFolder(tmp_path, {})
 
 

@@ -71,7 +71,7 @@ def test_what_is_no_dataset_is_refused_with_the_way_out():
         check_dataset(DatasetDict(train=rows))
     with pytest.raises(DatasetError, match="without streaming=True"):
         check_dataset(rows.to_iterable_dataset())
-    with pytest.raises(DatasetError, match="list is no dataset"):
+    with pytest.raises(DatasetError, match="list is not a dataset"):
         check_dataset([1, 2])
 
 

@@ -152,7 +152,7 @@ def test_a_large_dataset_is_sampled_from_all_over_it():
     assert (report.rows.lengths.shortest, report.rows.lengths.longest) == (2, 3)
     wanted = 10_000 * (report.time.encode_seconds + report.time.gradient_seconds + report.time.sketch_seconds)
     assert np.isclose(report.time.seconds, wanted)
-    assert "4,096 from all over it were looked at" in told(report)
+    assert "4,096 from all parts of it were looked at" in told(report)
 
 
 def test_a_class_that_the_model_does_not_know_and_a_null_are_found_anywhere_in_a_large_dataset():
@@ -278,7 +278,7 @@ def test_all_faults_of_a_broken_dataset_are_told_at_once_and_the_rest_goes_on():
     found = {problem.what: problem for problem in report.problems}
     assert "1000 rows were asked for, and the dataset has 40" in found
     assert found["The label is null"].where == "column 'label', 2 rows: 7, 9"
-    assert found["The row holds None, and a text is needed"].where == "column 'text', row 3"
+    assert found["The row holds None, but a text is needed"].where == "column 'text', row 3"
     out_of_range = found["The label is 9, and the model has the classes 0 to 2"]
     assert out_of_range.where == "column 'label', 2 rows: 11, 39"
     assert found["1 of 40 rows have no tokens: they are set aside, and never chosen"].where == "rows 20"
@@ -349,7 +349,7 @@ def test_what_is_no_model_or_dataset_is_refused():
         diagnose(bert(), rows.to_iterable_dataset())
     with pytest.raises(DatasetError, match="several splits"):
         diagnose(bert(), DatasetDict(train=rows))
-    with pytest.raises(DatasetError, match="list is no dataset"):
+    with pytest.raises(DatasetError, match="list is not a dataset"):
         diagnose(bert(), TEXTS)
     with pytest.raises(ConfigError, match="str is no model"):
         diagnose("bert")

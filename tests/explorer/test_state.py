@@ -122,7 +122,7 @@ def test_without_the_source_rows_of_the_folder_are_shown_after_another_choice_to
     again = state.choose(Settings(0.3, "loss", "proportional", "none"))
     here = {*state.original.indices.tolist()}
     page = page_of(again, "kept", -1, 0, 500)
-    assert "not at hand" in page.note
+    assert "not available" in page.note
     assert (
         {row.row for row in page.rows if row.content is not None} == here & {*again.chosen.indices.tolist()} != set()
     )

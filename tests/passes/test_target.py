@@ -159,7 +159,7 @@ def test_updates_of_adam_are_held_against_the_targets_plain_gradients(trained, m
 def test_updates_of_adam_need_a_target(trained):
     rows, one = image_rows(20), aimed(trained, trained)
     for call in (one.fit, one.select, one.gather, lambda rows: one.select(rows.to_iterable_dataset())):
-        with pytest.raises(ConfigError, match="there is none"):
+        with pytest.raises(ConfigError, match="there is no target"):
             call(rows)
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_target_is_refused_before_the_first_pass(target, shares, erro
 @pytest.mark.parametrize("reduction", ["max", "mean"])
 def test_shares_of_targets_that_have_one_budget_are_refused(reduction):
     parts = {"one": image_rows(4), "other": image_rows(4, seed=1)}
-    with pytest.raises(ConfigError, match="one budget is for all"):
+    with pytest.raises(ConfigError, match="all targets have one budget"):
         selector(target_reduction=reduction).select(image_rows(30), target=parts, target_shares={"one": 1, "other": 2})
 
 

@@ -65,7 +65,7 @@ def test_without_the_source_kept_rows_are_shown_and_it_is_said(selection, tmp_pa
     selection.save_to_disk(tmp_path / "held")
     held = Selection.load_from_disk(tmp_path / "held")
     facts = report_facts(held)
-    assert "not at hand" in facts.note
+    assert "not available" in facts.note
     kept = facts.typical[0]
     assert kept.title == "Kept rows" and kept.total == len(selection)
     assert all(row.content is not None for row in kept.rows)

@@ -109,7 +109,7 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     assert {0, 1, 2, 3} <= {row["sage_row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])
     assert "suggested" in result.output and "rather" not in result.output
-    assert "Not in the file: pixel_values (numbers)." in " ".join(result.output.split())
+    assert "Columns left out of the file: pixel_values (numbers)." in " ".join(result.output.split())
     again = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
     assert again.exit_code == 1 and "The file already exists" in " ".join(again.output.split())
 

@@ -53,7 +53,7 @@ def test_a_class_name_is_the_number_that_the_model_gives_it():
     ("values", "said"),
     [
         ([0, None, None], r"The label is null \[column 'label', 2 rows among 10 to 12: 11, 12\]"),
-        ([0, 0.5], r"The label is 0.5, and the model tells classes.*row 11\].*num_labels=1"),
+        ([0, 0.5], r"The label is 0.5, but the model predicts classes.*row 11\].*num_labels=1"),
         ([3], "label is 3, and the model has the classes 0 to 2"),
         ([float("nan")], "label is nan"),
         ([b"a"], "takes numbers"),
@@ -130,7 +130,7 @@ def test_losses_are_those_of_each_row_alone(settings, labels):
     [
         ([[0, 1, 1]], {"problem_type": "single_label_classification"}, "is the list", "multi_label_classification"),
         (["good"], {"classes": 1}, "is the text 'good', and the model predicts numbers", "num_labels=2"),
-        ([0.5], {}, "is 0.5, and the model tells classes", "num_labels=1"),
+        ([0.5], {}, "is 0.5, but the model predicts classes", "num_labels=1"),
         ([{"a": 1}], {}, "is {'a': 1}, a dict", "Turn such labels into numbers"),
     ],
 )

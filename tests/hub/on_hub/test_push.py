@@ -247,14 +247,14 @@ def test_bad_names_are_told_before_anything_is_sent(hub, selection):
 
 
 def test_other_data_is_replaced_only_when_asked(hub, source):
-    with pytest.raises(HubError, match="'default' with other data"):
+    with pytest.raises(HubError, match="other data in the configuration 'default'"):
         choose(source).push_to_hub("me/squares")
     before = dict(hub.files("me/squares"))
     choose(source).push_to_hub("me/squares", config_name="kept")
     assert {path: before[path] for path in before if path != "README.md"}.items() <= hub.files("me/squares").items()
     assert len(load_dataset("me/squares", "default", split="train")) == 40
     other = choose(image_rows(40, seed=5))
-    with pytest.raises(HubError, match="'kept' with other data"):
+    with pytest.raises(HubError, match="other data in the configuration 'kept'"):
         other.push_to_hub("me/squares", config_name="kept")
     other.push_to_hub("me/squares", config_name="kept", overwrite=True)
     assert load_dataset("me/squares", "kept", split="train")["label"][:] == other.dataset["label"][:]
