@@ -101,7 +101,7 @@ def test_it_says_what_is_best_where_it_beats_random_rows_and_how_few_rows_suffic
     said = made(USUAL).recommendation
     assert "auto is best on average over 5 % and 25 % of the rows: accuracy 0.855, of random rows 0.807." in said
     assert "beats random rows by more than the 95 % interval at 5 %" in said
-    assert "at 25 % it no difference from random rows can be shown" in said
+    assert "at 25 % no difference from random rows can be shown" in said
     assert "auto at 25 % (250 rows) is the least that reaches training on all rows (0.903) to within 1 %" in said
     assert "0.900, 99.6 % of it" in said
 
@@ -193,7 +193,7 @@ def test_a_difference_of_the_same_value_in_every_seed_is_not_called_better():
     comparison = made(groups)
     assert comparison.group("auto", 0.1).gain == 0
     assert "no difference from random rows can be shown" in comparison.recommendation
-    assert "no ± where all seeds came to" in comparison.card()
+    assert "no ± where all" in comparison.card()
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8))
@@ -369,7 +369,7 @@ def test_accuracy_counts_what_has_a_reference():
 def test_numbers_are_taken_of_what_a_metric_computes():
     assert numbers_of({"f1": np.float64(0.5), "by_class": [0.1, 0.2], "name": "x"}) == {"f1": 0.5}
     for nothing in (None, {}, {"by_class": [0.1]}, 0.5):
-        with pytest.raises(ConfigError, match="no number"):
+        with pytest.raises(ConfigError, match="which is not a number"):
             numbers_of(nothing)
 
 

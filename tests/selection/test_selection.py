@@ -67,7 +67,7 @@ def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
     selection.save_to_disk(tmp_path / "kept", overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("all of it")
-    with pytest.raises(OutputError, match="no selection"):
+    with pytest.raises(OutputError, match="not a selection"):
         selection.save_to_disk(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "all of it"
     (tmp_path / "empty").mkdir()

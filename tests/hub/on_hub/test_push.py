@@ -228,7 +228,7 @@ def test_a_repository_without_scores_names_the_configurations_that_it_has(hub, s
 
 # ------------------------------------------------------------------------ errors
 @pytest.mark.parametrize(
-    ("token", "message"), [("hf_nobodys", "does not know who is asking"), ("hf_read", "only read")]
+    ("token", "message"), [("hf_nobodys", "does not know who is asking"), ("hf_read", "only gives read")]
 )
 def test_without_the_right_to_write_nothing_is_sent(hub, selection, token, message):
     with pytest.raises(HubError, match=message) as caught:
