@@ -66,7 +66,7 @@ def test_a_column_of_another_name_and_a_file(reviews):
 @pytest.mark.parametrize(
     ("dataset", "issues", "output", "words"),
     [
-        ("reviews.jsonl", "issues.xlsx", "clean", "does not end in '.xlsx'"),
+        ("reviews.jsonl", "issues.xlsx", "clean", "cannot be a .xlsx file"),
         ("reviews.jsonl", "nothing.csv", "clean", "There is no such file"),
         ("nothing.jsonl", "issues.csv", "clean", "no such file or folder"),
         ("reviews.jsonl", "issues.csv", "clean.txt", "'clean.txt' cannot be written"),
@@ -113,4 +113,4 @@ def test_a_list_for_another_dataset_is_no_list_to_exclude(folder, reviews):  # n
     done = run(*words, "--exclude", reviews / "issues.csv")
     assert done.exit_code == 1 and "4 lines with another label" in " ".join(done.output.split())
     done = run(*words, "--exclude", reviews / "issues.txt")
-    assert done.exit_code == 1 and "does not end in '.txt'" in " ".join(done.output.split())
+    assert done.exit_code == 1 and "cannot be a .txt file" in " ".join(done.output.split())

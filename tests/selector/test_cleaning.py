@@ -221,7 +221,7 @@ def test_a_list_of_another_dataset_is_noticed():
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("issues.txt", b"x", "does not end in '.txt'"),
+        ("issues.txt", b"x", "cannot be a .txt file"),
         ("issues", b"x", "has no ending"),
         ("issues.csv", b"row,label\n1,2\n", "no column 'sage_row'; its columns are row, label"),
         ("issues.csv", b"sage_row,sage_label\n1,2\n", "no column 'sage_action'"),

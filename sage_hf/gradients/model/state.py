@@ -46,8 +46,8 @@ def check_model(model: object) -> None:
         raise ConfigError(
             f"The model is given by the name {name!r}, but a loaded model is needed",
             where="model",
-            fix=f"Load it with the class of your task, such as AutoModelForCausalLM.from_pretrained({name!r}), and pass "
-            f"processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
+            fix=f"Load it with the class of your task, such as AutoModelForCausalLM.from_pretrained({name!r}), and "
+            f"pass processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
         )
     raise ConfigError(f"A {type(model).__name__} is not a model", where="model", fix="Pass a torch.nn.Module.")
 
