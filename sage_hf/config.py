@@ -25,17 +25,17 @@ CACHES = (None, "auto", *CACHE_DTYPES)
 # Every strategy in a line; `strategies.register_strategy` adds to them.
 STRATEGY_LINES = {
     "auto": "The default: coverage of embeddings and gradients, without likely wrong rows and near-duplicates.",
-    "coverage": "As auto, by gradients alone.",
+    "coverage": "As auto, by gradients only.",
     "agreement": "The paper's: the highest scores.",
-    "random": "Any rows: the baseline.",
+    "random": "Random rows: the baseline.",
     "loss": "The highest losses.",
     "small_loss": "The lowest losses.",
-    "gradient_norm": "The longest gradients.",
+    "gradient_norm": "The largest gradient norms.",
     "el2n": "The largest errors of the predicted classes (EL2N).",
     "k_center": "Rows far from each other, by sketched gradients.",
     "herding": "Rows whose mean is that of all rows, by embeddings.",
     "grad_match": "Rows whose gradients add up to those of all rows.",
-    "craig": "Rows that every other row is near to, by sketched gradients.",
+    "craig": "Rows such that every other row is near one of them, by sketched gradients.",
     "embedding_kmeans": "The rows nearest to the centres of clusters of embeddings.",
 }
 # `group_by` of groups that are no column's, but found in the sketch.
@@ -87,75 +87,75 @@ class SageConfig:
     Args:
         fraction: Share of the rows to keep, in (0, 1].
         num_examples: Number of rows to keep.
-        strategy: Rule that chooses rows. "auto" (the default): likely wrong rows and near-duplicates out, and of hard
-            data the hard rows, if a probe finds that it helps; then the rows nearest to the centres of as many
-            clusters as there are rows to keep, by embeddings and sketched gradients side by side; towards a target,
-            as "agreement". "agreement": the paper's. "coverage": as auto, by
-            gradients alone. "random", "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match",
-            "craig", "herding" and "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
-        gate: Rows that are taken out before the strategy chooses. "auto": those that may be wrong, up to twice as many
-            as are estimated to be, and near-duplicates, for the strategies that are made for it (auto and coverage);
-            and of a class that keeps fewer than 12 rows the most doubted, up to a half. A share in (0, 1): of each
-            group the most doubted, for any strategy. None: no rows.
-        spectrum_power: What the sketch's singular values are raised to before rows are compared. None: 1 for the
-            score, as in the paper, and 0.25 for coverage; towards a target 0, which keeps more rows of the target's
-            source than 1 (54 % for 47 %, and 53 % for 49 % with LoRA: examples/benchmarks/results/targets.json; 3
-            seeds). 0 to 0.5 finds wrong labels better than 1.
+        strategy: Rule that chooses rows. "auto" (the default) leaves out likely wrong rows and near-duplicates, and in
+            hard data the hard rows, if a probe finds that this helps. It then forms as many clusters as there are rows
+            to keep, by embeddings and sketched gradients side by side, and takes the row nearest to each centre; with
+            a target it means "agreement". "agreement": the paper's. "coverage": as auto, by gradients only. "random",
+            "loss", "small_loss", "gradient_norm", "el2n", "k_center", "grad_match", "craig", "herding" and
+            "embedding_kmeans": baselines. Or one of your own (`register_strategy`).
+        gate: Rows that are taken out before the strategy chooses. "auto", which works with the strategies auto and
+            coverage: near-duplicates, and rows that may be wrong, up to twice as many as are estimated to be wrong; in
+            a class that keeps fewer than 12 rows, up to half of its rows, the most doubted. A share in (0, 1): this
+            share of each group, the most doubted, with any strategy. None: no rows.
+        spectrum_power: Power to which the sketch's singular values are raised before rows are compared. None: 1 for
+            the score, as in the paper, and 0.25 for coverage; with a target 0, which keeps more rows of the target's
+            source than 1 does (54 % against 47 %, and 53 % against 49 % with LoRA:
+            examples/benchmarks/results/targets.json; 3 seeds). 0 to 0.5 finds wrong labels better than 1.
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
             narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
             AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
-        projection: How a gradient row is narrowed. "auto": exact where the targeted weights number no more than
-            `row_width`, else a random projection of both sides of every layer such that the row is about that wide. A
+        projection: How a gradient row is made narrower. "auto": exact if there are no more targeted weights than
+            `row_width`, else a random projection of both sides of every layer, such that the row is about that wide. A
             whole number k: every layer projected to k x k. None: exact gradients.
-        row_width: D, the numbers of a gradient row under `projection="auto"`. "auto": 16,384; of a model with fewer
-            than 500,000 targeted weights a 32nd of them, at least 4,096.
+        row_width: D, the numbers of a gradient row under `projection="auto"`. "auto": 16,384; for a model with fewer
+            than 500,000 targeted weights, a 32nd of their number, but at least 4,096.
         target_modules: Which weights the gradients are of. "auto": every trainable weight of linear layers,
-            convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters).
-            "last": of these the last sixth of the blocks, and what comes behind the blocks; a fit pass over a model of
-            six layers then costs 0.47 of a training pass instead of 0.74. On three tasks with classes the rows kept
-            were as good (accuracy +0.1 +- 1.6 points) and low agreement told wrong labels much better (AUC 0.96 for
-            0.55 on digits, 0.90 for 0.42 on text); a language model learned less (loss +0.038 +- 0.027). "all-linear"
-            (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a list of
-            module-name endings, or a regular expression.
-        preset: "fast": `target_modules="last"`, unless other modules are given, at the price that stands there.
+            convolutions and fused experts, without a vocabulary-sized output layer (with PEFT: the adapters). "last":
+            of these, the last sixth of the blocks, and all layers after the blocks; a fit pass over a model of six
+            layers then costs 0.47 of a training pass instead of 0.74. On three tasks with classes the rows kept were
+            as good (accuracy +0.1 +- 1.6 points) and low agreement found wrong labels much better (AUC 0.96 against
+            0.55 on digits, 0.90 against 0.42 on text); a language model learned less (loss +0.038 +- 0.027).
+            "all-linear" (without convolutions), "head" (the output layer), "all" (every parameter, as in the paper), a
+            list of module-name endings, or a regular expression.
+        preset: "fast": `target_modules="last"`, unless other modules are given; see there for what it costs.
         consensus: "streaming" needs one D-wide vector a group in the first pass; "exact" is the paper's formula, which
-            keeps the sketched gradients in a file between (Spearman 0.99 with streaming at l = 256).
+            keeps the sketched gradients in a temporary file (Spearman 0.99 with streaming at l = 256).
         group_by: Column whose values get a consensus and a quota of their own; "auto" takes the label column of a
-            classification dataset; "cluster" finds groups in the sketch itself, of rows whose gradients point alike,
-            for data without classes; None puts all rows in one group. Without groups, agreement collapses onto one
-            class (11 % accuracy at 2 % of digits).
+            classification dataset; "cluster" finds groups of rows whose gradients point in similar directions, in the
+            sketch, for data without classes; None puts all rows in one group. Without groups, agreement collapses onto
+            one class (11 % accuracy at 2 % of digits).
         num_clusters: Number of groups that "cluster" finds.
-        balance: How the budget is shared between groups: "proportional" to their rows, "sqrt" (to the roots of these,
-            which favours small groups), "equal" or "none" (the highest scores overall).
-        min_per_group: Rows that each group keeps at least, or all that it has, taken out of the others' shares; 0
-            leaves a small group what its share rounds to, which may be none. A budget that does not reach so far gives
-            all groups as many as it can. Whatever is kept, groups that lose every row are named. With balance "none",
-            no group has a part of its own.
-        target_reduction: Of several targets, which agreement is a row's score. "nearest": that with the target that it
-            agrees with most, and each target has a share of the budget. "max" (LESS's rule over subtasks): the same
-            number, and "mean": the mean over the targets; with both, one budget is for all targets, and what rows are
-            grouped by stays.
-        loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score given a sketch
-            stays the same, the sketch weighs long rows more with "sum".
+        balance: How the budget is shared between groups: "proportional" to their rows, "sqrt" (proportional to the
+            square roots of these, which favours small groups), "equal" or "none" (the highest scores overall).
+        min_per_group: Fewest rows that a group keeps (a smaller group keeps all), at the expense of the other groups.
+            With 0, a small group keeps what its share rounds to, which may be no row. If the budget is too small, all
+            groups keep as many as it allows. Groups that lose every row are always named. With balance "none", no rows
+            are reserved for a group.
+        target_reduction: How a row's agreements with several targets become its score. "nearest": the largest of them;
+            rows are grouped by their nearest target, and each target has a share of the budget. "max" (LESS's rule
+            over subtasks): the largest, too, and "mean": the mean; with these two, all targets share one budget, and
+            rows are grouped as without a target.
+        loss_reduction: "mean" or "sum" of a row's token losses. It rescales a row's gradient: its score in a given
+            sketch stays the same, but with "sum", long rows weigh more in the sketch.
         batch_size: Rows a forward pass. Scores do not depend on it beyond rounding. "auto": 32, and 128 for a model of
-            fewer than a million weights, of which most of a pass is overhead.
-        shard_size: Rows a logical shard: the unit of work and of determinism. Smaller is a slightly better sketch
-            (energy 0.289 in one stream, 0.320 at 2,048, 0.330 at 512) and more merges.
+            fewer than a million weights, in which most of a pass is overhead.
+        shard_size: Rows a logical shard: the unit of work and of determinism. Smaller shards give a slightly better
+            sketch (energy 0.289 in one stream, 0.320 at 2,048, 0.330 at 512) but more merges.
         cache_gradients: Where the gradient rows of the first pass are kept, so that nothing after it costs a forward
-            pass. "auto": D x 2 bytes a row in a temporary file that goes with the run; of rows that would take more
-            than a fifth of the free disk so many as fit, and the others are computed again. None: in no file; all
-            rows are computed twice. "float16": all rows in `cache_dir`, for other selections with the same model and
-            dataset, too, whatever their budget, strategy, groups or sketch. With these three, rows are rounded to
-            half precision as they are made, and the result is the same to the bit. "float32": as "float16", in full
-            precision and twice the disk; scores differ from the others in the fourth digit.
+            pass. "auto": D x 2 bytes a row in a temporary file that is deleted after the run. It takes at most a fifth
+            of the free disk; rows that do not fit are computed again. None: in no file; all rows are computed twice.
+            "float16": all rows in `cache_dir`, where other selections with the same model and dataset find them,
+            whatever their budget, strategy, groups or sketch. With these three, rows are rounded to half precision as
+            they are made, and the result is the same to the bit. "float32": as "float16", in full precision and with
+            twice the disk; scores differ from the others in the fourth digit.
         num_workers: Worker processes that encode and collate batches ahead of the device, as torch's DataLoader runs
             them. The result is the same. A stream is read in the process itself.
         text_columns: Raw text columns to tokenize, one or a pair; None finds them.
         max_length: Longest tokenized row in tokens; the rest is cut off. Never above the model's own limit.
         check_gradients: Whether rows from all over the dataset, the longest and the shortest among them, are compared
             with one-row-at-a-time gradients before the first pass.
-        recheck_every: While a pass runs, one row of so many is compared with itself alone, so that a model or data
-            that go wrong later stop the run; 0 for none. Costs under 1 % of a pass.
+        recheck_every: During a pass, one row in so many is checked against its gradient alone, so that the run stops
+            if the model or the data go wrong later; 0 turns this off. Costs under 1 % of a pass.
         seed: Seeds the projection, the random strategy, and whatever the model draws while it is scored.
 
     Raises:
@@ -167,7 +167,7 @@ class SageConfig:
     num_examples: int | None = _knob(None, "Number of rows to keep, instead of a fraction.")
     strategy: str = _knob("auto", "Rule that chooses rows; agreement is the paper's, random the baseline.")
     gate: float | Literal["auto"] | None = _knob(
-        "auto", "Rows out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
+        "auto", "Rows taken out before the choice: auto (likely wrong, near-duplicates), a share of each group, none."
     )
     spectrum_power: float | None = _knob(
         None,
@@ -187,18 +187,22 @@ class SageConfig:
     target_modules: str | list[str] = _knob(
         "auto", "Weights to differentiate: auto, last (blocks), all-linear, head, all, a regular expression, or names."
     )
-    preset: str = _knob("default", "default, or fast: gradients of the last blocks alone, half a training pass.")
+    preset: str = _knob(
+        "default", "default; or fast: gradients of the last blocks only, at half the cost of a training pass."
+    )
     consensus: str = _knob(
         "streaming", "streaming (summed in the first pass) or exact (the paper's, of all sketched gradients)."
     )
     group_by: str | None = _knob(
-        "auto", "Column with a consensus and quota per value; auto: class label; cluster: found in the sketch; none."
+        "auto", "Column to group rows by: auto (class label), a name, cluster (groups found in the sketch), or none."
     )
     num_clusters: int = _knob(16, "Groups that --group-by cluster finds.")
-    balance: str = _knob("proportional", "Share of the groups in what is kept: proportional, sqrt, equal or none.")
-    min_per_group: int = _knob(1, "Rows that each group keeps at least, or all that it has.")
+    balance: str = _knob(
+        "proportional", "How the groups share the budget: proportional to their rows, sqrt, equal or none."
+    )
+    min_per_group: int = _knob(1, "Fewest rows that a group keeps; a smaller group keeps all.")
     target_reduction: str = _knob(
-        "nearest", "Several targets: nearest (each has a share of the rows kept), or max or mean of the agreements."
+        "nearest", "Several targets: nearest (each gets a share of the budget), or the max or mean of the agreements."
     )
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
@@ -208,11 +212,15 @@ class SageConfig:
     cache_gradients: str | None = _knob(
         "auto", "Gradient rows on disk: auto (for this run), float16 or float32 (for later runs, too), or none."
     )
-    num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; a stream takes none.")
-    text_columns: list[str] | None = _knob(None, "Text column to tokenize, or two of a pair with a comma.")
+    num_workers: int = _knob(0, "Worker processes that make batches ahead of the device; not used for streams.")
+    text_columns: list[str] | None = _knob(
+        None, "Text column to tokenize, or the two columns of a pair, separated by a comma."
+    )
     max_length: int = _knob(1024, "Longest row in tokens; the rest is cut off.")
     check_gradients: bool = _knob(True, "Compare a few rows with one-at-a-time gradients before the first pass.")
-    recheck_every: int = _knob(2048, "During a pass, compare one row of so many with itself alone; 0 for none.")
+    recheck_every: int = _knob(
+        2048, "During a pass, check one row in so many against its gradient alone; 0 turns this off."
+    )
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
@@ -247,7 +255,7 @@ class SageConfig:
         check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
-                f"min_per_group is {self.min_per_group}, and balance 'none' gives no group a part of its own",
+                f"min_per_group is {self.min_per_group}, but balance 'none' reserves no rows for a group",
                 where="min_per_group, balance",
                 fix="Use another balance.",
             )

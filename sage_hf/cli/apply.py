@@ -18,21 +18,21 @@ _SHOWN = 8
 class ApplyOptions:
     """See their help."""
 
-    dataset: str = argument("The dataset that the list was made of: a file, a folder of data, or a Hub id.")
+    dataset: str = argument("The dataset that the list was made from: a file, a folder of data, or a Hub id.")
     issues: Path = argument("The edited list: .csv, .jsonl or .parquet, as `sage-hf label-issues` wrote it.")
     output: Path = option(..., "Folder for the rows, or a file: .csv, .jsonl or .parquet.", flags="--output -o")
     label_column: str | None = option(None, "Column of the class labels; label or labels by default.")
     split: str = option("train", "Split of the dataset.")
     dataset_config: str | None = option(None, "The dataset's configuration on the Hub.")
     dataset_revision: str | None = option(None, "Branch, tag or commit of the dataset on the Hub.")
-    overwrite: bool = option(False, "Replace a file or a saved dataset that is there.")
+    overwrite: bool = option(False, "Replace an existing file or saved dataset.")
 
 
 def apply(options: ApplyOptions) -> None:
     """Relabel, drop or keep rows as an edited list of label issues says, and write a new dataset with a card.
 
-    The column `sage_action` of the list says it: empty or keep keeps the row, drop drops it, relabel gives it the
-    suggested label, and the name of a class gives it that. All other columns are for reading.
+    The column `sage_action` of the list decides: keep (or nothing) keeps the row, drop removes it, relabel gives it
+    the suggested label, and the name of a class gives it that class. The other columns are only for reading.
 
     `sage-hf apply reviews.jsonl label_issues.csv --output reviews-clean`
     """
@@ -42,7 +42,9 @@ def apply(options: ApplyOptions) -> None:
     for taken in (options.issues, local):
         if taken is not None and options.output.exists() and options.output.samefile(taken):
             raise OutputError(
-                "What is read would be overwritten", where=str(options.output), fix="Choose another name."
+                "The output is also an input, and would be overwritten",
+                where=str(options.output),
+                fix="Choose another name.",
             )
     from datasets import Dataset
 

@@ -16,23 +16,25 @@ from .options import argument, main_console, option
 class ChooseOptions:
     """See their help."""
 
-    folder: Path = argument("What `sage-hf select` wrote.")
+    folder: Path = argument("Folder that `sage-hf select` wrote.")
     output: Path = option(
         ..., "Folder for the rows that are kept now, or a file: .csv, .jsonl or .parquet.", flags="--output -o"
     )
-    fraction: float | None = option(None, "Share of the rows to keep; as it was by default.")
-    num_examples: int | None = option(None, "Number of rows to keep, instead.")
-    strategy: str | None = option(None, "As of `sage-hf select`; as it was by default.")
-    gate: str | None = option(None, "The same: auto, a share, or none.")
-    balance: str | None = option(None, "The same.")
-    min_per_group: int | None = option(None, "The same.")
-    dataset: str | None = option(None, "File, folder or Hub id of all rows; known of what `sage-hf select` wrote.")
+    fraction: float | None = option(None, "Share of the rows to keep; by default, as in the first selection.")
+    num_examples: int | None = option(None, "Number of rows to keep, instead of a fraction.")
+    strategy: str | None = option(None, "Rule that chooses rows, as in `sage-hf select`; by default, unchanged.")
+    gate: str | None = option(None, "Rows taken out before the choice: auto, a share, or none; by default, unchanged.")
+    balance: str | None = option(None, "How the groups share the budget; by default, unchanged.")
+    min_per_group: int | None = option(None, "Fewest rows that a group keeps; by default, unchanged.")
+    dataset: str | None = option(
+        None, "File, folder or Hub id of all rows; by default, the dataset that `sage-hf select` read."
+    )
     keep_signals: bool = option(True, "Write the signals of all rows, too: 1 to 3 kB a row.")
-    overwrite: bool = option(False, "Replace a selection that is there.")
+    overwrite: bool = option(False, "Replace an existing selection.")
 
 
 def choose(options: ChooseOptions) -> None:
-    """Choose other rows by what an earlier selection learned of them: no model, no pass, seconds.
+    """Choose again from an earlier selection, with other settings: in seconds, without the model.
 
     `sage-hf choose imdb-10pct --fraction 0.05 -o imdb-5pct`
     """

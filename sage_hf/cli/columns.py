@@ -51,7 +51,7 @@ def arranged(
         return without_missing(rows, text_columns, drop=inputs.drop_missing, path=inputs.dataset)
     if inputs.drop_missing:
         raise ConfigError(
-            "Of a stream no rows can be left out", where="--drop-missing", fix="Read without --streaming."
+            "Rows of a stream cannot be left out", where="--drop-missing", fix="Read without --streaming."
         )
     return rows, None
 
@@ -67,15 +67,17 @@ def parse_mapping(text: str | None, label_column: str | None) -> dict[str, str]:
         old, _, new = (word.strip() for word in part.partition("="))
         if not old or not new or old in mapping:
             raise ConfigError(
-                f"The mapping is {text!r}", where="--column-mapping", fix="Give old=new, several with commas."
+                f"The mapping is {text!r}",
+                where="--column-mapping",
+                fix="Write old=new; separate several with commas.",
             )
         mapping[old] = new
     if label_column is not None and label_column != LABEL:
         if mapping.get(label_column, LABEL) != LABEL:
             raise ConfigError(
-                f"Column {label_column!r} holds the labels and is to be called {mapping[label_column]!r}",
+                f"Column {label_column!r} holds the labels, but the mapping renames it to {mapping[label_column]!r}",
                 where="--label-column, --column-mapping",
-                fix=f"Leave it out of the mapping: it is called {LABEL}.",
+                fix=f"Leave it out of the mapping: --label-column renames it to {LABEL}.",
             )
         mapping[label_column] = LABEL
     if twice := sorted({new for new in mapping.values() if list(mapping.values()).count(new) > 1}):
@@ -101,11 +103,11 @@ def rename_columns(
     """
     if missing := [old for old in mapping if old not in names]:
         raise DatasetError(
-            f"There is no column {missing[0]!r}", where=path, fix=f"{_found(names, path)} Name another."
+            f"There is no column {missing[0]!r}", where=path, fix=f"{_found(names, path)} Name one of them."
         )
     if taken := [new for old, new in mapping.items() if new != old and new in names and new not in mapping]:
         raise DatasetError(
-            f"There is a column {taken[0]!r} already",
+            f"The dataset already has a column {taken[0]!r}",
             where=path,
             fix=f"Give it another name, too: --column-mapping {taken[0]}=old_{taken[0]}.",
         )

@@ -60,31 +60,38 @@ def _are_strategies(word: str) -> bool:
 class CompareOptions:
     """See their help."""
 
-    fractions: str = option("0.01,0.05,0.1,0.25", "Shares of the rows to keep, with spaces or commas.", _COMPARED)
+    fractions: str = option(
+        "0.01,0.05,0.1,0.25", "Shares of the rows to keep, separated by spaces or commas.", _COMPARED
+    )
     strategies: str = option(
         "auto,agreement,random",
-        f"Strategies, with spaces or commas; the others are held against random. Known: {', '.join(STRATEGY_LINES)}.",
+        f"Strategies, with spaces or commas; each is compared with random. Known: {', '.join(STRATEGY_LINES)}.",
         _COMPARED,
     )
-    seeds: int = option(5, "Trainings of every strategy and share, from --seed on.", _COMPARED)
-    tolerance: float = option(0.01, "How far from training on all rows still counts as there.", _COMPARED)
-    test_split: str | None = option(None, "Split of the dataset to judge by.", INPUT)
-    test_size: float | None = option(None, "Instead: the share of the rows to hold out and judge by.", INPUT)
-    max_steps: int = option(300, "Optimizer steps, as many on few rows as on all.", _TRAINING)
-    learning_rate: float = option(5e-5, "At the start; it falls linearly to 0.", _TRAINING)
-    train_batch_size: int = option(32, "Rows a step and process.", _TRAINING)
-    output: Path = option(
-        Path("out/compare"), "Folder for trainings, picture and card; killed runs go on from it.", flags="--output -o"
+    seeds: int = option(5, "Number of seeds, from --seed on: trainings of every strategy at every share.", _COMPARED)
+    tolerance: float = option(
+        0.01, "Share by which a result may miss training on all rows and still count as equal.", _COMPARED
     )
-    overwrite: bool = option(False, "Delete trainings with other settings that are there.")
+    test_split: str | None = option(None, "Split of the dataset to judge by.", INPUT)
+    test_size: float | None = option(None, "Share of the rows to hold out and judge by, instead of a split.", INPUT)
+    max_steps: int = option(300, "Optimizer steps, the same number on few rows as on all.", _TRAINING)
+    learning_rate: float = option(5e-5, "Learning rate at the start; it falls linearly to 0.", _TRAINING)
+    train_batch_size: int = option(32, "Rows a step in each process.", _TRAINING)
+    output: Path = option(
+        Path("out/compare"),
+        "Folder for trainings, picture and card; an interrupted run continues from it.",
+        flags="--output -o",
+    )
+    overwrite: bool = option(False, "Delete existing trainings that had other settings.")
 
 
 def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None:
     """Does choosing rows help here? Train on what strategies keep, on random rows and on all, and compare.
 
-    Rows are scored once. Then the checkpoint is trained anew for every strategy, share and seed, each time for as many
-    steps, and judged by the test rows: by accuracy where rows have a class, else by the mean loss. A table, a picture
-    and a recommendation come out; what is finished stays in the folder, where the same command goes on.
+    Rows are scored once. Then the checkpoint is trained anew for every strategy, share and seed, each time for the
+    same number of steps, and judged on the test rows: by accuracy where rows have a class, else by the mean loss. The
+    result is a table, a picture and a recommendation. Finished trainings stay in the folder, so that the same command
+    can continue from them.
 
     `sage-hf compare distilbert-base-uncased stanfordnlp/imdb --test-split test --warmup-steps 200 --seeds 3`
     """
@@ -96,7 +103,7 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         )
     shares = [part for part in options.fractions.split(",") if part]
     if wrong := [part for part in shares if not _is_number(part)]:
-        raise ConfigError(f"A fraction is {wrong[0]!r}", where="--fractions", fix="Give numbers, 0.05 say.")
+        raise ConfigError(f"A fraction is {wrong[0]!r}", where="--fractions", fix="Give numbers such as 0.05.")
     from ..comparison.compare import compare as run
 
     train, test = _load_both(inputs, options, config)
@@ -147,6 +154,10 @@ def _load_both(inputs: Inputs, options: CompareOptions, config: SageConfig) -> t
             f"test_size is {test_size}", where="--test-size", fix="Give a share of the rows above 0 and below 1."
         )
     if len(rows) < 2:
-        raise DatasetError("One row cannot be parted", where="--test-size", fix="Give more rows, or a --test-split.")
+        raise DatasetError(
+            "One row cannot be divided into training and test rows",
+            where="--test-size",
+            fix="Give more rows, or a --test-split.",
+        )
     parts = rows.train_test_split(test_size=test_size, seed=config.seed)
     return parts["train"], parts["test"]

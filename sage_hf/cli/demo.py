@@ -16,7 +16,7 @@ class DemoOptions:
     """See their help."""
 
     output: Path = option(Path("out/demo"), "Folder for the picture and the numbers.", flags="--output -o")
-    seed: int = option(0, "Of the split, the wrong labels and the random rows.")
+    seed: int = option(0, "Seed of the split, the wrong labels and the random rows.")
     trainings: int = option(3, "Trainings of each group of rows; their mean is shown.", min=1)
 
 

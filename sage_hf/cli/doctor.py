@@ -23,17 +23,17 @@ class DoctorInputs(Sources):
     """A model, which may come without a dataset."""
 
     dataset: str | None = argument(  # type: ignore[assignment]
-        f"{DATASET[:-1]}; or none.", None
+        f"{DATASET[:-1]}; may be left out.", None
     )
     as_json: bool = option(False, "Print everything as JSON instead.", flags="--json")
 
 
 def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
-    """Look at a model, and a dataset if one is named, before a selection: what it takes, and what to change.
+    """Check a model, and a dataset if one is named, before a selection: what it will cost, and what to change.
 
-    Which weights are targeted by which rule, how wide rows are, memory, disk and time; what was found in the dataset;
-    whether rows that share a batch can be told apart. Nothing is chosen or written. All faults are listed, not only
-    the first; the exit code is 1 where one of them is an error.
+    Shows which weights the gradients are of, how wide gradient rows are, memory, disk and time, what was found in the
+    dataset, and whether each row of a batch has a gradient of its own. Nothing is chosen or written. All faults are
+    listed, not only the first; the exit code is 1 if one of them is an error.
 
     `sage-hf doctor distilbert-base-uncased reviews.jsonl --fraction 0.1`
     """

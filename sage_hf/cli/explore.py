@@ -17,11 +17,13 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 class ExploreOptions:
     """See their help."""
 
-    folder: Path = argument("What `sage-hf select` wrote.")
-    dataset: str | None = option(None, "File, folder or Hub id of all rows; known of what `sage-hf select` wrote.")
+    folder: Path = argument("Folder that `sage-hf select` wrote.")
+    dataset: str | None = option(
+        None, "File, folder or Hub id of all rows; by default, the dataset that `sage-hf select` read."
+    )
     port: int | None = option(None, "Port to listen on; the first free one from 7860 on by default.", min=1, max=65535)
     host: str = option(
-        "127.0.0.1", "Address to listen on. Where other machines can open it, nothing is saved or pushed from it."
+        "127.0.0.1", "Address to listen on. If other machines can open it, saving and pushing are switched off."
     )
 
 

@@ -94,7 +94,7 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
     except SageError as error:
         if dataset is not None:
             raise
-        text = f"The rows that were selected from are not at hand: {error.what}. Name them with --dataset."
+        text = f"The original dataset is not available: {error.what}. Name it with --dataset."
         main_console().print(plain(text))
     return selection
 
@@ -108,9 +108,9 @@ def with_rows(folder: Path, dataset: str | None) -> Selection:
     selection = open_selection(folder, dataset)
     if selection.source is None:
         raise DatasetError(
-            "Rows that were not kept are not in the folder of a selection",
+            "The original dataset is needed: the folder of a selection holds only the kept rows",
             where=str(folder),
-            fix="Name the file, folder or Hub id that was selected from with --dataset.",
+            fix="Name the file, folder or Hub id of all rows with --dataset.",
         )
     return selection
 
@@ -126,9 +126,9 @@ def _read_source(folder: Path) -> NotedSource | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(
-            f"What is noted of the rows that were selected from cannot be read: {error}",
+            f"The record of the original dataset cannot be read: {error}",
             where=str(folder / _SOURCE_NAME),
-            fix="Delete the file, and name the rows with --dataset.",
+            fix="Delete the file, and name the dataset with --dataset.",
         ) from error
 
 

@@ -15,17 +15,18 @@ class LabelIssuesOptions:
     """See their help."""
 
     output: Path | None = option(None, "File for all label issues: .csv, .jsonl or .parquet.", flags="--output -o")
-    overwrite: bool = option(False, "Replace a list that is there, with what was written into it.")
-    limit: int = option(20, "How many to show, the most doubted first.", min=0)
+    overwrite: bool = option(False, "Replace an existing list, along with any actions filled in there.")
+    limit: int = option(20, "Number of rows to show, the most doubted first.", min=0)
 
 
 def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> None:
     """List the rows whose class label is likely wrong, with the class that is likelier.
 
-    Takes one forward pass of a model that was trained on these labels for a little, and no gradients. How many labels
-    are wrong is estimated, and as many are listed, the most doubted first; of clean labels none. Not every one is an
-    error: on hard data some are only unusual. Write drop, relabel or the name of a class into the column sage_action
-    of the file: `sage-hf apply` makes a dataset of it, and `sage-hf select --exclude` leaves rows out.
+    Takes one forward pass over the rows and no gradients; the model must have been trained on these labels for a
+    little. The number of wrong labels is estimated, and as many rows are listed, the most doubted first; none if the
+    labels are clean. Not every listed label is wrong: in hard data, some rows are only unusual. Write drop, relabel or
+    the name of a class into the column sage_action of the file. Then `sage-hf apply` makes a corrected dataset, and
+    `sage-hf select --exclude` leaves out the rows to drop.
 
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
@@ -46,4 +47,7 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
         console.print(f"Written to {issues.save(options.output)}.", markup=False)
         if left_out := issues.left_out:
             told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
-            console.print(f"Not in the file: {told}. sage_row tells which rows they are.", markup=False)
+            console.print(
+                f"Columns left out of the file: {told}. Find the rows in the dataset by their number, sage_row.",
+                markup=False,
+            )

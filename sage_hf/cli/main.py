@@ -37,8 +37,8 @@ app = typer.Typer(
     name="sage-hf",
     cls=Shell,
     help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
-    epilog="**Exit codes**: 0 done; 1 an error, whose message says what to do, or a fault that the doctor found; 2 a "
-    "command or option that there is not; 130 interrupted: the same command goes on from there.",
+    epilog="**Exit codes**: 0 success; 1 an error, whose message says what to do, or an error that the doctor found; "
+    "2 an unknown command or option; 130 interrupted: run the same command again to continue.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -129,7 +129,9 @@ def load_model(
             model = model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"The model cannot be moved to {device!r}: {first_line(error)}", where="--device", fix="Use cpu, say."
+                f"The model cannot be moved to {device!r}: {first_line(error)}",
+                where="--device",
+                fix="Use cpu, for example.",
             ) from error
     commit = adapter.commit if adapter is not None else None if is_local else pinned
     return Loaded(model, processor, task, sorted(set(info["missing_keys"]) - set(saved)), commit)
@@ -163,7 +165,9 @@ def _agreed_task(task: str | None, adapter: Adapter | None) -> str | None:
     if adapter is None or adapter.task is None:
         return task
     if task not in (None, adapter.task):
-        raise ConfigError(f"The adapter is for {adapter.task}, not for {task}", where="--task", fix="Leave it out.")
+        raise ConfigError(
+            f"The adapter is for {adapter.task}, not for {task}", where="--task", fix="Leave --task out."
+        )
     return adapter.task
 
 
@@ -202,7 +206,7 @@ def _new_head(config: Any, dataset: Dataset | IterableDataset | None, task: str,
             names = []
         if len(names) != saved:
             return {"num_labels": saved}
-        logger.warning("The adapter does not name its %d classes: they are taken to be %s.", saved, names)
+        logger.warning("The adapter does not name its %d classes: they are assumed to be %s.", saved, names)
     return {
         "id2label": dict(enumerate(names)),
         "label2id": {name: i for i, name in enumerate(names)},
@@ -246,7 +250,9 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
         )
     if not all(isinstance(label, str) or (isinstance(label, int) and label >= 0) for label in labels):
         raise DatasetError(
-            "Labels must be text or whole numbers from 0", where=where, fix="Encode them, or take a model with a head."
+            "Labels must be text or whole numbers from 0",
+            where=where,
+            fix="Encode them, or use a model that already has a classification head.",
         )
     classes = set(labels)
     if classes and all(isinstance(label, int) for label in classes):

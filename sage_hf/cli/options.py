@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 INPUT = "Model and dataset"
 DATASET = (
-    "A json, csv or parquet file, a folder of such files, a folder of images in a folder a class (cat/01.png), a "
-    "save_to_disk folder, or a Hub id."
+    "A json, csv or parquet file, a folder of such files, a folder of images with one subfolder a class (cat/01.png), "
+    "a save_to_disk folder, or a Hub id."
 )
-_WARM_UP = "Warm-up: a fresh head's gradients say nothing"
+_WARM_UP = "Warm-up: the gradients of a new head mean little without one"
 # The panels of the help that settings stand in; the others are of the choice.
 _PANELS = {
     "How much to keep": ("fraction", "num_examples", "balance", "min_per_group"),
@@ -97,14 +97,16 @@ class Sources:
     split: str = option("train", "Split of the dataset.", INPUT)
     dataset_config: str | None = option(None, "The dataset's configuration on the Hub.", INPUT)
     task: str | None = option(
-        None, "causal-lm, sequence-classification or image-classification; told from the checkpoint by default.", INPUT
+        None, "causal-lm, sequence-classification or image-classification; by default, the checkpoint's.", INPUT
     )
     dataset_revision: str | None = option(None, "Branch, tag or commit of the dataset on the Hub.", INPUT)
-    model_revision: str | None = option(None, "The same of the model.", INPUT)
-    device: str | None = option(None, "Such as cpu or cuda:0; the best there is by default.", INPUT)
-    dtype: str = option("auto", "float32, bfloat16, or auto for the checkpoint's.", INPUT)
-    label_column: str | None = option(None, "Column of the class labels; it is called label from then on.", INPUT)
-    column_mapping: str | None = option(None, "Other names for columns: old=new, several with commas.", INPUT)
+    model_revision: str | None = option(None, "Branch, tag or commit of the model on the Hub.", INPUT)
+    device: str | None = option(
+        None, "Device to run on, such as cpu or cuda:0; by default, the best available.", INPUT
+    )
+    dtype: str = option("auto", "Type of the weights: float32, bfloat16, or auto (as in the checkpoint).", INPUT)
+    label_column: str | None = option(None, "Column of the class labels; it is renamed to label.", INPUT)
+    column_mapping: str | None = option(None, "Columns to rename, as old=new; separate several with commas.", INPUT)
     drop_missing: bool = option(False, "Leave out rows without a text or a label, and say how many.", INPUT)
 
     def check(self) -> None:
@@ -150,7 +152,7 @@ class Inputs(Sources):
 
     warmup_steps: int | None = option(None, "Train this many steps on random rows first.", _WARM_UP)
     warmup_fraction: float | None = option(None, "Train on this share of the rows first.", _WARM_UP)
-    warmup_learning_rate: float = option(5e-5, "For the warm-up.", _WARM_UP)
+    warmup_learning_rate: float = option(5e-5, "Learning rate of the warm-up.", _WARM_UP)
 
     def __post_init__(self) -> None:
         if self.warmup_steps is not None and self.warmup_fraction is not None:
@@ -187,7 +189,7 @@ class Inputs(Sources):
                 config=config,
                 cache_dir=warmup.WARM_UPS,
             )
-            kept = ", as an earlier run left it" if done.is_kept else ""
+            kept = ", reused from an earlier run" if done.is_kept else ""
             console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}{kept}.")
             if done.file is not None and not done.is_kept:
                 console.print(f"Kept for the next run: {plain(str(done.file))}.")
@@ -203,8 +205,8 @@ class Inputs(Sources):
 class Volume:
     """How much a command says; see their help."""
 
-    quiet: bool = option(False, "Say nothing but errors and the result.", flags="--quiet -q")
-    verbose: bool = option(False, "Say what goes on, too.", flags="--verbose -v")
+    quiet: bool = option(False, "Print only errors and the result.", flags="--quiet -q")
+    verbose: bool = option(False, "Print details of the run, too.", flags="--verbose -v")
 
 
 def with_options(command: Callable[..., bool | None], only: Container[str] | None = None) -> Callable[..., None]:
@@ -287,7 +289,7 @@ def renamed(words: list[str]) -> list[str]:
             made.append(word)
             continue
         made.append("=".join([new, *value]))
-        message = f"{name} is {new} now, and will be gone in the next version."
+        message = f"{name} is now called {new}; the old name will be removed in the next version."
         # Of the user's own line, so that Python shows it.
         warnings.warn_explicit(message, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
     return made

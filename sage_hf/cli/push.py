@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 class PushOptions:
     """See their help."""
 
-    folder: Path = argument("What `sage-hf select` or `Selection.save_to_disk` wrote.")
-    repository: str = argument("Dataset repository: owner/name, or a name of your own.")
-    private: bool | None = option(None, "Of a new repository; as your account has it.", flags="--private/--public")
-    revision: str | None = option(None, "Branch to push to; made where it is not there.")
+    folder: Path = argument("Folder that `sage-hf select` or `Selection.save_to_disk` wrote.")
+    repository: str = argument("Dataset repository: owner/name, or only a name under your own account.")
+    private: bool | None = option(
+        None, "Whether a new repository is private; your account's setting by default.", flags="--private/--public"
+    )
+    revision: str | None = option(None, "Branch to push to; created if it does not exist.")
     create_pr: bool = option(False, "Open a pull request instead.")
-    overwrite: bool = option(False, "Replace other data that is there.")
-    config_name: str = option("default", "Configuration of the repository.")
-    scores_only: bool = option(False, "Push no rows, but what others need to choose any share of them.")
-    license: str | None = option(None, "Of what is pushed, such as apache-2.0; the source's by default.")
-    source: str | None = option(None, "File, folder or Hub id with the other splits, where they are not known.")
+    overwrite: bool = option(False, "Replace existing data in the repository.")
+    config_name: str = option("default", "Configuration of the repository to push to.")
+    scores_only: bool = option(
+        False, "Push only the scores, with which others can choose any share of the source's rows."
+    )
+    license: str | None = option(None, "Licence of what is pushed, such as apache-2.0; the source's by default.")
+    source: str | None = option(None, "File, folder or Hub id of the other splits, if the selection does not know it.")
     source_config: str | None = option(None, "The source's configuration on the Hub.")
-    other_splits: bool = option(True, "Whether the source's other splits are pushed.")
-    token: str | None = option(None, "Of the Hub; better log in, or set HF_TOKEN.", show_default=False)
+    other_splits: bool = option(True, "Whether the source's other splits are pushed, too.")
+    token: str | None = option(
+        None, "Token for the Hub; it is safer to log in, or to set HF_TOKEN.", show_default=False
+    )
 
 
 def push(options: PushOptions) -> None:

@@ -15,12 +15,12 @@ from .options import argument, main_console, option
 class ReportOptions:
     """See their help."""
 
-    folder: Path = argument("What `sage-hf select` or `Selection.save_to_disk` wrote.")
+    folder: Path = argument("Folder that `sage-hf select` or `Selection.save_to_disk` wrote.")
     output: Path | None = option(
         None, "File to write, ending in .html; report.html in the folder by default.", flags="--output -o"
     )
     dataset: str | None = option(
-        None, "File, folder or Hub id of the rows that were selected from, where they are not found again."
+        None, "File, folder or Hub id of all rows; by default, the dataset that `sage-hf select` read."
     )
 
 
@@ -34,11 +34,17 @@ def report(options: ReportOptions) -> None:
     """
     output = options.output or options.folder / "report.html"
     if output.suffix not in (".html", ".htm"):
-        raise OutputError(f"The file {output.name!r} is no page", where="--output", fix="End its name in .html.")
+        raise OutputError(
+            f"The name {output.name!r} does not end in .html",
+            where="--output",
+            fix="Choose a name that ends in .html.",
+        )
     if read_scores(options.folder)[1].get("kind") == "stream":
         if options.dataset is not None:
             raise ConfigError(
-                "Of a selection from a stream only kept rows are shown", where="--dataset", fix="Leave it out."
+                "A report on a stream shows only kept rows, so it takes no dataset",
+                where="--dataset",
+                fix="Leave it out.",
             )
         from ..selection.stream_selection import StreamSelection
 

@@ -62,37 +62,48 @@ class SelectOptions:
         ".jsonl or .parquet.",
         flags="--output -o",
     )
-    cache_dir: Path | None = option(None, "Where --cache-gradients keeps rows; with datasets' own caches by default.")
-    overwrite: bool = option(False, "Replace a selection that is there, on the Hub, too.")
-    keep_signals: bool = option(
-        True, "Write what is known of every row, too, 1 to 3 kB each: `sage-hf choose` takes other rows by it."
+    cache_dir: Path | None = option(
+        None, "Folder for the rows of --cache-gradients; by default, beside the caches of datasets."
     )
-    streaming: bool = option(False, "Read rows as they are needed, of any number of them.", INPUT)
+    overwrite: bool = option(False, "Replace an existing selection, on the Hub, too.")
+    keep_signals: bool = option(
+        True, "Also write the signals of every row, 1 to 3 kB each, with which `sage-hf choose` can choose again."
+    )
+    streaming: bool = option(False, "Read rows as they are needed, for datasets of any size.", INPUT)
     exclude: Path | None = option(
-        None, "List of label issues: rows that it says to drop are left out; all, where it says nothing.", INPUT
+        None,
+        "List of label issues: leave out its rows marked drop, or all of its rows if no action is filled in.",
+        INPUT,
     )
     target: str | None = option(
-        None, "File, folder or Hub id of a few rows of what the model is to be good at; several with commas.", _AIM
+        None, "File, folder or Hub id of a few rows like those to do well on; separate several with commas.", _AIM
     )
-    target_shares: str | None = option(None, "Of several targets, how much of the budget each gets.", _AIM)
+    target_shares: str | None = option(
+        None, "How much of the budget each of several targets gets: numbers, separated by commas.", _AIM
+    )
     checkpoints: str | None = option(
-        None, "Earlier checkpoints of the same training, with commas: scores are the mean over these and MODEL.", _AIM
+        None,
+        "Earlier checkpoints of the same training, separated by commas: scores are means over these and MODEL.",
+        _AIM,
     )
     checkpoint_weights: str | None = option(
         None,
-        "Their weights, MODEL's last: equal, or numbers with commas. By default the learning rates that Trainer "
-        "logged, where all are its checkpoints; else equal.",
+        "Weights of the checkpoints, MODEL's last: equal, or numbers separated by commas. By default the learning "
+        "rates that Trainer logged, if it saved them all; else equal.",
         _AIM,
     )
     adam: bool = option(
         False,
-        "Rows count as the updates that Adam would make of them, by the optimizer.pt in the folders of MODEL and "
-        "--checkpoints; towards a target.",
+        "Compare Adam's updates instead of gradients: needs a --target, and optimizer.pt in the folders of MODEL and "
+        "--checkpoints.",
         _AIM,
     )
     push_to_hub: str | None = option(None, "Dataset repository for the result; `sage-hf push` can do more.", _HUB)
     private: bool | None = option(
-        None, "Of a new repository; as your account has it.", _HUB, flags="--private/--public"
+        None,
+        "Whether a new repository is private; your account's setting by default.",
+        _HUB,
+        flags="--private/--public",
     )
 
     @property
@@ -107,7 +118,7 @@ class SelectOptions:
             check_list_file(self.exclude)
             if self.streaming:
                 raise ConfigError(
-                    "Of a stream no rows can be left out", where="--exclude", fix="Read without --streaming."
+                    "Rows of a stream cannot be left out", where="--exclude", fix="Read without --streaming."
                 )
         for path in _paths(self.target):
             check_local(path)
@@ -148,11 +159,13 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         )
     if options.streaming and (options.target or options.checkpoints):
         raise ConfigError(
-            "A stream has neither target nor checkpoints yet", where="--streaming", fix="Read without --streaming."
+            "Streams do not support --target and --checkpoints yet",
+            where="--streaming",
+            fix="Read without --streaming.",
         )
     if options.adam and (inputs.warms_up or not options.target):
         raise ConfigError(
-            "The optimizer's state is of MODEL before a warm-up, and rows are held against a target",
+            "--adam needs a target and no warm-up: the optimizer's state is of MODEL as it was saved",
             where="--adam",
             fix="Name a --target, and leave the warm-up out.",
         )
@@ -169,7 +182,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     place = options.output.absolute()
     unfinished = place.with_name(f".{place.name}-unfinished")
     if unfinished.exists():
-        progress.print(f"Going on from {plain(str(unfinished))}, where it fits.")
+        progress.print(f"Continuing the unfinished run in {plain(str(unfinished))}, if its settings match.")
     settings: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
     settings |= {"cache_dir": options.cache_dir, "resume_dir": unfinished}
     selection: Selection | StreamSelection
@@ -210,7 +223,9 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
             report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)
         if options.is_file:
-            progress.print("The file holds no scores of the other rows: `sage-hf choose` needs a folder.")
+            progress.print(
+                "The file holds only the kept rows. To choose again later (`sage-hf choose`), write to a folder."
+            )
         if options.push_to_hub is not None:
             push_selection(
                 selection,
@@ -241,9 +256,9 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
         numbers = [0.0]
     if shares and (len(numbers) != len(paths) or min(numbers) <= 0):
         raise ConfigError(
-            f"{len(paths)} targets have the shares {shares}",
+            f"The shares {shares} do not fit {len(paths)} targets",
             where="--target-shares",
-            fix="Give a number above 0 for each, with commas.",
+            fix="Give each target a number above 0, separated by commas.",
         )
     targets = {}
     for path in paths:
@@ -253,7 +268,7 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
         targets[Path(path).stem] = rename_columns(rows, own, names, path)
     if len(targets) < len(paths):
         raise ConfigError(
-            f"Two targets have the same name: {', '.join(paths)}", where="--target", fix="Give files other names."
+            f"Two targets have the same name: {', '.join(paths)}", where="--target", fix="Rename one of them."
         )
     if len(paths) < 2:
         return next(iter(targets.values()), None), None
@@ -278,7 +293,7 @@ def _weights(options: SelectOptions, inputs: Inputs) -> list[float] | None:
     folders, words = _paths(options.checkpoints), options.checkpoint_weights
     if words and not folders:
         raise ConfigError(
-            "There are weights and no checkpoints", where="--checkpoint-weights", fix="Name --checkpoints, too."
+            "Weights were given, but no checkpoints", where="--checkpoint-weights", fix="Name --checkpoints, too."
         )
     if not folders:
         return None
@@ -292,7 +307,9 @@ def _weights(options: SelectOptions, inputs: Inputs) -> list[float] | None:
         return [float(word) for word in words.split(",")]
     except ValueError:
         raise ConfigError(
-            f"The weights are {words!r}", where="--checkpoint-weights", fix="Give equal, or numbers with commas."
+            f"The weights are {words!r}",
+            where="--checkpoint-weights",
+            fix="Give the word equal, or numbers separated by commas.",
         ) from None
 
 

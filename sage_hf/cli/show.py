@@ -22,17 +22,19 @@ _LETTERS = 300
 class ShowOptions:
     """See their help."""
 
-    folder: Path = argument("What `sage-hf select` wrote.")
+    folder: Path = argument("Folder that `sage-hf select` wrote.")
     rows: str = option(
-        "kept", "Which: kept, dropped, doubted, near-duplicates, set-aside, highest or lowest (by score)."
+        "kept", "Which rows: kept, dropped, doubted, near-duplicates, set-aside, highest or lowest (by score)."
     )
-    group: str | None = option(None, "Of this group alone.")
-    limit: int = option(20, "How many at most.", min=1)
-    dataset: str | None = option(None, "File, folder or Hub id of all rows; known of what `sage-hf select` wrote.")
+    group: str | None = option(None, "Show only rows of this group.")
+    limit: int = option(20, "Largest number of rows to show.", min=1)
+    dataset: str | None = option(
+        None, "File, folder or Hub id of all rows; by default, the dataset that `sage-hf select` read."
+    )
 
 
 def show(options: ShowOptions) -> None:
-    """Show rows of a selection: their text, or where their image lies, their label, score and doubt.
+    """Show rows of a selection: their text or the file of their image, their label, score and doubt.
 
     `sage-hf show imdb-10pct --rows doubted --limit 10`
     """

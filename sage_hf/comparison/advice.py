@@ -41,7 +41,7 @@ def _nothing_learned(comparison: Comparison) -> str:
     """What is said where all rows teach a model no more than guessing."""
     metric, guess = comparison.metric, comparison.guessing[comparison.metric]
     return (
-        f"Nothing follows: training on all rows reaches {metric} {digits(comparison.reference.value.mean)}, and "
+        f"No conclusion: training on all rows reaches {metric} {digits(comparison.reference.value.mean)}, and "
         f"always guessing the commonest class of the test rows gets {digits(guess)}. Train until all rows beat "
         "guessing: with more steps or a larger learning rate (max_steps and learning_rate, --max-steps and "
         "--learning-rate), or from a better checkpoint."
@@ -68,16 +68,16 @@ def _against_random(own: Sequence[RunGroup], groups: Sequence[RunGroup]) -> str:
         worse = sorted({group.strategy for group in groups if group.gain > 0})
         if len({group.strategy for group in groups}) == 1:
             return ""
-        text = "No other strategy is worth its passes on average here"
-        return f"{text}, though {', '.join(worse)} won at single shares." if worse else f"{text}."
+        text = "On average, no other strategy is worth its cost here"
+        return f"{text}, though {', '.join(worse)} was better at some shares." if worse else f"{text}."
     if all(group.difference is None for group in own):
-        return "Random rows were not trained on, so it is open what the choice gains."
+        return "Random rows were not trained on, so it is not known what the choice gains."
     if all(group.value.count < LEAST_COUNT for group in own):
         return ""
     texts = {
         1: "it beats random rows by more than the 95 % interval at {}",
         -1: "it is worse than random rows by more than the interval at {}",
-        0: "at {} it cannot be told from random rows",
+        0: "at {} no difference from random rows can be shown",
     }
     shares = {gain: [group.fraction for group in own if group.gain == gain] for gain in texts}
     text = "; ".join(words.format(_listed(shares[gain])) for gain, words in texts.items() if shares[gain])
@@ -91,7 +91,7 @@ def _enough(groups: Sequence[RunGroup], reference: RunGroup, metric: str, tolera
     reaching = [group for group in groups if group.merit >= reference.merit - room]
     within = f"to within {100 * tolerance:g} %"
     if math.isnan(goal):
-        return f"Training on all rows gave no finite {metric}, so nothing can be held against it."
+        return f"Training on all rows gave no finite {metric}, so nothing can be compared with it."
     if not reaching:
         nearest = max(groups, key=lambda group: group.merit)
         return (

@@ -164,7 +164,7 @@ def compare(
     check_dataset(eval_dataset)
     if dataset_digest(train_dataset) == dataset_digest(eval_dataset):
         raise DatasetError(
-            "The test rows are the training rows, on which remembering looks like learning",
+            "The test rows are the training rows, so memorising would look like learning",
             where="eval_dataset",
             fix="Hold some rows out: dataset.train_test_split(test_size=0.2), or --test-size 0.2 in the shell.",
         )

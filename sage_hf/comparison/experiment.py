@@ -242,7 +242,7 @@ def complete(training_args: Mapping[str, Any] | None, eval_batch_size: int, on_c
         )
     if "num_train_epochs" in known:
         raise ConfigError(
-            "Epochs over few rows are fewer steps than over many, which would compare step counts",
+            "With epochs, few rows get fewer steps than many, so the comparison would be of step counts",
             where="training_args",
             fix="Give max_steps instead of num_train_epochs: every training takes as many.",
         )

@@ -115,7 +115,7 @@ class RunFolder:
             if any(name != SETTINGS_NAME and not name.startswith(".") for name in names):
                 old = "trainings in format 1, of an older sage_hf, which this one does not read"
                 raise OutputError(
-                    f"The folder holds {old if _OLD_RUNS_NAME in names else 'something that is no comparison'}",
+                    f"The folder holds {old if _OLD_RUNS_NAME in names else 'something that is not a comparison'}",
                     where=str(self.folder),
                     fix="Choose a new or empty folder.",
                 )
@@ -133,7 +133,9 @@ class RunFolder:
                 if number + 1 == len(lines):
                     break  # torn: the run was killed while it wrote
                 raise OutputError(
-                    f"Line {number + 1} is no training: {error}", where=str(path), fix="Delete the line or the file."
+                    f"Line {number + 1} is not a training: {error}",
+                    where=str(path),
+                    fix="Delete the line or the file.",
                 ) from error
         return read
 

@@ -92,6 +92,8 @@ def numbers_of(result: Any) -> dict[str, float]:
     numbers = {str(name): float(value) for name, value in items if isinstance(value, (int, float, np.number))}
     if not numbers:
         raise ConfigError(
-            f"The metric computed {result!r}, and no number", where="metric", fix="Return {name: number} from compute."
+            f"The metric computed {result!r}, which is not a number",
+            where="metric",
+            fix="Return {name: number} from compute.",
         )
     return numbers

@@ -33,12 +33,12 @@ class Comparison(ShortRepr):
 
     Attributes:
         runs: One a training; those of strategy "all" trained on all rows.
-        metric: The number that counts, one of every run's `metrics`; `dataclasses.replace` names another.
+        metric: The number that is compared, one of every run's `metrics`; `dataclasses.replace` names another.
         greater_is_better: Whether more of it is better.
         strategies: In the order in which they were named.
         fractions: Shares of the rows, ascending.
-        tolerance: How far below all rows, as a share of what those reach, still counts as reaching it.
-        settings: What the card tells of them, as JSON-ready values.
+        tolerance: How far a result may lie below that of all rows, as a share of it, and still count as reaching it.
+        settings: The settings that the card shows, as JSON-ready values.
         guessing: What always guessing the commonest class of the test rows gets, by metric; empty where there are no
             classes.
         eval_rows: Number of rows to judge by; None where it is not known.
@@ -227,7 +227,7 @@ class Comparison(ShortRepr):
             return cls(**{**own, "runs": [Run(**run) for run in own["runs"]]})
         except (KeyError, TypeError) as error:
             raise OutputError(
-                f"The comparison lacks something: {error}", where=JSON_NAME, fix="Make it again, or restore the file."
+                f"The comparison lacks an entry: {error}", where=JSON_NAME, fix="Make it again, or restore the file."
             ) from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:

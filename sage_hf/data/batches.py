@@ -52,7 +52,7 @@ def check_dataset(dataset: Any) -> Dataset:
         )
     if not isinstance(dataset, Dataset):
         raise DatasetError(
-            f"A {type(dataset).__name__} is no dataset", where="dataset", fix="Pass a datasets.Dataset."
+            f"A {type(dataset).__name__} is not a dataset", where="dataset", fix="Pass a datasets.Dataset."
         )
     if len(dataset) == 0:
         raise DatasetError(
@@ -124,7 +124,7 @@ def read_rows(dataset: Dataset, rows: range) -> list[Row]:
         raise DatasetError(
             f"The dataset cannot be read: {type(why).__name__}: {why}",
             where=f"dataset, {named(list(unread or rows), rows)}",
-            fix="Mend or filter such rows, or the transform that makes them.",
+            fix="Fix or filter these rows, or fix the transform that makes them.",
         ) from error
 
 
@@ -409,7 +409,7 @@ def collate_checked(encoder: Batcher, features: list[Row]) -> dict[str, Any]:
     rows = batch_rows(batch)
     if rows != len(features):
         raise BatchAxisError(
-            f"The collator made {rows} rows of {len(features)}, so rows have no gradient of their own",
+            f"The collator turned {len(features)} rows into {rows}, so a row has no gradient of its own",
             where="data_collator",
             fix="Score unpacked rows: set padding_free=False and packing=False, or use a padding collator.",
         )

@@ -107,7 +107,7 @@ def check_values(column: str, values: Iterable[Any], first: int = 0) -> None:
     for row, value in enumerate(values, first):
         if not isinstance(value, (bool, int, str)):
             raise GroupError(
-                f"Rows are grouped by booleans, integers or strings, and row {row} holds a {type(value).__name__}",
+                f"Rows are grouped by booleans, integers or strings, but row {row} holds a {type(value).__name__}",
                 where=f"column {column!r}",
                 fix="Group by a scalar column, or pass group_by=None.",
             )

@@ -149,7 +149,7 @@ class StreamSource:
             raise DatasetError(
                 f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
                 where="dataset",
-                fix="Mend what it says, or start again: with resume_dir, finished shards are not scored again.",
+                fix="Fix the cause, and start again: with resume_dir, finished shards are not scored again.",
             ) from error
         return rows
 
@@ -243,7 +243,7 @@ def known_codes(groups: Groups, values: Sequence[Any]) -> npt.NDArray[np.int64]:
         return groups.codes_for(values).astype(np.int64)
     except GroupError as error:
         raise DatasetError(
-            f"The second pass met what the first did not: {error.what}",
+            f"The second pass failed where the first did not: {error.what}",
             where="dataset",
             fix="Give a stream that gives the same rows each time that it is read.",
         ) from error

@@ -63,7 +63,7 @@ def training_loss(model: nn.Module, batch: Batch, where: str) -> Tensor:
     loss = output_field(model(**accepted(model, batch)), "loss")
     if not isinstance(loss, Tensor):
         raise LabelError(
-            f"{type(model).__name__} returns no loss to train by for columns {sorted(batch)}",
+            f"{type(model).__name__} returns no loss to train with for the columns {sorted(batch)}",
             where=where,
             fix="Give the rows labels, or return a loss from the model's forward.",
         )

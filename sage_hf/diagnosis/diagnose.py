@@ -45,11 +45,11 @@ def diagnose(
     loss_function: LossFunction | None = None,
     config: SageConfig | None = None,
 ) -> Diagnosis:
-    """What a selection with this model and these rows would be like: targets, costs, time, and all that is wrong.
+    """Finds out what a selection with this model and these rows would be like: targets, costs, time, and problems.
 
-    Nothing is chosen, trained or written, and the model comes back as it was. What is wrong is listed instead of
-    raised, all of it that can be found: rows are looked at one by one, some thousand from all over the dataset, and
-    the check and the clock run with those that can be used. What a selection logs is in the report, and not logged.
+    Nothing is chosen, trained or written, and the model is not changed. All problems that can be found are listed,
+    instead of raised one at a time: some thousand rows from all parts of the dataset are looked at one by one, and
+    the check and the timing use those that are fine. What a selection would log is in the report, and not logged.
 
     Args:
         model: As for `SageSelector`.
@@ -73,7 +73,7 @@ def diagnose(
     check_model(model)
     if isinstance(dataset, IterableDataset):
         raise DatasetError(
-            "A stream has no rows to look at from all over it",
+            "A stream cannot be looked at: it gives its rows only in order",
             where="dataset",
             fix="Look at its beginning: Dataset.from_list(list(stream.take(1000))).",
         )
@@ -127,9 +127,9 @@ class _Examined:
             sample = look_at(dataset, encoder, first_of_each_class(self.model, dataset))
         self._look_at_rows(dataset, encoder, sample)
         if source is None or self.collector is None:
-            self.check = CheckFindings("not run", "the errors below come first")
+            self.check = CheckFindings("not run", "fix the errors below first")
         elif not sample.good:
-            self.check = CheckFindings("not run", "no row that was looked at can be used")
+            self.check = CheckFindings("not run", "none of the rows looked at can be used")
         else:
             usable = (
                 source if len(sample.good) == len(dataset) else replace(source, dataset=dataset.select(sample.good))
@@ -213,15 +213,15 @@ def _length_problems(rows: RowFindings, sample: Sample) -> Iterator[Problem]:
             f"{rows.empty:,} of {rows.looked_at:,} rows have no tokens"
             + ("" if every else ": they are set aside, and never chosen"),
             f"rows {first}" + (", ..." if rows.empty > 5 else ""),
-            "Check the text column and the tokenizer." if every else "Nothing, or filter them.",
+            "Check the text column and the tokenizer." if every else "Nothing; or filter these rows.",
         )
     if rows.lengths is not None and rows.lengths.cut:
         share = rows.lengths.cut / max(1, rows.looked_at)
         yield Problem(
             "warning" if share > _MANY else "note",
-            f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens: what is left is judged",
+            f"{percent(share)} of the rows are cut at {rows.lengths.max_length:,} tokens, and only the rest is scored",
             "max_length",
-            "Raise max_length, as far as the model reads; or split such rows.",
+            "Raise max_length, up to the model's limit; or split such rows.",
         )
 
 

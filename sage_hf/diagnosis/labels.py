@@ -67,7 +67,7 @@ def count_groups(
         problems.append(Problem("error", error.what, error.where, error.fix))
         return 1
     if groups.count > max(2, len(dataset) / 2):
-        what = f"There are {groups.count:,} groups of {len(dataset):,} rows, and a row is only compared with its own"
+        what = f"There are {groups.count:,} groups of {len(dataset):,} rows, and rows are only compared within a group"
         fix = "Group by a column with few values, or by none (group_by=None, --group-by none)."
         problems.append(Problem("warning", what, f"column {column!r}", fix))
     return groups.count
@@ -120,11 +120,11 @@ def class_problems(
     theirs = listed(map(repr, model_classes(unwrap(model)) or []), 5)
     if findings.order == "mapped by name":
         align = f"dataset.align_labels_with_mapping(model.config.label2id, {findings.column!r})"
-        what = f"The model numbers the same classes otherwise ({theirs})"
+        what = f"The model numbers the same classes differently ({theirs})"
         if encoder is not None and encoder.hands_rows_on:
-            yield Problem("warning", f"{what}, and labels go to the collator by number", where, f"Use {align} before.")
+            yield Problem("warning", f"{what}, and labels go to the collator by number", where, f"Use {align} first.")
         else:
-            fix = f"Nothing here; for a Trainer, which would not, use {align}."
+            fix = f"Nothing for a selection. Trainer does not map them: use {align} before training."
             yield Problem("note", f"{what}: labels are mapped by name", where, fix)
     if findings.order == "differs":
         yield Problem(

@@ -68,7 +68,7 @@ def model_problems(findings: ModelFindings, collector: GradientCollector, config
         missing = ", ".join(f"{kind.layer} {percent(kind.share)} ({kind.examples[0]})" for kind in findings.others[:4])
         yield Problem(
             "warning" if config.target_modules in ("auto", "all-linear") else "note",
-            f"Gradients are of {percent(findings.share)} of the trainable weights and say little of the others: "
+            f"Gradients are of {percent(findings.share)} of the trainable weights and say little about the others: "
             f"{missing}",
             "target_modules",
             'Use target_modules="all" (--target-modules all) for every weight, at more cost; or name more layers.',
@@ -94,9 +94,9 @@ def model_problems(findings: ModelFindings, collector: GradientCollector, config
     if collector.leaves_routing_out:
         yield Problem(
             "note",
-            "The loss for the routing of experts is of a batch and none of a row: it is left out",
+            "The loss for the routing of experts is of a whole batch, not of a row, so it is left out",
             "model.config",
-            "Nothing: a training has it all the same.",
+            "Nothing: training still uses it.",
         )
 
 

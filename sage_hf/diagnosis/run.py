@@ -41,7 +41,7 @@ def collected(problems: list[Problem], where: str) -> Iterator[None]:
         problems.append(Problem("error", error.what, error.where, error.fix))
     except Exception as error:  # of the user's model or collator
         line = (str(error).strip() or "no message").splitlines()[0]
-        fix = "Run the model on one batch of these rows, and mend what fails."
+        fix = "Run the model on one batch of these rows, and fix what fails."
         problems.append(Problem("error", f"{type(error).__name__}: {line}", where, fix))
 
 
@@ -59,8 +59,8 @@ def run_check(collector: GradientCollector, source: RowSource, problems: list[Pr
         return CheckFindings("whole batches", "", seconds)
     reason = collector.why_one_at_a_time
     fix = (
-        "Nothing, if the time below is fine; else a model, a head or target_modules whose rows do not touch each "
-        "other in a batch."
+        "Nothing, if the time below is fine. Else use a model, a head or target_modules in which the rows of a batch "
+        "do not affect each other."
     )
     what = f"Rows are taken one at a time, which is right but slow: {reason}"
     problems.append(Problem("warning", what, "model.forward", fix))

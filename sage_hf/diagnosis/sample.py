@@ -114,7 +114,7 @@ def _encoded(sample: Sample, reader: Dataset, encoder: Encoder, run: range) -> I
             features = encoder.encode(read_rows(reader, row), first=number)
         except Exception as error:
             what = f"The row cannot be encoded: {type(error).__name__}: {error}"
-            other = DatasetError(what, where=f"row {number}", fix="Mend or filter such rows.")
+            other = DatasetError(what, where=f"row {number}", fix="Fix or filter such rows.")
             ours = error if isinstance(error, SageError) else other
             column = error.__cause__.column if isinstance(error.__cause__, Offence) else None
             # What is wrong names the row's value; what to do is the same for all of a kind.

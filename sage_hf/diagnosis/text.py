@@ -27,16 +27,16 @@ _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _ORDERS = {
     "same": "the model's",
-    "mapped by name": "another than the model's, and mapped by name",
+    "mapped by name": "not the model's, but labels are mapped by name",
     "differs": "not the model's: the names differ, and labels are taken by their numbers",
-    "unknown texts": "not known: they are texts, and the model has no class of some of these names",
+    "unknown texts": "not known: labels are texts, and some of them are not classes of the model",
     "by number": "taken by number, because the model or the dataset names no classes",
 }
 
 
 def render_model(model: ModelFindings) -> list[RenderableType]:
     """The model, the table of what is targeted, and the width of a row."""
-    parts = _title("Model", f"{model.kind}, {model.weights:,} weights, of which {model.trainable:,} train")
+    parts = _title("Model", f"{model.kind}, {model.weights:,} weights, of which {model.trainable:,} are trained")
     if not model.targets:
         return parts
     parts += [Text(f"Gradients are of {percent(model.share)} of the trainable weights:"), _table(model.targets)]
@@ -62,7 +62,7 @@ def render_spaces(spaces: Sequence[Space]) -> list[RenderableType]:
 
 def render_rows(rows: RowFindings) -> list[RenderableType]:
     """Columns, labels, classes and lengths."""
-    every = "all" if rows.looked_at == rows.rows else f"{rows.looked_at:,} from all over it"
+    every = "all" if rows.looked_at == rows.rows else f"{rows.looked_at:,} from all parts of it"
     parts = _title("Dataset", f"{plural(rows.rows, 'row')}; {every} were looked at")
     if rows.read:
         others = f"; not read: {listed(rows.unread)}" if rows.unread else ""

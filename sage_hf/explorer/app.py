@@ -123,7 +123,7 @@ class _Explorer:
             value=self.settings.gate,
             allow_custom_value=True,
             label="Gate",
-            info="Rows out before the choice: auto (likely wrong, near-duplicates), a share of each group, or none.",
+            info="Rows taken out before the choice: auto (likely wrong, near-duplicates), a share of each, or none.",
             elem_id="sage-gate",
         )
         self.reset = gr.Button("Back to the selection that was opened", size="sm")
@@ -166,14 +166,14 @@ class _Explorer:
         with gr.Row():
             self.download = gr.DownloadButton("Download label_issues.csv", interactive=False, elem_id="sage-download")
             self.clear = gr.Button("Clear all marks")
-        _html(message_html("What it says is done by: sage-hf apply DATASET label_issues.csv --output NEW_FOLDER"))
+        _html(message_html("Apply the marks with: sage-hf apply DATASET label_issues.csv --output NEW_FOLDER"))
 
     def _make_outputs(self) -> None:
         language = "shell" if self.offers.folder is not None else "python"
         self.command = gr.Code(
             command_of(self.start, self.offers.folder),
             language=language,
-            label="This choice again",
+            label="Command that makes this choice again",
             interactive=False,
             wrap_lines=True,
             lines=1,
@@ -184,7 +184,7 @@ class _Explorer:
             return
         with gr.Group():
             self.folder = gr.Textbox(label="Folder on this machine", placeholder="imdb-5pct", elem_id="sage-folder")
-            self.overwrite = gr.Checkbox(label="Replace a selection that is there")
+            self.overwrite = gr.Checkbox(label="Replace an existing selection")
             self.save = gr.Button("Save", variant="primary", elem_id="sage-save")
         self.saved = _html("")
         with gr.Group():
@@ -194,9 +194,9 @@ class _Explorer:
                 info="Pushed with the login of this machine (hf auth login).",
                 elem_id="sage-repository",
             )
-            self.private = gr.Checkbox(True, label="Private, where the repository is new")
-            self.others = gr.Checkbox(True, label="The source's other splits, too, where they are on the Hub")
-            self.replace = gr.Checkbox(label="Replace other data that is there")
+            self.private = gr.Checkbox(True, label="Private, if the repository is new")
+            self.others = gr.Checkbox(True, label="Push the source's other splits, too, if they are on the Hub")
+            self.replace = gr.Checkbox(label="Replace existing data")
             self.push = gr.Button("Push to the Hub", elem_id="sage-push")
         self.pushed = _html("")
 
@@ -264,7 +264,7 @@ class _Explorer:
         try:
             state = state.choose(Settings(fraction, strategy, balance, (gate or "none").strip()))
         except SageError as error:
-            told = message_html(f"{message_of(error)} Still shown: the choice before.", is_error=True)
+            told = message_html(f"{message_of(error)} The previous choice is still shown.", is_error=True)
             return [gr.skip(), gr.update(value=told, visible=True), *[gr.skip()] * (_TOLD + _ON_PAGE)]
         info = gr.update(info=self.lines.get(strategy, ""))
         return [state, _NO_MESSAGE, *self._told(state), info, *self._page(state, view, group, 0)]

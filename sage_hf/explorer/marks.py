@@ -72,7 +72,7 @@ def marked(selection: Selection, row: ShownRow, action: str) -> Mark:
     """
     if row.label is None:
         raise ConfigError(
-            f"The label of row {row.row} is not known", where="label", fix="Attach the rows that were selected from."
+            f"The label of row {row.row} is not known", where="label", fix="Attach the original dataset."
         )
     return Mark(_number_of(selection, row.row), row.doubt, row.label, row.suggestion, action)
 

@@ -242,7 +242,7 @@ def page_of(state: Explored, view: str, group: int, number: int, size: int) -> P
         rows = rows_at(replace(state.chosen, source=None), wanted)
         note = f"Rows cannot be shown as they are, because reading them failed: {' '.join(str(error).split())}"
     if not note and any(row.content is None for row in rows):
-        note = "The rows that were selected from are not at hand: of rows that were not kept there is no content."
+        note = "The original dataset is not available, so rows that were not kept have no content here."
     return Page(rows, number, pages, number * size, len(numbers), note)
 
 

@@ -88,7 +88,7 @@ class AdamUpdates:
     def __init__(self, collector: GradientCollector, folder: str | os.PathLike[str]) -> None:
         if any(isinstance(parameter, DTensor) for parameter in collector.model.parameters()):
             raise ConfigError(
-                "Weights that lie on several processes have no optimizer state in one file",
+                "The weights are spread over several processes, and so is the optimizer's state",
                 where="optimizer_state",
                 fix="Select with the whole model in each process.",
             )
@@ -134,7 +134,7 @@ def read_moments(model: nn.Module, path: Path, names: list[str]) -> dict[str, Mo
         ) from error
     if any(group.get("amsgrad") for group in groups):
         raise ConfigError(
-            "The optimizer is AMSGrad's, whose updates go by the largest squares that it has seen",
+            "The optimizer used amsgrad, which is not supported: its updates follow the largest squares so far",
             where=str(path),
             fix="Train with AdamW without amsgrad, or select by plain gradients.",
         )
@@ -152,7 +152,7 @@ def read_moments(model: nn.Module, path: Path, names: list[str]) -> dict[str, Mo
         found[name] = Moments(own["exp_avg"], own["exp_avg_sq"], int(own["step"]), betas, float(group["eps"]))
     if missing:
         raise ConfigError(
-            f"The optimizer's state has no means of Adam's for {_listed(missing)}",
+            f"The optimizer's state holds no Adam moments for {_listed(missing)}",
             where=str(path),
             fix="Train with AdamW (optim='adamw_torch' or 'adamw_torch_fused'), or target other modules.",
         )
@@ -199,7 +199,7 @@ def _check_shapes(
             other.append(f"{name} ({list(parameters[name].shape)}, in the state {list(mean.shape)})")
     if other:
         raise ConfigError(
-            f"The optimizer's state has other shapes than the model: {_listed(other)}",
+            f"The shapes in the optimizer's state differ from the model's: {_listed(other)}",
             where=str(path),
             fix=_TRAINED_AS,
         )

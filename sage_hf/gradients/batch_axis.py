@@ -163,7 +163,7 @@ def _images_of_rows(batch: Batch, grid: str, size: int) -> list[list[int]]:
     if not deals and len(counts) == size:
         return [[number] for number in range(size)]
     raise BatchAxisError(
-        f"{len(counts)} images lie in one run of patches, and which of the {size} rows they belong to is not told",
+        f"{len(counts)} images share one sequence of patches, and it is not told which of the {size} rows each is of",
         where=f"data_collator, {grid}",
         fix="Score with batch_size=1, or return one image a row.",
     )

@@ -70,7 +70,7 @@ def check_batch(collector: GradientCollector, batch: Batch, alone: Mapping[int, 
             unseen = differing_blocks(collector, gradients, truth.gradients)
         if unseen or differing_losses(collector, losses, truth.losses):
             raise GradientError(
-                f"The gradients of {unseen[:6] or 'one row'} are not what autograd gives, or its loss is not",
+                f"The gradients of {unseen[:6] or 'one row'}, or the loss, differ from what autograd gives",
                 where="target_modules",
                 fix="Leave these modules out, or register_rule(...) a rule for their kind.",
             )
@@ -184,8 +184,8 @@ def _check_not_contrastive(collector: GradientCollector, batch: Batch, truth: Tr
         return
     if collector.truth(batch)[0].nan_to_num().any():
         raise BatchAxisError(
-            "Rows have a gradient together and none alone: the loss compares the rows of a batch (in-batch "
+            "Rows have a gradient in a batch but none alone: the loss compares the rows of a batch (in-batch "
             "negatives, contrastive), so no row has a loss of its own",
             where="model.forward or loss_function",
-            fix="Choose rows with a loss of single rows: pass loss_function, or a model with another head.",
+            fix="Use a loss of single rows: pass loss_function, or a model with another head.",
         )

@@ -252,7 +252,7 @@ class GradientCollector:
                 raise GradientError(
                     f"{type(self.model).__name__} has no gradient of one row in eval mode: {first_line(error)}",
                     where="model.forward",
-                    fix="Use a model that can be differentiated as it is evaluated, and batches that it takes.",
+                    fix="Use a model that can be differentiated in eval mode, and batches that it accepts.",
                 ) from error
         return row, loss.double()
 
@@ -300,7 +300,7 @@ class GradientCollector:
         self._computes_in_half |= hooks.in_half
         if not losses.requires_grad or not (hooks.called or taken_alone):
             raise NoPartError(
-                "No targeted layer has a part in the loss, so every gradient is zero",
+                "No targeted layer takes part in the loss, so every gradient is zero",
                 where=f"target_modules, {list(self.layout.names.values())[:6]}",
                 fix="Target layers that the forward pass calls; a fused or compiled layer calls no hook.",
             )
@@ -317,9 +317,9 @@ class GradientCollector:
             NotSeparable: Rows cannot share a batch.
         """
         if self.layout.alone:
-            raise NotSeparable(f"autograd takes {sorted(self.layout.alone)[:6]} of rows alone")
+            raise NotSeparable(f"autograd finds the gradients of {sorted(self.layout.alone)[:6]} one row at a time")
         if is_uneven_run(batch):
-            raise NotSeparable("the rows' images lie in one run of unequal parts")
+            raise NotSeparable("the rows' images share one sequence, in parts of unequal length")
         if self._axes is None:
             self._axes = find_axes(self.model, self.layout.parts, batch, self.device)
         return self._axes

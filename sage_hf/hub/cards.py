@@ -85,7 +85,7 @@ def about_aim(stats: SelectionStats, config: SageConfig) -> str:
         weights = ", ".join(f"{weight:.2f}" for weight in stats.checkpoint_weights or ())
         parts.append(f"the mean of {stats.checkpoints} models{f', weighted {weights}' if weights else ''}")
     if stats.adam:
-        parts.append("gradients as Adam's updates")
+        parts.append("Adam's updates in place of gradients")
     return "; ".join(parts)
 
 

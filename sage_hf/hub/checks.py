@@ -91,7 +91,9 @@ def check_push(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise HubError(
-            f"{repo_id!r} is no name of a repository: {first_line(error)}", where="repo_id", fix="Give owner/name."
+            f"{repo_id!r} is not a valid name of a repository: {first_line(error)}",
+            where="repo_id",
+            fix="Give owner/name.",
         ) from error
     # The folder of the default configuration is called "data".
     if config_name == "data" or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", config_name):
@@ -102,19 +104,23 @@ def check_push(
     with asking(repo_id, "The Hub does not know who is asking", LOGIN):
         user = api.whoami()
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise HubError("The token may only read", where=repo_id, fix="Make one that may write, and log in with it.")
+        raise HubError(
+            "The token only gives read access",
+            where=repo_id,
+            fix="Create a token with write access, and log in with it.",
+        )
     repo_id = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
     has_rows, stats = _configuration(api, repo_id, config_name, revision)
     if has_rows and scores_only:
         raise HubError(
-            f"The repository has rows of a configuration {config_name!r}, which the scores alone would be put beside",
+            f"The configuration {config_name!r} of the repository already holds rows, so scores alone cannot go there",
             where=repo_id,
             fix="Choose another repository or config_name.",
         )
     is_other = has_rows if stats is None else not _is_same(stats, origin)
     if is_other and not overwrite:
         raise HubError(
-            f"The repository has a configuration {config_name!r} with other data",
+            f"The repository already has other data in the configuration {config_name!r}",
             where=repo_id,
             fix="Choose another repository or config_name, or pass overwrite=True.",
         )
@@ -159,9 +165,9 @@ def check_metadata(repo_id: str, card: DatasetCard) -> None:
         longest = max((len(str(each)) for each in (value if isinstance(value, list) else [value])), default=0)
         if longest > _LONGEST_FIELD:
             raise HubError(
-                f"A value of the card's metadata has {longest:,} characters, and {_LONGEST_FIELD:,} are the most",
+                f"A value of the card's metadata has {longest:,} characters, but {_LONGEST_FIELD:,} are allowed",
                 where=f"{repo_id}, {name}",
-                fix="Shorten it: in the source's card, in the one that is there, or by `license`.",
+                fix="Shorten it in the source's card, in the repository's card, or with `license`.",
             )
     with asking(repo_id, "The Hub does not take the card's metadata", "Check `license`, and the source's card."):
         card.validate()

@@ -123,7 +123,9 @@ def check_output(path: Path, overwrite: bool = False) -> None:
             "The folder holds another selection", where=str(path), fix="Choose another folder, or pass overwrite=True."
         )
     raise OutputError(
-        "The folder holds something that is no selection", where=str(path), fix="Choose a new or empty folder."
+        "The folder is not empty, and what it holds is not a selection",
+        where=str(path),
+        fix="Choose a new or empty folder.",
     )
 
 
@@ -180,5 +182,7 @@ def check_table_output(path: Path, overwrite: bool = False) -> None:
     if path.is_file() and overwrite:
         return
     if path.exists():
-        raise OutputError("The file is there", where=str(path), fix="Choose another name, or pass overwrite=True.")
+        raise OutputError(
+            "The file already exists", where=str(path), fix="Choose another name, or pass overwrite=True."
+        )
     check_output(path)

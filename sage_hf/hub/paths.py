@@ -22,7 +22,7 @@ def check_new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     place = check_table_file(path)
     if place.is_dir() or (place.exists() and not overwrite):
         fix = "Choose another name." if place.is_dir() else "Choose another name, or pass overwrite."
-        raise OutputError("There is such a file already", where=str(place), fix=fix)
+        raise OutputError("The file already exists", where=str(place), fix=fix)
     check_place(place)
     return place
 
@@ -41,7 +41,7 @@ def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
         is_saved = (place / "dataset_info.json").is_file()
         if not (is_saved and overwrite):
             fix = "Choose another folder, or pass overwrite." if is_saved else "Choose a new or empty folder."
-            raise OutputError("The folder holds something already", where=str(place), fix=fix)
+            raise OutputError("The folder is not empty", where=str(place), fix=fix)
     check_place(place)
     return place
 
@@ -55,7 +55,9 @@ def check_list_file(path: str | os.PathLike[str]) -> Path:
     place = Path(path).expanduser()
     if place.suffix.lower() not in TABLE_WRITERS:
         raise DatasetError(
-            f"A list of label issues does not end in {place.suffix!r}" if place.suffix else "The list has no ending",
+            f"A list of label issues cannot be a {place.suffix} file"
+            if place.suffix
+            else "The name of the list has no ending",
             where=str(path),
             fix=f"Save it as one of {', '.join(TABLE_WRITERS)}.",
         )

@@ -286,7 +286,7 @@ def _source_splits(split: str, source: dict[str, Any], token: str | None) -> Map
         return {}
     if source["id"] is None:
         raise DatasetError(
-            f"The source has other splits ({', '.join(names)}), and it is not known where they are",
+            f"The source has other splits ({', '.join(names)}), but it is not known where they are",
             where="other_splits",
             fix="Pass them as other_splits={name: dataset}, or other_splits={} to leave them out.",
         )

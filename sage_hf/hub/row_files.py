@@ -76,7 +76,7 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
             values = [value and value["path"] for value in values]
             if any(value is not None and not os.path.isabs(value) for value in values) or not any(values):
                 raise OutputError(
-                    f"Column {name!r} holds images or sounds that are no files of their own",
+                    f"Column {name!r} holds images or sounds that are not stored as separate files",
                     where=str(path),
                     fix="Name a folder, or a file that ends in .parquet.",
                 )

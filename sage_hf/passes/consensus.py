@@ -141,7 +141,7 @@ def _open(passes: Passes, rows: int, widths: Widths, name: str) -> KeptRows:
         if passes.processes.rank == 0:
             if not path.exists() and FinishedNodes(path.with_name(name)).find():
                 raise OutputError(
-                    "What was kept of the rows of finished shards is gone",
+                    "The stored signals of finished shards are missing",
                     where=str(path),
                     fix=f"Delete the folder {path.with_name(name)}, too: its shards are run again.",
                 )

@@ -115,7 +115,7 @@ class EmbeddingReader:
         input_width: I, at most 512.
 
     Raises:
-        ConfigError: The model shows no vector of a row.
+        ConfigError: The model gives no embedding of a row.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, batch: dict[str, Any], seed: int = 0) -> None:
@@ -157,7 +157,7 @@ class EmbeddingReader:
             batch: As for `GradientCollector.collect`.
 
         Raises:
-            ConfigError: The model shows no vector of a row.
+            ConfigError: The model gives no embedding of a row.
         """
         model = self.model
         batch = send_to_device(dict(batch), self.device, non_blocking=True)
@@ -171,8 +171,8 @@ class EmbeddingReader:
         vectors = self._row_vectors(seen, batch)
         if vectors is None:
             raise ConfigError(
-                f"{type(model).__name__} shows no vector of a row: neither does its last layer get one, nor has it a "
-                "body with hidden states",
+                f"{type(model).__name__} gives no embedding of a row: its last layer does not take one vector a "
+                "row, and it has no body with hidden states",
                 where="strategy",
                 fix='Use a strategy that needs no embeddings, such as "coverage" with gate=None, or "agreement".',
             )

@@ -154,7 +154,7 @@ class Recheck:
                     alone, gradients[index], extracted.numbers[index], float(self._longest)
                 ):
                     raise GradientError(
-                        f"In its batch, row {number} is another one than alone: {wrong}. Earlier rows were right",
+                        f"Row {number} gives another result in its batch than alone: {wrong}. Earlier rows were right",
                         where=f"row {number}",
                         fix="Look at what its batch holds and at what the model keeps between batches; "
                         "batch_size=1 scores rows alone.",

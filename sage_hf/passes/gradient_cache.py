@@ -86,7 +86,9 @@ class GradientCache:
         except OSError as error:
             where = "TMPDIR" if folder is None else str(folder)
             fix = "Choose a folder that can be written to, or cache_gradients=None."
-            raise OutputError(f"There is no folder for gradient rows: {error}", where=where, fix=fix) from error
+            raise OutputError(
+                f"The folder for gradient rows cannot be created: {error}", where=where, fix=fix
+            ) from error
         cache = cls(folder, "float16", int(max(0, free - reserved) * DISK_SHARE) // processes)
         cache._temporary, cache._processes = temporary, processes
         return cache
@@ -209,7 +211,9 @@ class GradientCache:
         except (OSError, OutputError) as error:
             if self._room is not None:
                 self._room = 0
-                logger.warning("Gradient rows are not kept any more, and taken again where they are needed: %s", error)
+                logger.warning(
+                    "Gradient rows are no longer stored, and will be computed again where they are needed: %s", error
+                )
                 return
             if isinstance(error, OutputError):
                 raise

@@ -58,7 +58,7 @@ def check_disk(rows: int, widths: Widths, folder: Path | None) -> int:
     needed, free = rows * widths.record.itemsize, free_disk(place)
     if needed > free:
         raise OutputError(
-            f"What is kept of all rows takes {needed >> 20} MB, and {free >> 20} MB are free",
+            f"The temporary file for all rows takes {needed >> 20} MB, but {free >> 20} MB are free",
             where=str(place),
             fix=_ELSEWHERE,
         )
@@ -140,7 +140,7 @@ class KeptRows(RowRecords):
                 part.replace(path)
         except OSError as error:
             raise OutputError(
-                f"No file of {rows * kind.itemsize >> 20} MB can be made for what is kept of all rows: {error}",
+                f"The temporary file for all rows ({rows * kind.itemsize >> 20} MB) cannot be created: {error}",
                 where=str(path),
                 fix=_ELSEWHERE,
             ) from error
@@ -153,7 +153,7 @@ class KeptRows(RowRecords):
             super().__init__(np.load(path, mmap_mode="r+"))
         except (OSError, ValueError, EOFError) as error:
             raise OutputError(
-                f"What is kept of the rows of finished shards cannot be read: {error}",
+                f"The stored signals of finished shards cannot be read: {error}",
                 where=str(path),
                 fix=f"Delete this file and the folder {path.with_suffix('')}: its shards are run again.",
             ) from error
@@ -163,7 +163,9 @@ class KeptRows(RowRecords):
             self._folder = tempfile.TemporaryDirectory(prefix="sage_hf-")
         except OSError as error:
             raise OutputError(
-                f"There is no folder for temporary files: {error}", where="TMPDIR", fix="Set TMPDIR to one."
+                f"Temporary files cannot be written: {error}",
+                where="TMPDIR",
+                fix="Set TMPDIR to a folder that can be written to.",
             ) from error
         return Path(self._folder.name) / "rows.npy"
 

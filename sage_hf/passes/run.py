@@ -294,7 +294,7 @@ class _Run:
     def _other_stream(self, row: int) -> DatasetError:
         assert self.finished is not None
         return DatasetError(
-            f"The stream is not that of the run that was not finished: rows from number {row} on differ",
+            f"The stream is not the one of the unfinished run: it differs from row {row} on",
             where=str(self.finished.folder.parent),
             fix="Give the same stream again, or delete this folder to start anew.",
         )

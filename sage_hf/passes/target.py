@@ -72,7 +72,9 @@ def check_target(aim: Aim) -> None:
         check_dataset(target)
         if shares is not None:
             raise ConfigError(
-                "Shares were given, and one target", where="target_shares", fix="Leave them out, or name the targets."
+                "Shares were given, but there is only one target",
+                where="target_shares",
+                fix="Leave them out, or name the targets.",
             )
         return
     if not target:
@@ -81,7 +83,7 @@ def check_target(aim: Aim) -> None:
         check_dataset(dataset)
     if shares is not None and aim.reduction != "nearest":
         raise ConfigError(
-            f"Shares were given, and with target_reduction={aim.reduction!r} one budget is for all targets",
+            f"Shares were given, but with target_reduction={aim.reduction!r} all targets have one budget",
             where="target_shares",
             fix='Leave them out, or use target_reduction="nearest".',
         )
@@ -101,7 +103,7 @@ def check_aimed(updates: AdamUpdates | None, is_aimed: bool) -> None:
     """
     if updates is not None and not is_aimed:
         raise ConfigError(
-            "Adam's updates of rows are held against the gradients of a target, and there is none",
+            "optimizer_state compares Adam's updates with a target's gradients, but there is no target",
             where="optimizer_state",
             fix="Give select or gather a target, or leave optimizer_state out.",
         )

@@ -167,7 +167,7 @@ def spectrum_charts(seen: Seen) -> list[Chart]:
             line=_points(zip(map(across, ranks), heights, strict=True)),
         ),
         Chart(
-            "Energy of all directions up to it",
+            "Cumulative energy of the directions",
             f"All {len(shares)} directions hold {percent(float(together[-1]))} of the energy.",
             "directions of the sketch",
             x_ticks,

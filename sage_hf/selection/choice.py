@@ -184,7 +184,7 @@ def quotas_for(
     # Where one row each is too much, the groups that lose all are named when rows are chosen.
     if say and least > 1 and config.balance != "none" and (wanted := int(np.minimum(sizes, least).sum())) > budget:
         logger.warning(
-            "min_per_group=%d needs %d rows for %d groups, and %d are kept: groups get as many each as these allow.",
+            "min_per_group=%d needs %d rows for %d groups, but the budget is %d: groups get as many as it allows.",
             least,
             wanted,
             np.count_nonzero(sizes),

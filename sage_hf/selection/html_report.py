@@ -19,12 +19,13 @@ from .stream_selection import StreamSelection
 # Rows that a list shows.
 _LISTED, _LISTED_FEWER = 12, 8
 _OF_STREAM = (
-    "These rows were chosen from a stream. Of the rows that were not kept only counts are known, so neither they nor "
-    "their scores are shown."
+    "These rows were chosen from a stream. Only counts are known of the rows that were not kept, so neither these "
+    "rows nor their scores are shown."
 )
 _NO_SOURCE = (
-    "The rows that were selected from are not at hand, so only kept rows are shown as they are. To see the others, "
-    "name their file, folder or Hub id with --dataset, or load with Selection.load_from_disk(folder, source=dataset)."
+    "The original dataset is not available, so only kept rows are shown with their content. To see the "
+    "others, name its file, folder or Hub id with --dataset, or load "
+    "with Selection.load_from_disk(folder, source=dataset)."
 )
 
 
@@ -52,8 +53,14 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
         note = f"The rows cannot be shown as they are, because reading them failed: {reason}."
     gate, config = selection.stats.gate, selection.config
     typical = [
-        RowList("Highest agreement", "The rows that pull the weights most as their group does.", rows["highest"]),
-        RowList("Lowest agreement", "The rows that pull the weights least, or against their group.", rows["lowest"]),
+        RowList(
+            "Highest agreement", "The rows whose gradients point most in their group's direction.", rows["highest"]
+        ),
+        RowList(
+            "Lowest agreement",
+            "The rows whose gradients point least in their group's direction, or against it.",
+            rows["lowest"],
+        ),
     ]
     if selection.source is None:
         typical.insert(0, RowList("Kept rows", "The first of them.", rows["kept"], len(selection)))
@@ -61,9 +68,9 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
         typical.append(RowList("Doubted rows", _about_doubts(gate.method), rows["doubted"], counts[DOUBTED]))
     duplicates = None
     if gate is not None and config.gate == "auto":
-        about = "Rows that are the same to the model as another row. They were kept out; the other row could be kept."
+        about = "Rows that look the same to the model as another row. They were left out; the other row could be kept."
         if not counts[NEAR_DUPLICATE]:
-            about = "None: no row is the same to the model as another."
+            about = "None: no row looks the same to the model as another row."
         duplicates = RowList("Near-duplicates", about, rows["near-duplicates"], counts[NEAR_DUPLICATE])
     aside = {reason: np.flatnonzero(selection.status == status).tolist() for status, reason in REASONS.items()}
     return replace(
@@ -134,6 +141,7 @@ def _why(selection: SelectionBase) -> list[str]:
 def _about_doubts(method: str) -> str:
     if method == "cross-fold":
         return (
-            "Rows whose label may be wrong, the most doubted first. Above 0.5 another class is likelier than theirs."
+            "Rows whose label may be wrong, the most doubted first. Above 0.5, another class is likelier than the "
+            "given one."
         )
-    return "Rows that were kept out because they may be wrong, the most doubted first."
+    return "Rows that were left out because they may be wrong, the most doubted first."

@@ -14,8 +14,8 @@ from .stream_selection import StreamSelection
 
 # What is said where the share of wrong labels is None.
 NOTHING_TOLD = (
-    "nothing can be told: classifiers of the model's embeddings and of the inputs know too little of the classes, or "
-    "there are too few rows of two classes"
+    "classifiers of the model's embeddings and of the inputs find too little about the classes, or there are too "
+    "few rows of two classes"
 )
 # Rows that are named when they were set aside.
 _NAMED_ROWS = 10
@@ -55,7 +55,7 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         count = stats.set_aside  # a stream names some of them
         named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
-        lines.append(f"Set aside, never chosen: {count:,} rows: {named}{more}.")
+        lines.append(f"Set aside and never chosen: {count:,} rows, {named}{more}.")
     return Group(table, Text("\n".join(lines)))
 
 
@@ -77,11 +77,13 @@ def about_gate(gate: GateStats) -> list[str]:
             f"wrong labels: {share}; sage-hf label-issues lists them."
         ]
     elif gate.method == "cross-fold":
-        lines = [f"Gate: of wrong labels {NOTHING_TOLD}."]
+        lines = [f"Gate: the share of wrong labels is not known: {NOTHING_TOLD}."]
     else:
         lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out."]
     if gate.copies:
-        lines.append(f"Near-duplicates: {gate.copies:,} rows stay out, each the same to the model as another.")
+        lines.append(
+            f"Near-duplicates: {gate.copies:,} rows stay out, because each looks the same to the model as another row."
+        )
     if gate.recipe is not None:
         hard = f", for which {gate.hard:,} hard rows stay out, too" if gate.hard else ""
         lines.append(f"Recipe: {gate.recipe}{hard}.")

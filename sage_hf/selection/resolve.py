@@ -24,7 +24,7 @@ def resolve(config: SageConfig, *, has_target: bool = False) -> SageConfig:
     config = as_measured(config, has_target=has_target)
     if config.strategy != "auto" or not has_target:
         return config
-    logger.info('strategy="auto" is "agreement" towards a target.')
+    logger.info('strategy="auto" means "agreement" when there is a target.')
     return replace(config, strategy="agreement")
 
 

@@ -110,9 +110,9 @@ class RowSignals(ShortRepr):
         lacking = sorted(name for name in needs if getattr(self, name) is None)
         if lacking:
             raise ConfigError(
-                f"The strategy {strategy!r} needs {', '.join(lacking)} of every row, which nothing kept",
+                f"The strategy {strategy!r} needs {', '.join(lacking)} of every row, which were not stored",
                 where="strategy",
-                fix=f"Select again with strategy={strategy!r}, and keep the signals, as is done by default.",
+                fix=f"Select again with strategy={strategy!r}, and store the signals, as is done by default.",
             )
 
 

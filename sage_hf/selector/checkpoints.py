@@ -69,7 +69,7 @@ def _state(folder: Path) -> TrainerState:
         return TrainerState.load_from_json(str(path))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"It is no checkpoint of Trainer's: {type(error).__name__} in {TRAINER_STATE_NAME}",
+            f"The folder is not a checkpoint of Trainer: {type(error).__name__} in {TRAINER_STATE_NAME}",
             where=str(folder),
             fix=_GIVE_WEIGHTS,
         ) from error

@@ -58,15 +58,15 @@ class Cleaned:
 def apply_label_issues(
     dataset: Dataset, issues: Dataset | str | os.PathLike[str], *, label_column: str | None = None
 ) -> Dataset:
-    """A dataset with what an edited list of label issues says: rows relabelled, dropped or kept.
+    """The dataset after an edited list of label issues is applied: rows relabelled, dropped or kept.
 
-    The column `sage_action` of the list says it, row by row: empty or `keep` keeps the row as it is, `drop` drops it,
-    `relabel` gives it the suggested label, and the name of a class gives it that (`class:drop`, where a class is
-    called like one of the three words).
+    The column `sage_action` of the list decides, row by row: `keep` (or nothing) keeps the row as it is, `drop`
+    removes it, `relabel` gives it the suggested label, and the name of a class gives it that class (`class:drop`, if a
+    class has one of the three words as its name).
 
     Args:
-        dataset: The rows that the list was made of. Where they have a column `sage_row`, it tells which row is which;
-            else it is their number.
+        dataset: The rows that the list was made from. A column `sage_row`, if there is one, identifies each row;
+            else the row's number does.
         issues: The list: what `LabelIssues.to_dataset` returned, with `sage_action` filled in, or a file that
             `LabelIssues.save` wrote (.csv, .jsonl, .parquet).
         label_column: Column of the labels; `label` or `labels` by default.
@@ -77,8 +77,8 @@ def apply_label_issues(
 
     Raises:
         LabelError: There is no column of class labels.
-        DatasetError: The list cannot be read, says nothing, or was made of another dataset; a row number is wrong or
-            stands there twice; a class or an action is unknown. Names the first five lines.
+        DatasetError: The list cannot be read, names no action, or was made from another dataset; a row number is wrong
+            or occurs twice; a class or an action is unknown. The error names the first five lines.
 
     Example:
         >>> issues = find_label_issues(model, dataset, processing_class=tokenizer)
@@ -100,7 +100,7 @@ def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: 
     edits = read_edits(issues, dataset, found, (ROW_COLUMN, LABEL_COLUMN, ACTION_COLUMN))
     if edits.lines and not edits.filled:
         raise DatasetError(
-            "The list says nothing to do",
+            "The list names no action",
             where=edits.name,
             fix=f"Fill in its column {ACTION_COLUMN}: {KEEP}, {DROP}, {RELABEL}, or the name of a class.",
         )

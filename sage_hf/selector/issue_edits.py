@@ -173,9 +173,9 @@ def _placed(lines: list[Line], name: str, rows: Dataset, column: str | None) -> 
     placed = [Line(**{**vars(line), "place": found[n]}) for line, n in zip(lines, known, strict=True) if n in found]
     if lines and not placed:
         raise DatasetError(
-            f"No line is of a row of this dataset, whose {ROW_COLUMN} tells other numbers",
+            f"No line belongs to a row of this dataset: its {ROW_COLUMN} holds other numbers",
             where=name,
-            fix="Give the list and the dataset that it was made of.",
+            fix="Give the list, and the dataset that it was made from.",
         )
     if column is not None:
         _check_labels(placed, name, rows, column)
@@ -190,7 +190,7 @@ def _unique_places(stored: npt.NDArray[np.int64], wanted: list[int], name: str) 
         raise DatasetError(
             f"The dataset has several rows with the same {ROW_COLUMN}",
             where=name,
-            fix=f"Remove its column {ROW_COLUMN}, and make the list anew.",
+            fix=f"Remove its column {ROW_COLUMN}, and make the list again.",
         )
     return found
 
@@ -250,7 +250,7 @@ def _read_file(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
             return _read_csv(file)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
         if not all(isinstance(line, dict) for line in lines):
-            raise ValueError("a line is no JSON object")
+            raise ValueError("a line is not a JSON object")
         columns = list(dict.fromkeys(name for line in lines for name in line)) or list(_READ)
         return columns, {name: [line.get(name) for line in lines] for name in _READ if name in columns}
     except (OSError, ValueError, pyarrow.ArrowException) as error:

@@ -58,12 +58,12 @@ class LabelIssues(ShortRepr):
     Attributes:
         dataset: The N rows.
         column: Column of the labels.
-        label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), of the scoring model and of classifiers that have not
-            seen the row; above 0.5 another class is likelier.
+        label_doubt: [N] in [0, 1]: p_other / (p_other + p_own), by the scoring model and by classifiers that have not
+            seen the row; above 0.5, another class is likelier.
         suggested_label: [N] the likeliest other class, as the column holds it.
         rows: [S] row numbers of the label issues, the most doubted first: as many as the share says.
-        wrong_share: Estimated share of wrong labels, in [0, 0.5]; 0 where the labels may as well be clean, None where
-            nothing can be told, because classifiers know too little of the classes: then the list is empty, too.
+        wrong_share: Estimated share of wrong labels, in [0, 0.5]; 0 where the labels may well be clean; None where it
+            cannot be estimated, because classifiers find too little about the classes: then the list is empty, too.
     """
 
     dataset: Dataset
@@ -80,16 +80,17 @@ class LabelIssues(ShortRepr):
     def to_dataset(self) -> Dataset:
         """The label issues as a list to read and edit, the most doubted first.
 
-        Before the columns of the dataset stand `sage_row` (row number in the source; of a dataset that has such a
-        column, as what was selected before, its values), `sage_label_doubt`, `sage_label` and `sage_suggested_label`
-        (names of classes) and `sage_action`, empty, for a person to fill in: `apply_label_issues` does what it says.
-        Images and sounds are their paths; bytes and lists of numbers are not in the list, see `left_out`.
+        The first columns are `sage_row` (the row's number in the source; for a dataset that already has such a column,
+        as an earlier selection has, its values), `sage_label_doubt`, `sage_label` and `sage_suggested_label` (names of
+        classes), and `sage_action`, empty, for a person to fill in: `apply_label_issues` reads it. The columns of the
+        dataset follow. Images and sounds are given by their paths; bytes and lists of numbers are left out, see
+        `left_out`.
         """
         return self._list(self.rows).rows
 
     @property
     def left_out(self) -> dict[str, str]:
-        """By column of the dataset, why it is not in the list, or of how many rows."""
+        """For each column that is missing from the list: why it is, or for how many rows."""
         return self._list(self.rows).left_out
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -125,7 +126,7 @@ class LabelIssues(ShortRepr):
         """The most doubted rows, as something `rich` prints."""
         share = len(self) / len(self.label_doubt)
         title = f"{len(self):,} of {len(self.label_doubt):,} labels are likely wrong ({share:.1%})"
-        untold = f"Of wrong labels {NOTHING_TOLD}." if self.wrong_share is None else None
+        untold = f"The share of wrong labels is not known: {NOTHING_TOLD}." if self.wrong_share is None else None
         table = Table(title=title, title_justify="left", caption=untold, caption_justify="left")
         for name, justify in (("row", "right"), ("doubt", "right"), ("label", "left"), ("suggested", "left")):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -192,7 +193,7 @@ def find_label_issues(
         raise LabelError(
             f"The dataset has no column of class labels, only {dataset.column_names}",
             where="dataset",
-            fix="Name the column label or labels; rows without classes have no wrong ones.",
+            fix="Name the column label or labels; rows without classes have no label issues.",
         )
     values = list(dataset.with_format(None)[column])
     if nulls := [row for row, value in enumerate(values) if value is None]:

@@ -63,29 +63,29 @@ from .stream import choose_from_stream, stream_selection
 class SageSelector(ScoredInMap):
     """Chooses the rows of a dataset whose gradients agree with the consensus of their group.
 
-    The model, its training modes, `requires_grad` flags, `.grad`s and hooks and the global random states are
-    afterwards as they were before; nothing is downloaded or trained.
+    The model, its training modes, `requires_grad` flags, `.grad`s and hooks, and the global random states are the
+    same afterwards as before; nothing is downloaded or trained.
 
     Under `accelerate launch` or `torchrun`, call `fit` and `select` in every process: each takes its share of the
-    rows, and ends with the same result, equal to the bit to that of one process (on CPUs that compute alike).
+    rows, and all get the same result, equal to the bit to that of one process (on CPUs that compute alike).
 
     Args:
-        model: Any `torch.nn.Module` whose forward takes the batch's columns and returns a loss or logits; a
-            PreTrainedModel first of all. It computes where it is.
+        model: Any `torch.nn.Module` whose forward takes the batch's columns and returns a loss or logits,
+            such as a PreTrainedModel. It stays on its device.
         processing_class: Tokenizer, image processor or processor, for raw columns and padding.
         data_collator: Joins rows to a batch, instead of the default.
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
         progress: Whether to show progress bars, on the main process.
-        resume_dir: Folder for what is finished of `fit` and `select`: after a kill, the same call with the same
-            folder goes on from there, with any number of processes, and ends with the same result. All processes must
-            see it. Nothing in it is ever deleted by itself, but for the gradient rows of a run that has come to its
-            end. None keeps nothing.
-        optimizer_state: Folder of the Trainer checkpoint that `model` is, with its `optimizer.pt`: towards a target,
-            rows then count as the updates that Adam would make of them, as in LESS, and the target's rows as plain
-            gradients. Takes exact gradients of a few rows at a time: for adapters and small models.
-        cache_dir: Where rows of `config.cache_gradients` "float16" and "float32" are kept; the folder of `datasets`'
-            own caches by default. Nothing in it is ever deleted by itself.
+        resume_dir: Folder for the finished parts of `fit` and `select`: if a run is killed, the same call with the
+            same folder continues from there, with any number of processes, and gives the same result. All processes
+            must be able to read it. Nothing in it is deleted automatically, except for the gradient rows of a finished
+            run. None: nothing is stored.
+        optimizer_state: Folder of the Trainer checkpoint that `model` was loaded from, with its `optimizer.pt`. With a
+            target, the updates that Adam would make of the rows are then compared with the target's plain gradients,
+            as in LESS. Takes exact gradients of a few rows at a time: for adapters and small models.
+        cache_dir: Folder for the gradient rows of `config.cache_gradients` "float16" and "float32"; by default, the
+            folder of `datasets`' own caches. Nothing in it is deleted automatically.
 
     Raises:
         ConfigError: The strategy is unknown, or the optimizer's state is not the model's.
@@ -310,7 +310,7 @@ class SageSelector(ScoredInMap):
             if target is None:
                 check_aimed(self._updates, False)
                 return self._select_stream(dataset)
-            raise ConfigError("A stream has no target yet", where="target", fix="Make the stream a Dataset.")
+            raise ConfigError("Streams do not support a target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         config = resolve(self.config, has_target=target is not None)
         signals = self.gather(dataset, needed(config), target=target, target_shares=target_shares)

@@ -41,32 +41,33 @@ def select_over_checkpoints(
 ) -> Selection:
     """Selects by the mean of the scores (and losses) of several models.
 
-    What strategies need besides, sketched gradients and embeddings, is the last model's. A row that one of the models
-    cannot score is set aside. With several targets and `target_reduction="max"`, a row's agreements with each target
-    are averaged over the models first, as in LESS.
+    Whatever else strategies need, sketched gradients and embeddings, comes from the last model. A row that one of the
+    models cannot score is set aside. With several targets and `target_reduction="max"`, a row's agreements with each
+    target are averaged over the models first, as in LESS.
 
     Args:
-        models: Folders of Trainer's checkpoints; or models, or functions that load one. Of folders and functions, no
-            two models are in memory at once. The last trained last.
+        models: Folders of Trainer's checkpoints; or models, or functions that load one. With folders and functions,
+            only one model is in memory at a time. The model that was trained longest comes last.
         dataset: As for `SageSelector.select`.
         load_model: Loads a folder, such as `AutoModelForCausalLM.from_pretrained`; not needed without folders.
-        weights: One a model, positive. By default those of folders are the mean learning rates of the steps since the
-            checkpoint before, as Trainer has logged them in `trainer_state.json`; models and functions count alike.
-        adam: Whether rows count as the updates that Adam would make of them, by the `optimizer.pt` of each folder;
-            towards a target, as `optimizer_state` of `SageSelector`.
+        weights: One positive number a model. By default, the weights of folders are the mean learning rates of the
+            steps since the checkpoint before, which Trainer logs in `trainer_state.json`; models and functions count
+            equally.
+        adam: Whether to compare Adam's updates instead of gradients, by the `optimizer.pt` of each folder; needs a
+            target, as `optimizer_state` of `SageSelector` does.
         target: As for `SageSelector.select`; with several models and several targets, `config.target_reduction` must
             be "max" or "mean".
-        target_shares: The same; of one model.
+        target_shares: As for `SageSelector.select`; for one model only.
         config: The settings.
-        options: What else `SageSelector` takes: `processing_class`, `data_collator`, `resume_dir`, ...
+        options: Other arguments of `SageSelector`: `processing_class`, `data_collator`, `resume_dir`, ...
 
     Returns:
-        The selection; of several, `stats.checkpoints` tells how many models there were, and
-        `stats.checkpoint_weights` how they count.
+        The selection; with several models, `stats.checkpoints` is their number, and
+        `stats.checkpoint_weights` are their weights.
 
     Raises:
         ConfigError: There is no model, nothing loads a folder, weights or states of optimizers do not fit or cannot be
-            read, or groups would be others for every model.
+            read, or groups would differ from model to model.
         SageError: As for `SageSelector.select`.
 
     Example:
@@ -78,7 +79,9 @@ def select_over_checkpoints(
     _check(models, load_model, config, target)
     if adam and not all(isinstance(model, str | os.PathLike) for model in models):
         raise ConfigError(
-            "Models have no optimizer's state", where="adam", fix="Name folders of Trainer's checkpoints."
+            "A model in memory comes without its optimizer's state",
+            where="adam",
+            fix="Name folders of Trainer's checkpoints.",
         )
     shares = _shares(models, weights)
     config = resolve(config, has_target=target is not None)
@@ -134,7 +137,7 @@ def _check(
     folders = [model for model in models if isinstance(model, str | os.PathLike)]
     if folders and load_model is None:
         raise ConfigError(
-            "Nothing loads the models of folders",
+            "Folders were given as models, but nothing that loads them",
             where="load_model",
             fix="Pass load_model=AutoModelForCausalLM.from_pretrained, say.",
         )
@@ -144,13 +147,13 @@ def _check(
         )
     if len(models) > 1 and isinstance(target, Mapping) and len(target) > 1 and config.target_reduction == "nearest":
         raise ConfigError(
-            "Which of several targets a row is nearest to would be another for every model",
+            "The nearest of several targets could differ from model to model",
             where="target",
             fix='Use target_reduction="max" or "mean", or give one target, or one model.',
         )
     if len(models) > 1 and config.group_by == CLUSTERS:
         raise ConfigError(
-            "Clusters are found in a model's sketch, and would be others for every model",
+            "Clusters are found in a model's sketch, and would differ from model to model",
             where="group_by",
             fix="Group by a column, or by none.",
         )

@@ -141,8 +141,8 @@ class WindowedChoice:
         self._is_warned = True
         if self._passes.processes.rank == 0 and np.count_nonzero(self._sizes) > 1:
             logger.warning(
-                "In rows %d to %d of the stream nothing can be told of wrong labels: they are of one class, or too "
-                "few of each. Shuffle the stream (stream.shuffle(buffer_size=...)), or select from a dataset.",
+                "Wrong labels cannot be found in rows %d to %d of the stream: these rows are of one class, or too few "
+                "of each. Shuffle the stream (stream.shuffle(buffer_size=...)), or select from a dataset.",
                 self._first,
                 self._first + gate.judged - 1,
             )

@@ -144,17 +144,17 @@ STRATEGIES: dict[str, Strategy] = {}
 def register_strategy(
     name: str, *, needs: Iterable[str] = (), gated: bool = False, merit: Merit | None = None
 ) -> Callable[[Choose], Choose]:
-    """Makes a function known as `SageConfig(strategy=name)`; all strategies of this package come in this way.
+    """Registers a function as `SageConfig(strategy=name)`; all strategies of this package are registered like this.
 
     Args:
-        name: Letters, digits and underscores. A name that is there is replaced.
+        name: Letters, digits and underscores. An existing strategy of this name is replaced.
         needs: What it reads of the `Candidates` besides scores, losses and groups: any of "norms", "sketched" (with
             the spectrum), "embeddings" and "el2n".
         gated: Whether `gate="auto"` applies to it.
         merit: For streams: the function judges each row by `merit(scores, generator)` alone.
 
     Raises:
-        ConfigError: The name is no word, or something is needed that is not known.
+        ConfigError: The name is not valid, or `needs` names an unknown signal.
 
     Example:
         >>> @register_strategy("short_gradients", needs=["norms"])
@@ -162,9 +162,11 @@ def register_strategy(
         ...     return take_highest(candidates, -candidates.norms, quotas)
     """
     if not name.isidentifier():
-        raise ConfigError(f"{name!r} is no name for a strategy", where="name", fix="Use letters, digits and _.")
+        raise ConfigError(
+            f"{name!r} is not a valid name for a strategy", where="name", fix="Use letters, digits and _."
+        )
     if unknown := sorted(set(needs) - set(SIGNALS)):
-        raise ConfigError(f"Nothing is known of {unknown}", where="needs", fix=f"Use any of {list(SIGNALS)}.")
+        raise ConfigError(f"There are no signals called {unknown}", where="needs", fix=f"Use any of {list(SIGNALS)}.")
 
     def register(choose: Choose) -> Choose:
         STRATEGIES[name] = Strategy(choose, frozenset(needs), gated, merit)

@@ -34,9 +34,9 @@ class SageArguments:
 
     Args:
         sage_warmup_epochs: Epochs over all rows before the first selection; a fraction of one is allowed. They count
-            as epochs of the training, so they must be fewer than these.
-        sage_refresh_epochs: Passes over a subset before the next one is chosen with the model as it is then; 0 chooses
-            once.
+            as epochs of the training, so there must be fewer of them than `num_train_epochs`.
+        sage_refresh_epochs: Passes over a subset before the next subset is chosen, with the model at that point; 0
+            chooses only once.
         sage_batch_size: Rows a forward pass while rows are scored, in each process; None takes
             `per_device_train_batch_size`. Does not change the scores. Fewer are taken where memory is not enough, and,
             with `auto_find_batch_size`, no more than the batch size that was found.

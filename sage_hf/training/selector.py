@@ -123,7 +123,7 @@ class TrainingSelector(SageSelector):
         if missing:
             raise DatasetError(
                 f"Rows are scored through the training dataloader's {' and '.join(missing)}, which the "
-                f"{type(dataloader).__name__} has not",
+                f"{type(dataloader).__name__} does not have",
                 where="get_train_dataloader",
                 fix="Return a torch DataLoader over train_dataset with a collate_fn, or choose rows before: "
                 "SageSelector(...).select(dataset).dataset.",

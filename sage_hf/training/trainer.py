@@ -340,7 +340,7 @@ class SageMixin(PublishesSelection):
         is_models = known and getattr(self.args, "loss_type", "nll") == "nll"
         if not is_models and type(self).get_sage_loss_function is SageMixin.get_sage_loss_function:
             logger.warning(
-                "%s has its own loss, and rows are scored by the model's. Override get_sage_loss_function.",
+                "%s has its own loss, but rows are scored by the model's loss. Override get_sage_loss_function.",
                 owner.__name__,
             )
 

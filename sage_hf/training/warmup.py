@@ -84,25 +84,25 @@ def warm_up(
 ) -> WarmUp:
     """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
 
-    Where the loss does not fall, a warning says so: scores of a model that learned nothing mean nothing.
+    If the loss does not fall, a warning says so: scores of a model that learned nothing mean nothing.
 
-    Its weights change, and nothing else: training modes and random states come back. Under `accelerate launch` or
-    `torchrun`, call it in every process: all take the same steps, of `batch_size` rows in all, and end with the main
-    process's weights, so that on any number of processes they are those of one.
+    Only the model's weights change: training modes and random states are restored. Under `accelerate launch` or
+    `torchrun`, call it in every process: all take the same steps, of `batch_size` rows in all, and get the main
+    process's weights. So the weights are the same as on one process.
 
     Args:
-        model: As for `SageSelector`; it trains where it is.
+        model: As for `SageSelector`; it is trained on its device.
         dataset: Raw or prepared rows.
         steps: Optimizer steps to take, on random rows of the whole dataset.
-        fraction: Instead of steps: the share of the rows, in (0, 1], to see once.
-        learning_rate: At the start; it falls linearly to 0. Trainer's default suits a pretrained model; a model from a
-            config learns faster with 1e-3.
+        fraction: Share of the rows, in (0, 1], to train on once, instead of steps.
+        learning_rate: Learning rate at the start; it falls linearly to 0. Trainer's default suits a pretrained model;
+            a model from a config learns faster with 1e-3.
         batch_size: Rows a step.
         processing_class: As for `SageSelector`.
         data_collator: As for `SageSelector`.
         config: Gives the seed and how rows are encoded.
-        cache_dir: Folder that keeps the end of a warm-up, from which the same call goes on; None keeps nothing. A
-            model whose weights are spread over processes is not kept.
+        cache_dir: Folder in which the result of a warm-up is stored; the same call then loads it. None: nothing is
+            stored. A model whose weights are spread over processes is never stored.
 
     Raises:
         ConfigError: Both or neither of steps and fraction are given, one is out of range, or no weight is trainable.
@@ -217,7 +217,7 @@ def _read(model: nn.Module, file: Path) -> dict[str, float | None] | None:
             return vars(Course(**json.loads(held.metadata()["course"])))
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise OutputError(
-            f"The warm-up that is kept cannot be read: {error}", where=str(file), fix="Delete this file, and repeat."
+            f"The stored warm-up cannot be read: {error}", where=str(file), fix="Delete this file, and run again."
         ) from error
 
 
@@ -230,6 +230,6 @@ def _write(model: nn.Module, file: Path, course: Course) -> bool:
         with whole_file(file, "Free some space.") as part:
             save_file(tensors, part, metadata={"format": "pt", "course": json.dumps(vars(course))})
     except (OSError, SafetensorError) as error:
-        logger.warning("The warm-up is not kept, and would be made again: %s", error)
+        logger.warning("The warm-up could not be stored, and will be repeated next time: %s", error)
         return False
     return True

@@ -53,7 +53,7 @@ def test_columns_are_renamed_and_may_change_places():
     assert rename_columns(rows, {"a": "b", "b": "a"}, rows.column_names, "x.csv")[0] == {"b": 1, "a": 2, "c": 3}
     with pytest.raises(DatasetError, match=r"no column 'd'.*The columns are a, b, c"):
         rename_columns(rows, {"d": "e"}, rows.column_names, "x.csv")
-    with pytest.raises(DatasetError, match=r"There is a column 'c' already.*c=old_c"):
+    with pytest.raises(DatasetError, match=r"already has a column 'c'.*c=old_c"):
         rename_columns(rows, {"a": "c"}, rows.column_names, "x.csv")
 
 
@@ -156,7 +156,7 @@ def test_a_table_with_gaps_and_other_names_becomes_rows_that_a_trainer_takes(fol
     [
         (["--label-column", "sentimnt"], "no column 'sentimnt'. What to do: The columns are review, sentiment."),
         (["--label-column", "sentiment"], "1 of 24 rows lack a value: 1 in column 'review'; rows 8."),
-        (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Of a stream no rows can be left out"),
+        (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Rows of a stream cannot be left out"),
     ],
 )
 def test_columns_that_are_not_there_and_gaps_are_told_with_what_to_do(folder, reviews, tmp_path, options, words):  # noqa: F811

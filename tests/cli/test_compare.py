@@ -41,7 +41,7 @@ def test_a_table_a_recommendation_and_the_files_come_out_and_a_second_call_goes_
     arguments = [folder / "vit", folder / "images", "--test-split", "test", *SMALL, "-o", tmp_path / "out"]
     result = run(*arguments, "--fractions", "0.1", "0.25", "--strategies", "agreement,random")
     assert result.exit_code == 0, result.output
-    for words in ("accuracy after the same number of steps", "agreement", "25 %", "Nothing follows", "Written to"):
+    for words in ("accuracy after the same number of steps", "agreement", "25 %", "No conclusion", "Written to"):
         assert words in result.output
     comparison = Comparison.load(tmp_path / "out")
     assert comparison.strategies == ["agreement", "random"]
@@ -79,7 +79,7 @@ def test_a_new_head_differs_by_seed_and_the_warm_up_is_the_scorers_alone(folder,
     monkeypatch.setattr("sage_hf.training.warmup.take_steps", None)
     again = run(*arguments)
     assert again.exit_code == 0, again.output
-    assert "as an earlier run left it" in again.output
+    assert "reused from an earlier run" in again.output
     assert len(set(built)) == len({print_ for _, print_ in built}) == 2
     assert [run.rows for run in Comparison.load(tmp_path / "out").runs] == [60, 12, 60, 12]
 

@@ -97,7 +97,7 @@ def test_all_faults_are_told_and_the_exit_code_is_1(folder):
         result = run("doctor", folder / "classifier", folder / "broken.jsonl", "--fraction", "0.25", *SMALL, *as_json)
         assert result.exit_code == 1
         told = words(result.stdout)
-        for what in ("The label is null", "The model knows no class 'ugly'", "and a text is needed"):
+        for what in ("The label is null", "The model knows no class 'ugly'", "but a text is needed"):
             assert what in told
         assert "Traceback" not in result.output
 
@@ -129,7 +129,7 @@ def test_wrong_usage_and_help():
     assert run("doctor").exit_code == 2
     assert run("doctor", "a", "b", "--warmup-steps", "3").exit_code == 2  # nothing is trained
     told = words(run("--help").output)
-    assert "doctor Look at a model, and a dataset if one is named" in told.replace("│ ", "").replace(" │", "")
+    assert "doctor Check a model, and a dataset if one is named" in told.replace("│ ", "").replace(" │", "")
     for option in ("--json", "--split", "--task", "--fraction", "--target-modules"):
         assert option in run("doctor", "--help").output
 

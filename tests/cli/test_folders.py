@@ -92,7 +92,7 @@ def test_rows_that_are_gone_are_asked_for_and_may_lie_elsewhere(made, tmp_path):
     values = json.loads(noted.read_text())
     noted.write_text(json.dumps({**values, "dataset": str(tmp_path / "gone.csv")}))
     result = run("show", tmp_path / "tenth", "--rows", "dropped", "--limit", 2)
-    assert result.exit_code == 0 and "Name them with --dataset" in words(result) and "the cat" not in result.output
+    assert result.exit_code == 0 and "Name it with --dataset" in words(result) and "the cat" not in result.output
     result = run("show", tmp_path / "tenth", "--limit", 2)
     assert "the cat" in result.output
     result = run("choose", tmp_path / "tenth", "--fraction", "0.2", "-o", tmp_path / "out")
@@ -116,7 +116,7 @@ def test_signals_can_be_left_out(made, folder, tmp_path):  # noqa: F811
     assert result.exit_code == 0, result.output
     assert not list((tmp_path / "a").glob("signals*"))
     result = run("choose", tmp_path / "a", "--fraction", "0.2", "-o", tmp_path / "b")
-    assert result.exit_code == 1 and "keep the signals" in words(result)
+    assert result.exit_code == 1 and "store the signals" in words(result)
 
 
 @pytest.mark.parametrize(

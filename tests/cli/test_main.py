@@ -123,7 +123,7 @@ def test_an_interrupted_selection_goes_on(folder, tmp_path, monkeypatch):
     assert (tmp_path / ".out-unfinished").is_dir()
     result = run(*arguments, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "Going on from" in result.output
+    assert "Continuing the unfinished run in" in result.output
     assert len(ran) == 4 + 1  # two shards, two passes: one was left
     one, other = (Selection.load_from_disk(tmp_path / name) for name in ("whole", "out"))
     assert np.array_equal(one.scores, other.scores)
@@ -355,7 +355,7 @@ def test_the_shell_weights_checkpoints_by_what_trainer_logged_or_as_it_is_told(f
     unaimed = run(*arguments, "--adam", "-o", tmp_path / "x")
     assert unaimed.exit_code == 1 and "Name a --target" in unaimed.output
     wrong = run(*arguments, "--checkpoint-weights", "high", "-o", tmp_path / "x")
-    assert wrong.exit_code == 1 and "Give equal, or numbers" in wrong.output
+    assert wrong.exit_code == 1 and "Give the word equal, or numbers" in wrong.output
     alone = run(*arguments[:-2], "--checkpoint-weights", "equal", "-o", tmp_path / "x")
     assert alone.exit_code == 1 and "Name --checkpoints" in alone.output
 

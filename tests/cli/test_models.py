@@ -89,7 +89,7 @@ def test_the_classes_of_an_adapter_are_those_of_the_dataset_which_is_said(tmp_pa
     BertModel(base.config).save_pretrained(tmp_path / "base")
     rows = Dataset.from_dict({"text": ["a", "b"], "label": ["yes", "no"]})
     assert load_model(folder, rows).model.config.label2id == {"no": 0, "yes": 1}
-    assert "does not name its 2 classes: they are taken to be ['no', 'yes']" in caplog.text
+    assert "does not name its 2 classes: they are assumed to be ['no', 'yes']" in caplog.text
 
 
 def test_an_adapter_without_weights_says_what_is_missing(tmp_path):

@@ -57,7 +57,7 @@ def test_a_file_holds_the_kept_rows_with_names_and_row_numbers_and_says_what_it_
         place = tmp_path / f"kept.{ending}"
         done = run("select", folder / "clf", folder / "rows.csv", "-o", place, *SMALL)
         assert done.exit_code == 0, done.output
-        assert "`sage-hf choose` needs a folder" in words(done.stderr)
+        assert "To choose again later (`sage-hf choose`), write to a folder" in words(done.stderr)
         rows = {"csv": Dataset.from_csv, "jsonl": Dataset.from_json, "parquet": Dataset.from_parquet}[ending](
             str(place)
         )
@@ -125,7 +125,7 @@ def test_the_help_lists_every_strategy_with_its_line_and_images_in_folders(colum
 
 def test_the_help_tells_exit_codes_and_completion():
     told = words(run("--help").output)
-    assert "0 done; 1 an error" in told and "130 interrupted" in told
+    assert "0 success; 1 an error" in told and "130 interrupted" in told
     assert "--install-completion" in told and "--show-completion" in told
 
 

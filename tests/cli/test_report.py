@@ -36,7 +36,7 @@ def test_the_page_lies_in_the_folder_or_where_it_is_wanted(folder, tmp_path):
     result = run(folder / "kept", "-o", tmp_path / "a.html", "--dataset", folder / "rows")
     assert result.exit_code == 0, result.output
     page = read((tmp_path / "a.html").read_text(encoding="utf-8"))
-    assert "not at hand" not in page.text
+    assert "not available" not in page.text
     assert str(folder) not in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
@@ -49,6 +49,6 @@ def test_a_stream_has_a_page(folder, tmp_path):
 
 
 def test_wrong_words_are_told(folder, tmp_path):
-    assert "End its name in .html" in flat(run(folder / "kept", "-o", tmp_path / "a.pdf"))
+    assert "Choose a name that ends in .html" in flat(run(folder / "kept", "-o", tmp_path / "a.pdf"))
     assert "holds no selection" in flat(run(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -94,7 +94,7 @@ def test_it_knows_what_guessing_gets_on_the_test_rows(digits):
     assert comparison.guessing == {"accuracy": pytest.approx(np.bincount(labels).max() / 90)}
     assert comparison.eval_rows == 90
     assert not comparison.learns  # after three steps
-    assert comparison.recommendation.startswith("Nothing follows")
+    assert comparison.recommendation.startswith("No conclusion")
 
 
 def test_a_language_model_is_held_against_no_class():
@@ -183,14 +183,14 @@ def test_other_settings_in_the_folder_are_refused_and_named(digits, tmp_path, tr
 
 def test_a_folder_with_other_things_is_left_alone(digits, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(OutputError, match="no comparison"):
+    with pytest.raises(OutputError, match="not a comparison"):
         run(digits, output_dir=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_broken_line_before_the_last_is_an_error(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"finger\n{}\n')
-    with pytest.raises(OutputError, match="Line 1 is no training"):
+    with pytest.raises(OutputError, match="Line 1 is not a training"):
         RunFolder(tmp_path, {})
 
 

@@ -59,7 +59,7 @@ def test_a_collator_that_packs_is_refused_with_the_options_that_ask_for_it():
     def pack(rows):
         return {"input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]])}
 
-    with pytest.raises(BatchAxisError, match=r"1 rows of 2.*padding_free=False and packing=False"):
+    with pytest.raises(BatchAxisError, match=r"turned 2 rows into 1.*padding_free=False and packing=False"):
         next(source([2, 3], collator=pack).batches(range(2)))
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_dataset_is_refused_with_the_way_out():
         check_dataset(DatasetDict(train=rows))
     with pytest.raises(DatasetError, match="without streaming=True"):
         check_dataset(rows.to_iterable_dataset())
-    with pytest.raises(DatasetError, match="list is no dataset"):
+    with pytest.raises(DatasetError, match="list is not a dataset"):
         check_dataset([1, 2])
 
 

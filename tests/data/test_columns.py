@@ -79,7 +79,7 @@ def test_rows_are_the_same_in_every_form(name):
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_texts_of_any_type_and_with_a_null_at_the_beginning_are_texts(kind):
     rows = Dataset(pa.table({"body": pa.array([None, *TEXTS[1:]], kind), "label": LABELS}))
-    with pytest.raises(DatasetError, match=r"holds None, and a text is needed \[column 'body', row 0\]"):
+    with pytest.raises(DatasetError, match=r"holds None, but a text is needed \[column 'body', row 0\]"):
         select(bert(**SIZE), rows)
     (long,) = features(llama(**SIZE), Dataset.from_dict({"body": ["a b 😀 " * 5000]}))
     assert len(long["input_ids"]) == 64
@@ -142,7 +142,7 @@ class Strange(nn.Module):
 def test_a_strategy_that_the_model_cannot_serve_is_refused_before_the_passes():
     model = Strange()
     rows = Dataset.from_dict({"x": torch.randn(100, 4).tolist(), "label": [0, 1] * 50})
-    with pytest.raises(ConfigError, match="shows no vector of a row"):
+    with pytest.raises(ConfigError, match="gives no embedding of a row"):
         select(model, rows, None, strategy="auto", batch_size=4)
     assert model.seen <= 4
 

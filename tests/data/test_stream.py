@@ -105,7 +105,7 @@ def test_a_stream_that_breaks_off_says_after_which_row():
 
 
 def test_a_group_that_only_the_second_pass_meets_says_that_the_stream_changed():
-    with pytest.raises(SageError, match="second pass met what the first did not"):
+    with pytest.raises(SageError, match="second pass failed where the first did not"):
         known_codes(Groups.from_values("y", [1, 2]), [3])
 
 

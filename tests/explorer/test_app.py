@@ -54,7 +54,7 @@ def test_other_settings_change_what_is_kept_and_the_way_back_gives_the_original(
 def test_an_error_is_a_sentence_and_the_choice_stays(click):
     choose(click, 30.0, "loss", "equal", "none")
     for text in (choose(click, gate="many"), choose(click, gate="7"), choose(click, 0), choose(click, 200)):
-        assert 'role="alert"' in text and "Still shown" in text and "Traceback" not in text
+        assert 'role="alert"' in text and "is still shown" in text and "Traceback" not in text
     assert "Rows 1–12 of 126" in str(click("look", *LOOK.values()))  # noqa: RUF001
     assert "as it was opened" in choose(click, None)  # an empty box leaves the budget as it was
 

@@ -90,7 +90,7 @@ def test_strategies_that_are_offered_can_be_chosen(state, saved):
     assert set(few) == {"auto", "agreement", "random", "loss", "small_loss"}  # the first is its own
     for name in [*few][1:]:
         assert len(Explored.of(bare).choose(Settings(0.3, name, "proportional", "none")).chosen.indices) == 126
-    with pytest.raises(ConfigError, match="nothing kept"):
+    with pytest.raises(ConfigError, match="not stored"):
         Explored.of(bare).choose(Settings(0.3, "auto", "proportional", "auto"))
 
 
@@ -122,7 +122,7 @@ def test_without_the_source_rows_of_the_folder_are_shown_after_another_choice_to
     again = state.choose(Settings(0.3, "loss", "proportional", "none"))
     here = {*state.original.indices.tolist()}
     page = page_of(again, "kept", -1, 0, 500)
-    assert "not at hand" in page.note
+    assert "not available" in page.note
     assert (
         {row.row for row in page.rows if row.content is not None} == here & {*again.chosen.indices.tolist()} != set()
     )

@@ -172,8 +172,8 @@ def test_a_state_that_is_not_the_models_is_refused_by_name(of_images, tmp_path):
     frozen.vit.embeddings.requires_grad_(False)
     refused(state, frozen, "groups of .* parameters, and the model trains")
     missing = {**state, "state": {number: own for number, own in state["state"].items() if number != 3}}
-    refused(missing, loaded(folder), "no means of Adam's for vit")
-    refused({**state, "state": {number: {"step": 1} for number in state["state"]}}, loaded(folder), "no means")
+    refused(missing, loaded(folder), "no Adam moments for vit")
+    refused({**state, "state": {number: {"step": 1} for number in state["state"]}}, loaded(folder), "no Adam moments")
     largest = [{**group, "amsgrad": True} for group in state["param_groups"]]
     refused({**state, "param_groups": largest}, loaded(folder), "AMSGrad")
 

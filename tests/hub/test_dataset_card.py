@@ -74,7 +74,7 @@ def test_what_the_gate_took_out_is_told(selection):
     tried = [TriedRecipe("coverage", 0.5, 0.0, 0.0), TriedRecipe("another", 0.6, 0.1, 0.02)]
     probed = render_section({**facts(selection), "gate": {**vars(gate), "tried": tried, "copies": 12}})
     assert "coverage 50.0 %, another 60.0 % (+10.0 ± 2.0)" in probed
-    assert "12 rows stayed out, each the same to the model as another" in probed
+    assert "12 rows stayed out, because each looks the same to the model as another row" in probed
     assert (f"{gate.hard} hard rows" in told) == (gate.hard > 0)
     assert "7 hard rows" in render_section({**facts(selection), "gate": {**vars(gate), "hard": 7}})
     assert "hard rows" not in render_section({**facts(selection), "gate": {**vars(gate), "hard": 0}})

@@ -39,7 +39,7 @@ def test_images_without_files_are_refused_before_a_run_for_text_and_kept_in_parq
     file = io.BytesIO()
     Picture.new("L", (2, 2)).save(file, "png")
     held = rows([{"bytes": file.getvalue(), "path": None}] * 2)
-    with pytest.raises(OutputError, match=r"no files of their own.*\.parquet"):
+    with pytest.raises(OutputError, match=r"not stored as separate files.*\.parquet"):
         check_table_rows(tmp_path / "kept.csv", held)
     check_table_rows(tmp_path / "kept.parquet", held)
     write_rows(held, tmp_path / "kept.parquet")

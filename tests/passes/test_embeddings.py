@@ -104,7 +104,7 @@ def test_the_model_comes_back_as_it_was():
 
 
 class Strange(nn.Module):
-    """A model that shows no vector of a row: its only layer sees patches of another shape."""
+    """A model that gives no embedding of a row: its only layer sees patches of another shape."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,7 @@ class Strange(nn.Module):
 
 
 def test_a_model_without_embeddings_is_told_what_to_do():
-    with pytest.raises(ConfigError, match="shows no vector of a row"):
+    with pytest.raises(ConfigError, match="gives no embedding of a row"):
         features(Strange(), {"x": torch.randn(3, 4), "labels": torch.tensor([0, 1, 0])}, CPU)
 
 

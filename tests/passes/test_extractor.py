@@ -37,7 +37,9 @@ def select(model, rows, **changes):
 def test_a_model_that_goes_wrong_late_stops_the_run_with_the_row_named(streaming):
     model, rows = LateMixer(from_call=6), image_rows(60)
     rows = rows.to_iterable_dataset() if streaming else rows
-    with pytest.raises(GradientError, match=r"row 39 is another one than alone.*model\.vit") as error:
+    with pytest.raises(
+        GradientError, match=r"Row 39 gives another result in its batch than alone.*model\.vit"
+    ) as error:
         select(model, rows, recheck_every=40)
     assert error.value.where == "row 39"
 

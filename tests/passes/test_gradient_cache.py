@@ -304,7 +304,7 @@ def test_a_disk_that_fills_in_the_middle_costs_a_second_pass_and_nothing_else(
     assert np.array_equal(found.indices, wanted.indices)
     assert np.array_equal(found.kept_scores, wanted.kept_scores)
     assert len(written) == 7
-    assert caplog.text.count("not kept any more") == 1 and "No space left" in caplog.text
+    assert caplog.text.count("no longer stored") == 1 and "No space left" in caplog.text
     assert not list(temporary.iterdir())
 
 
@@ -331,13 +331,13 @@ assert np.array_equal(found.scores, wanted.scores) and np.array_equal(found.indi
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "not kept any more" in done.stderr
+    assert "no longer stored" in done.stderr
 
 
 def test_a_temporary_folder_that_is_not_there_is_named_before_any_pass(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
     model = Counted(vit())
-    with pytest.raises(SageError, match="no folder for gradient rows") as caught:
+    with pytest.raises(SageError, match="folder for gradient rows cannot be created") as caught:
         choose(tmp_path, model, **{**RUN, "strategy": "agreement"}, check_gradients=False)
     assert caught.value.where == "TMPDIR" and "cache_gradients=None" in caught.value.fix
     assert model.calls.count == 0

@@ -56,14 +56,14 @@ def test_files_of_finished_shards_are_few_however_many_shards_there_are(tmp_path
 @pytest.mark.parametrize("rows", [50, 48, 64, 8])
 def test_a_shorter_stream_is_an_error_wherever_it_ends(tmp_path, rows):
     select(tmp_path)
-    with pytest.raises(SageError, match="not that of the run that was not finished"):
+    with pytest.raises(SageError, match="not the one of the unfinished run"):
         select(tmp_path, image_rows(70).select(range(rows)))
 
 
 def test_another_stream_is_an_error_that_names_the_row(tmp_path):
     select(tmp_path)
     other = image_rows(70).select([*range(40), *reversed(range(40, 70))])
-    with pytest.raises(SageError, match="rows from number 40 on differ"):
+    with pytest.raises(SageError, match="it differs from row 40 on"):
         select(tmp_path, other)
 
 

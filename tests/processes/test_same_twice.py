@@ -123,7 +123,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(sage_hf.training.warmup, "WARM_UPS", tmp_path / "cache" / "sage_hf" / "warm-ups")
     told = select(folder, "headless", tmp_path / "out", *WARM)
-    assert ("as an earlier run left it" in told) == warmed
+    assert ("reused from an earlier run" in told) == warmed
     again = len(ran) - whole
     assert again == whole - done if done is not None else again < whole
     assert found(tmp_path / "out") == found(tmp_path / "whole")
@@ -144,7 +144,7 @@ def test_other_commands_go_on_from_the_same_weights(folder, tmp_path, monkeypatc
     arguments = [folder / "headless", folder / "rows.jsonl", *WARM, "--seed", "3", "--device", "cpu"]
     result = RUNNER.invoke(app, ["label-issues", *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    assert "as an earlier run left it" in result.output
+    assert "reused from an earlier run" in result.output
     assert weights == [found(tmp_path / "out")[0]]
 
 

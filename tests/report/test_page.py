@@ -115,7 +115,7 @@ def test_smaller_groups_are_summed_and_shares_are_of_the_largest():
 
 def test_a_stream_without_rows_and_other_scores_is_told():
     page = read(render_page(facts(seen(others=False), note="Of a stream.", gate=None)))
-    assert "Of a stream the scores of kept rows are known" in page.text
+    assert "For a stream, only the scores of kept rows are known" in page.text
     assert "not kept" not in page.text
     assert "rows" not in [each["id"] for each in page.of("section")]
     assert "no rows were taken out before the choice" in page.text
@@ -131,7 +131,7 @@ def test_a_spectrum_without_energy_and_groups_without_scores_are_told():
 def test_rows_that_are_not_at_hand_and_rows_cut_off_are_told():
     rows = [OneRow(1234, content=None), OneRow(5, content={"text": "word " * 500})]
     text = read(render_page(facts(typical=[RowList("Highest", "", rows, 99), RowList("None such", "", [])]))).text
-    assert "row 1234" in text and "Its content is not at hand." in text
+    assert "row 1234" in text and "Its content is not available." in text
     assert "(2,500 characters)" in text
     assert "2 of 99 are shown." in text and "There are none." in text
 

@@ -115,7 +115,7 @@ def test_a_budget_that_does_not_reach_all_groups_says_so(caplog):
     config = SageConfig(num_examples=3, min_per_group=2)
     with caplog.at_level(logging.WARNING):
         assert quotas_for(config, np.array([30, 30, 3]), 3).tolist() == [1, 1, 1]
-    assert "min_per_group=2 needs 6 rows for 3 groups, and 3 are kept" in caplog.text
+    assert "min_per_group=2 needs 6 rows for 3 groups, but the budget is 3" in caplog.text
 
 
 def test_groups_whose_rows_have_no_score_are_told_apart():
@@ -132,7 +132,7 @@ def test_all_lost_groups_are_counted_and_five_are_named():
 
 
 def test_without_groups_there_is_no_least_number():
-    with pytest.raises(ConfigError, match="balance 'none' gives no group a part of its own"):
+    with pytest.raises(ConfigError, match="balance 'none' reserves no rows for a group"):
         SageConfig(balance="none", min_per_group=2)
     assert SageConfig(balance="none").min_per_group == 1  # the default, which does not count there
 

@@ -65,13 +65,13 @@ def test_without_the_source_kept_rows_are_shown_and_it_is_said(selection, tmp_pa
     selection.save_to_disk(tmp_path / "held")
     held = Selection.load_from_disk(tmp_path / "held")
     facts = report_facts(held)
-    assert "not at hand" in facts.note
+    assert "not available" in facts.note
     kept = facts.typical[0]
     assert kept.title == "Kept rows" and kept.total == len(selection)
     assert all(row.content is not None for row in kept.rows)
     assert f"<i>row {selection.indices[0]}</i>" in read(held.report()).text
     bare = selection.save_to_disk(tmp_path / "bare", include_dataset=False)
-    assert "Its content is not at hand." in read(Selection.load_from_disk(bare).report()).text
+    assert "Its content is not available." in read(Selection.load_from_disk(bare).report()).text
 
 
 def test_a_stream_reports_what_is_known_of_it(tmp_path):

@@ -67,7 +67,7 @@ def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
     selection.save_to_disk(tmp_path / "kept", overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("all of it")
-    with pytest.raises(OutputError, match="no selection"):
+    with pytest.raises(OutputError, match="not a selection"):
         selection.save_to_disk(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "all of it"
     (tmp_path / "empty").mkdir()
@@ -185,7 +185,7 @@ def test_what_needs_more_than_scores_is_not_chosen_from_scores(selection, rows):
             selection.choose(fraction=0.5, **settings)
     by_default = SageSelector(vit(), config=SageConfig(fraction=0.2, sketch_size=8, shard_size=16)).select(rows)
     by_default.signals = None
-    with pytest.raises(ConfigError, match="Select again with strategy='auto', and keep the signals"):
+    with pytest.raises(ConfigError, match="Select again with strategy='auto', and store the signals"):
         by_default.choose(fraction=0.5)
     assert len(by_default.choose(fraction=0.5, strategy="loss")) == 15
 

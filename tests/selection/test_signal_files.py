@@ -63,7 +63,7 @@ def test_without_signals_the_folder_is_small_and_only_scores_choose(selection, r
     loaded = Selection.load_from_disk(tmp_path / "kept", source=rows)
     assert loaded.signals is None
     assert len(loaded.choose(fraction=0.5, strategy="loss")) == 30
-    with pytest.raises(ConfigError, match="keep the signals"):
+    with pytest.raises(ConfigError, match="store the signals"):
         loaded.choose(fraction=0.5)
 
 

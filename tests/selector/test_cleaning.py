@@ -173,7 +173,7 @@ def test_an_empty_list_changes_nothing():
 @pytest.mark.parametrize(
     ("actions", "changes", "words"),
     [
-        ({}, {}, "The list says nothing to do"),
+        ({}, {}, "The list names no action"),
         (
             dict.fromkeys(range(7), "goood"),
             {},
@@ -211,7 +211,7 @@ def test_a_list_of_another_dataset_is_noticed():
     with pytest.raises(DatasetError, match=r"with another label than the dataset has in column 'label': .*, \.\.\."):
         apply_label_issues(other, listed(rows, {0: "drop"}))
     far = rows.add_column("sage_row", np.arange(100, 110))
-    with pytest.raises(DatasetError, match="No line is of a row of this dataset"):
+    with pytest.raises(DatasetError, match="No line belongs to a row of this dataset"):
         apply_label_issues(far, listed(rows, {0: "drop"}))
     twice = rows.add_column("sage_row", [1] * 10)
     with pytest.raises(DatasetError, match="several rows with the same sage_row"):
@@ -221,7 +221,7 @@ def test_a_list_of_another_dataset_is_noticed():
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("issues.txt", b"x", "does not end in '.txt'"),
+        ("issues.txt", b"x", "cannot be a .txt file"),
         ("issues", b"x", "has no ending"),
         ("issues.csv", b"row,label\n1,2\n", "no column 'sage_row'; its columns are row, label"),
         ("issues.csv", b"sage_row,sage_label\n1,2\n", "no column 'sage_action'"),

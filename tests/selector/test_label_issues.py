@@ -109,9 +109,9 @@ def test_the_shell_lists_and_writes_them(tmp_path):
     assert {0, 1, 2, 3} <= {row["sage_row"] for row in written[:6]}
     assert written[0]["sage_suggested_label"] == str(1 - written[0]["label"])
     assert "suggested" in result.output and "rather" not in result.output
-    assert "Not in the file: pixel_values (numbers)." in " ".join(result.output.split())
+    assert "Columns left out of the file: pixel_values (numbers)." in " ".join(result.output.split())
     again = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, [str(word) for word in words])
-    assert again.exit_code == 1 and "There is such a file already" in " ".join(again.output.split())
+    assert again.exit_code == 1 and "The file already exists" in " ".join(again.output.split())
 
 
 def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
@@ -125,5 +125,5 @@ def test_an_empty_list_is_a_dataset_and_a_file_too(tmp_path):
 
 def test_it_is_said_where_nothing_can_be_told(digits, found):
     few = find_label_issues(vit(), image_rows(12), progress=False)
-    assert few.wrong_share is None and "nothing can be told" in few.table().caption
+    assert few.wrong_share is None and "is not known: classifiers" in few.table().caption
     assert found.table().caption is None

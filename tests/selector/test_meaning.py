@@ -53,7 +53,7 @@ def test_summary_and_card_tell_targets_by_what_a_row_counts_and_of_how_many_mode
     selection = select_over_checkpoints([learned, vit()], rows, target=targets, config=config, progress=False)
     selection.stats.adam = True
     words = "towards judge, docs, a row by its largest agreement; the mean of 2 models, weighted 0.50, 0.50; "
-    words += "gradients as Adam's updates"
+    words += "Adam's updates in place of gradients"
     assert f"Scores: {words}." in " ".join(shown(selection).split())
     assert f"| scores | {words} |" in fill("selection.md", selection_facts(selection.stats, selection.config, []))
     plain = select(learned, rows)

@@ -122,7 +122,7 @@ def test_a_window_of_one_class_is_told_and_the_recipe_waits_for_one_that_can_be_
         monkeypatch.setattr(stream_windows, "WINDOW_ROWS", window_rows)
         with caplog.at_level(logging.WARNING):
             found = SageSelector(LossAlone(), config=config, progress=False).select(by_class.to_iterable_dataset())
-        said = [each.message for each in caplog.records if "nothing can be told of wrong labels" in each.message]
+        said = [each.message for each in caplog.records if "Wrong labels cannot be found" in each.message]
         assert bool(found.stats.gate.tried) == is_probed
         assert len(found) == 140 and len(said) == 1 - is_probed
         assert is_probed or f"rows 0 to {size - 1} " in said[0]

@@ -325,7 +325,7 @@ def test_a_strategy_of_ones_own_is_known_by_its_name():
 
 
 def test_a_strategy_that_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="no name"):
+    with pytest.raises(ConfigError, match="not a valid name"):
         register_strategy("two words")
     with pytest.raises(ConfigError, match="colour"):
         register_strategy("mine", needs=["colour"])

@@ -376,8 +376,8 @@ def flattening(features):
 REFUSED = {
     "in-batch negatives": (lambda: Contrastive(), image_rows, {}, {}, "in-batch negatives"),
     "in-batch negatives by hand": (lambda: Contrastive(by_hand=True), image_rows, {}, {}, "in-batch negatives"),
-    "a flattening collator": (llama, lm_rows, {}, {"data_collator": flattening}, "The collator made 1 rows of 4"),
-    "a list": (vit, lambda: [{"pixel_values": 0}], {}, {}, "A list is no dataset"),
+    "a flattening collator": (llama, lm_rows, {}, {"data_collator": flattening}, "The collator turned 4 rows into 1"),
+    "a list": (vit, lambda: [{"pixel_values": 0}], {}, {}, "A list is not a dataset"),
     "an empty dataset": (vit, lambda: image_rows(9).select([]), {}, {}, "no rows"),
     "more rows than there are": (
         vit,

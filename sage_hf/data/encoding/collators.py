@@ -48,5 +48,5 @@ def collated(collator: Collator, features: list[Row], kept: list[str] | None) ->
         raise DatasetError(
             f"The collator fails: {type(error).__name__}: {error}",
             where="data_collator",
-            fix="It gets rows with all columns of the dataset; mend it, or the rows.",
+            fix="The collator gets rows with all columns of the dataset: fix the collator, or the rows.",
         ) from error

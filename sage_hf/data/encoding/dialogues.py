@@ -16,7 +16,7 @@ TURN_COLUMNS = ("messages", "conversations")
 BESIDE_TURNS = ("tools", "chat_template_kwargs")
 
 _TURNS = 'Give each row a list of {"role": ..., "content": ...}.'
-_TEMPLATE = "Mend the rows (their roles and their order, say), or set another tokenizer.chat_template."
+_TEMPLATE = "Fix the rows (such as their roles and their order), or set another tokenizer.chat_template."
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -29,7 +29,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise DatasetError(
             "The tokenizer has no chat template to join messages with",
             where="processing_class",
-            fix="Set tokenizer.chat_template, or bring the rows into a text or prompt and completion column.",
+            fix="Set tokenizer.chat_template, or give the dataset a text column, or a prompt and a completion column.",
         )
 
 
@@ -78,9 +78,9 @@ def turns(value: Any) -> list[dict[str, Any]]:
     if value is None or isinstance(value, str) or not is_list(value):
         kind = "null" if value is None else f"a {type(value).__name__} ({shown(value)})"
         parse = "Parse it with json.loads in dataset.map. " if isinstance(value, str) else ""
-        raise Unfit(f"The row holds {kind}, and a list of turns is needed", f"{parse}{_TURNS}")
+        raise Unfit(f"The row holds {kind}, but a list of turns is needed", f"{parse}{_TURNS}")
     if not len(value):
-        raise Unfit("The row holds no turn", "Filter such rows.")
+        raise Unfit("The row has no turns", "Filter such rows.")
     return [_turn(turn) for turn in value]
 
 
@@ -97,7 +97,7 @@ def common_length(ids: list[int], others: list[int]) -> int:
 
 def _turn(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
-        raise Unfit(f"A turn is no dictionary but {shown(turn)}", _TURNS)
+        raise Unfit(f"A turn is not a dictionary: {shown(turn)}", _TURNS)
     # Arrow gives every turn of a dataset the keys of all: what a turn has not is null.
     held = {key: value for key, value in turn.items() if value is not None}
     for name, meant in (("from", "role"), ("value", "content")):
@@ -106,7 +106,7 @@ def _turn(turn: Any) -> dict[str, Any]:
     if "role" not in held:
         raise Unfit(f"A turn has neither role and content nor from and value, only {sorted(turn)}", _TURNS)
     if set(held) == {"role"}:
-        raise Unfit(f"A turn of the role {held['role']!r} says nothing", "Fill its content, or filter such rows.")
+        raise Unfit(f"A turn of the role {held['role']!r} is empty", "Fill its content, or filter such rows.")
     return held
 
 

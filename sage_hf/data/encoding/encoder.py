@@ -177,7 +177,7 @@ class Encoder:
             return self._prepared, self._prepared_columns()
         inputs = sorted(self.model.inputs)[:12]
         raise DatasetError(
-            f"No way is known from the columns {sorted(columns)} to the model's inputs {inputs}",
+            f"It is not known how to make the model's inputs {inputs} from the columns {sorted(columns)}",
             where="dataset",
             fix="Pass processing_class (a tokenizer or image processor) and, for several texts, text_columns; "
             "or prepare the dataset, or pass a data_collator.",
@@ -212,7 +212,7 @@ class Encoder:
             )
         if self.causal_lm and len(names) > 1:
             raise DatasetError(
-                "A causal language model reads one text a row, and two columns were named",
+                "A causal language model reads one text a row, but two columns were named",
                 where="text_columns",
                 fix='Name one; or rename the columns to "prompt" and "completion", whose prompt is not scored.',
             )
@@ -349,7 +349,7 @@ class Encoder:
             pixels = processor(images, return_tensors="pt")["pixel_values"]
         except (ValueError, TypeError, RuntimeError) as error:
             raise DatasetError(
-                f"{type(processor).__name__} does not take the images, which it is given as RGB: {error}",
+                f"{type(processor).__name__} refuses the images (given to it as RGB): {error}",
                 where=f"column {column!r}",
                 fix="Check the checkpoint's preprocessor_config.json (its size, image_mean and image_std).",
             ) from error

@@ -80,7 +80,7 @@ def opened(value: Any) -> Image.Image | npt.NDArray[Any]:
             numbers = np.asarray(value)
             if numbers.dtype.kind in "biuf":
                 return _channels_last(numbers)
-    raise Unfit(f"The value is no image but {shown(value)}", "Name another column image, or decode it.")
+    raise Unfit(f"The value is not an image: {shown(value)}", "Name another column image, or decode it.")
 
 
 def _channels_last(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -89,7 +89,7 @@ def _channels_last(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return numbers
     if numbers.ndim == 3 and (shape[0] in _CHANNELS) != (shape[2] in _CHANNELS):
         return numbers if shape[2] in _CHANNELS else numbers.transpose(1, 2, 0)
-    raise Unfit(f"The image has the shape {list(shape)}, of which no axis is surely the channels", _TO_PIL)
+    raise Unfit(f"The image has the shape {list(shape)}, and it is not clear which axis holds the channels", _TO_PIL)
 
 
 def _wide_numbers(image: Image.Image | npt.NDArray[Any]) -> npt.NDArray[Any] | None:
@@ -117,7 +117,7 @@ def _as_8_bit(numbers: npt.NDArray[Any], top: int | None) -> npt.NDArray[np.uint
         raise Unfit(
             f"The image's numbers go from {numbers.min():g} to {numbers.max():g}"
             + ("" if top is None else f", and those of the dataset from 0 to {top}"),
-            f"Rescale the images alike. {_TO_PIL}",
+            f"Scale all images in the same way. {_TO_PIL}",
         )
     return np.rint(numbers.astype(np.float64) * (255 / top)).astype(np.uint8)
 

@@ -69,7 +69,7 @@ class Labels:
                 return self._each_class(value)
             if is_list(value):
                 raise Unfit(
-                    f"The label is the list {shown(value)}, and the model takes one class a row",
+                    f"The label is the list {shown(value)}, but the model takes one class a row",
                     "Give each row one class; for several, load the model with "
                     'problem_type="multi_label_classification".',
                 )
@@ -103,7 +103,7 @@ class Labels:
         numbers = [_number(item) for item in value] if is_list(value) else []
         if len(numbers) != self.classes or not all(0 <= number <= 1 for number in numbers):
             raise Unfit(
-                f"The label is {value!r}, and a model of several labels a row takes a list of {self.classes} "
+                f"The label is {value!r}, but a model with several labels a row takes a list of {self.classes} "
                 "zeros and ones, one for each class",
                 "Make such lists with dataset.map, or load the model with the right num_labels; for one class a row, "
                 'with problem_type="single_label_classification".',
@@ -113,7 +113,7 @@ class Labels:
     def _numbers(self, value: Any) -> float | list[float]:
         if isinstance(value, str) and not _is_number(value):
             raise Unfit(
-                f"The label is the text {shown(value)}, and the model predicts numbers (a regression)",
+                f"The label is the text {shown(value)}, but the model predicts numbers (a regression)",
                 "Give numbers; for classes, load the model with num_labels=2, or as many as there are.",
             )
         if not is_list(value):
@@ -137,7 +137,7 @@ def _check_choice(row_and_label: tuple[Row, int]) -> None:
     choices = len(row["input_ids"]) if "input_ids" in row else None
     if choices is not None and not 0 <= label < choices and label != IGNORE_INDEX:
         raise Unfit(
-            f"The label is {label}, and the row has the choices 0 to {choices - 1}", "Number the choices from 0."
+            f"The label is {label}, but the row has the choices 0 to {choices - 1}", "Number the choices from 0."
         )
 
 
@@ -146,7 +146,7 @@ def _whole(value: Any) -> int:
     number = _number(value)
     if number != int(number) if abs(number) < float("inf") else True:
         raise Unfit(
-            f"The label is {value!r}, and the model tells classes, which are numbered 0, 1, ...",
+            f"The label is {value!r}, but the model predicts classes, which are numbered 0, 1, ...",
             "Number the classes; or, for numbers to predict, load the model with num_labels=1.",
         )
     return int(number)

@@ -66,7 +66,7 @@ class Limits:
     def _check_length(self, ids: Any) -> None:
         length = row_length(ids)
         if self.positions is not None and length > self.positions:
-            raise Unfit(f"The row has {length} tokens, and the model has {self.positions} positions", _TRUNCATE)
+            raise Unfit(f"The row has {length} tokens, but the model has {self.positions} positions", _TRUNCATE)
 
 
 def row_length(values: Any) -> int:
@@ -90,7 +90,7 @@ def _check_alike(ids_and_values: tuple[Any, Any]) -> None:
 def _check(values: Any, column: str, count: int, fix: str) -> None:
     low, high = _ends(values, column == "labels")
     if low < 0 or high >= count:
-        raise Unfit(f"The row holds {low if low < 0 else high}, and the model knows 0 to {count - 1}", fix)
+        raise Unfit(f"The row holds {low if low < 0 else high}, but the model knows only 0 to {count - 1}", fix)
 
 
 def _ends(values: Any, may_ignore: bool) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Padding:
             features = [{**feature, MASK: _ones(feature[name], name)} for feature in features]
         if is_uneven and self.token is None and MASK not in features[0]:
             raise DatasetError(
-                f"The rows have {min(lengths)} to {longest} tokens, and nothing is known to fill them up with",
+                f"The rows have {min(lengths)} to {longest} tokens, and it is not known how to pad them",
                 where=f"columns {sorted(features[0])}",
                 fix="Pass processing_class=tokenizer to pad them, or a data_collator.",
             )

@@ -42,7 +42,7 @@ def texts_of(rows: list[Row], column: str, first: int) -> list[str]:
         if isinstance(value, str):
             return value
         raise Unfit(
-            f"The row holds {shown(value)}, and a text is needed",
+            f"The row holds {shown(value)}, but a text is needed",
             "Filter or fill such rows, or name another column with text_columns.",
         )
 
@@ -87,7 +87,7 @@ def learned_labels(feature_and_row: tuple[Row, Row]) -> list[int]:
     feature, row = feature_and_row
     if "input_ids" not in feature:
         raise Unfit(
-            "Rows of vectors in the place of tokens have no labels of their own",
+            "Rows of vectors (in place of tokens) cannot be their own labels",
             "Add a column labels with the token that each position is to predict.",
         )
     ids = feature["input_ids"]

@@ -13,7 +13,7 @@ from .rows import Unfit, is_list, plain
 def check_filled(value: Any) -> None:
     """Refuses null."""
     if value is None:
-        raise Unfit("The row holds null, and the model needs a value", "Filter or fill such rows.")
+        raise Unfit("The row holds null, but the model needs a value", "Filter or fill such rows.")
 
 
 def check_tokens(value: Any) -> None:

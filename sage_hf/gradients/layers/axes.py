@@ -155,7 +155,7 @@ def _calls(
         except MODEL_ERRORS as error:
             if batch_rows(batch) == 1 or is_ours(error):
                 raise
-            raise NotSeparable(f"{type(model).__name__} says of several rows: {error}") from error
+            raise NotSeparable(f"{type(model).__name__} fails on several rows: {error}") from error
     return calls
 
 

@@ -76,7 +76,7 @@ class LayerHooks:
             tensors = [each for each in args if isinstance(each, Tensor)] if self._packed else []
             if any(each.shape[:1] and each.shape[0] in self._packed for each in tensors):
                 name = self._layout.names[module]
-                raise NotSeparable(f"{name} sees the tokens of all rows in one run, without padding")
+                raise NotSeparable(f"{name} sees the tokens of all rows as one sequence, without padding")
         if self._layout.terms(module):
             output = self._follow_terms(module, args[0] if args else next(iter(kwargs.values())), output, axis)
         if self._layout.reruns(module):
@@ -93,12 +93,12 @@ class LayerHooks:
         if module in self._axes.shared:
             if self._is_lookup(module):
                 return 0
-            raise NotSeparable(f"what {name} returns is one for all rows")
+            raise NotSeparable(f"{name} returns one output for all rows")
         if module in self._axes.reordered:
             raise NotSeparable(f"{name} does not see the rows in the order of the batch, or sees other rows with them")
         axis = next(iter(self._axes.outputs[module]), None)
         if axis is None or (self._layout.terms(module) and self._axes.inputs[module][0] != axis):
-            raise NotSeparable(f"what {name} takes and returns has no axis of rows")
+            raise NotSeparable(f"the inputs and outputs of {name} have no axis of rows")
         return axis
 
     def _is_lookup(self, module: nn.Module) -> bool:

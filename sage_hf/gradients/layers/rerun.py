@@ -67,7 +67,7 @@ class LayerCall:
         """
         axis = self.out_axes[leaf] if leaf < len(self.out_axes) else None
         if axis is None and self.size > 1:
-            raise NotSeparable(f"what a {type(self.module).__name__} returns has no axis of rows")
+            raise NotSeparable(f"the output of a {type(self.module).__name__} has no axis of rows")
         try:
             for index in range(self.size):
                 self._add_row(rows[index], index, leaf, self._part(grad, index, axis))

@@ -198,7 +198,9 @@ def register_rule(kind: type[nn.Module], rule: Rule) -> None:
         >>> register_rule(Scale, lambda module: {"weight": Vector(module.weight.numel(), lambda x: x)})
     """
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise TargetError(f"{kind!r} is no class of modules", where="kind", fix="Pass a subclass of torch.nn.Module.")
+        raise TargetError(
+            f"{kind!r} is not a class of modules", where="kind", fix="Pass a subclass of torch.nn.Module."
+        )
     RULES[kind] = rule
 
 

@@ -198,7 +198,7 @@ def _by_name(model: nn.Module, target_modules: str | Sequence[str]) -> set[int]:
             matches = re.compile(expression).fullmatch
         except re.error as error:
             raise TargetError(
-                f"{pattern!r} is no regular expression ({error})",
+                f"{pattern!r} is not a valid regular expression ({error})",
                 where="target_modules",
                 fix="Correct the expression, or pass names as a list.",
             ) from error

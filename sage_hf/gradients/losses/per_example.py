@@ -80,7 +80,7 @@ def per_example_loss(
                 raise
             # Such as `total += loss` into a tensor of no axes, or a model that takes one row only. What is wrong with
             # the model itself comes up again when its rows are taken one at a time.
-            raise NotSeparable(f"{type(model).__name__} says of several rows: {first_line(error)}") from error
+            raise NotSeparable(f"{type(model).__name__} fails on several rows: {first_line(error)}") from error
     # The losses of the rows may come alone or in a tuple, where nothing calls them the loss.
     parts = outputs if isinstance(outputs, (tuple, list)) else [outputs]
     tensors = [each for each in parts if isinstance(each, Tensor)]
@@ -296,7 +296,9 @@ def output_field(outputs: Any, name: str) -> Any:
     if part is None and not others:
         return None
     raise LabelError(
-        f"The model returns {others} and no 'loss'" if part is None else f"Its loss is a {type(part).__name__}",
+        f"The model returns {others} and no 'loss'"
+        if part is None
+        else f"The model's loss is a {type(part).__name__}",
         where="model.forward",
         fix="Return one tensor under the name 'loss', or pass loss_function=(outputs, batch) -> one loss a row.",
     )

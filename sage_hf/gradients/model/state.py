@@ -44,12 +44,12 @@ def check_model(model: object) -> None:
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
         raise ConfigError(
-            f"The model is the name {name!r}, and nothing is loaded here",
+            f"The model is given by the name {name!r}, but a loaded model is needed",
             where="model",
-            fix=f"Load it with the class of your task, AutoModelForCausalLM.from_pretrained({name!r}) say, and pass "
-            f"processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
+            fix=f"Load it with the class of your task, such as AutoModelForCausalLM.from_pretrained({name!r}), and "
+            f"pass processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
         )
-    raise ConfigError(f"A {type(model).__name__} is no model", where="model", fix="Pass a torch.nn.Module.")
+    raise ConfigError(f"A {type(model).__name__} is not a model", where="model", fix="Pass a torch.nn.Module.")
 
 
 def num_weights(model: nn.Module) -> int:

@@ -114,11 +114,11 @@ def test_a_classifier_reads_dialogues_with_the_labels_of_their_column(tokenizer)
     ("odd", "said"),
     [
         (json.dumps(DIALOGUES[0]), "holds a str"),
-        (None, "holds null, and a list of turns is needed"),
-        ([], "holds no turn"),
-        (["hello"], "no dictionary but 'hello'"),
+        (None, "holds null, but a list of turns is needed"),
+        ([], "has no turns"),
+        (["hello"], "not a dictionary: 'hello'"),
         ([{"speaker": "a", "text": "b"}], r"neither role and content nor from and value, only \['speaker', 'text'\]"),
-        ([{"role": "user", "content": None}], "of the role 'user' says nothing"),
+        ([{"role": "user", "content": None}], "of the role 'user' is empty"),
     ],
 )
 def test_what_is_no_dialogue_is_counted_and_named(tokenizer, odd, said):

@@ -132,7 +132,7 @@ def test_a_collator_has_the_last_word_and_may_take_raw_rows():
 
 
 def test_what_cannot_be_encoded_says_what_is_missing(tokenizer):
-    with pytest.raises(DatasetError, match=r"No way is known from the columns \['first', 'second', 'third'\]"):
+    with pytest.raises(DatasetError, match=r"from the columns \['first', 'second', 'third'\]"):
         encoder([{"first": "a", "second": "b", "third": "c"}], processing_class=tokenizer, task="causal")
     with pytest.raises(DatasetError, match="processing_class"):
         encoder([{"text": "a", "label": 1}])
@@ -148,7 +148,7 @@ def test_what_cannot_be_encoded_says_what_is_missing(tokenizer):
 @pytest.mark.parametrize("value", [None, 3])
 def test_what_is_no_text_is_named_by_its_row(tokenizer, value):
     rows = [{"text": "a"}, {"text": value}]
-    with pytest.raises(DatasetError, match=f"holds {value}, and a text is needed.*row 41"):
+    with pytest.raises(DatasetError, match=f"holds {value}, but a text is needed.*row 41"):
         encoder(rows, processing_class=tokenizer, task="causal").encode(rows, first=40)
 
 

@@ -53,7 +53,7 @@ def test_a_class_name_is_the_number_that_the_model_gives_it():
     ("values", "said"),
     [
         ([0, None, None], r"The label is null \[column 'label', 2 rows among 10 to 12: 11, 12\]"),
-        ([0, 0.5], r"The label is 0.5, and the model tells classes.*row 11\].*num_labels=1"),
+        ([0, 0.5], r"The label is 0.5, but the model predicts classes.*row 11\].*num_labels=1"),
         ([3], "label is 3, and the model has the classes 0 to 2"),
         ([float("nan")], "label is nan"),
         ([b"a"], "takes numbers"),
@@ -88,7 +88,7 @@ def test_numbers_to_predict_are_floats():
 def test_the_label_of_a_choice_is_its_place_however_many_there_are():
     rows = [{"input_ids": [[3], [4], [5], [6]], "label": label} for label in (3, 0.0, 1)]
     assert Labels("choice", classes=2).cast(rows, "label", 0) == [3, 0, 1]
-    with pytest.raises(LabelError, match=r"label is 4, and the row has the choices 0 to 3.*row 7"):
+    with pytest.raises(LabelError, match=r"label is 4, but the row has the choices 0 to 3.*row 7"):
         Labels("choice").cast([{**rows[0], "label": 4}], "label", 7)
 
 
@@ -129,8 +129,8 @@ def test_losses_are_those_of_each_row_alone(settings, labels):
     ("values", "settings", "what", "fix"),
     [
         ([[0, 1, 1]], {"problem_type": "single_label_classification"}, "is the list", "multi_label_classification"),
-        (["good"], {"classes": 1}, "is the text 'good', and the model predicts numbers", "num_labels=2"),
-        ([0.5], {}, "is 0.5, and the model tells classes", "num_labels=1"),
+        (["good"], {"classes": 1}, "is the text 'good', but the model predicts numbers", "num_labels=2"),
+        ([0.5], {}, "is 0.5, but the model predicts classes", "num_labels=1"),
         ([{"a": 1}], {}, "is {'a': 1}, a dict", "Turn such labels into numbers"),
     ],
 )

@@ -32,10 +32,10 @@ LABELS = {"label": [0, 1, 2, 1]}
 @pytest.mark.parametrize(
     ("model", "columns", "said"),
     [
-        (bert, {"input_ids": [[5], [64], [5], [99]], **LABELS}, "holds 64, and the model knows 0 to 63.*2 rows: 1, 3"),
+        (bert, {"input_ids": [[5], [64], [5], [99]], **LABELS}, "64, but the model knows only 0 to 63.*2 rows: 1, 3"),
         (bert, {"input_ids": [[5], [6], [-1, 6], [5]], **LABELS}, "holds -1.*row 2.*resize_token_embeddings"),
-        (bert, {"input_ids": [[5] * 33, [6], [6], [5]], **LABELS}, "33 tokens, and the model has 32 positions.*row 0"),
-        (gpt2, {"input_ids": [[5], [5] * 40, [6], [5]]}, "40 tokens, and the model has 32 positions.*row 1.*Truncate"),
+        (bert, {"input_ids": [[5] * 33, [6], [6], [5]], **LABELS}, "33 tokens, but the model has 32 positions.*row 0"),
+        (gpt2, {"input_ids": [[5], [5] * 40, [6], [5]]}, "40 tokens, but the model has 32 positions.*row 1.*Truncate"),
         (bert, {"input_ids": [[5]] * 4, "token_type_ids": [[0], [2], [0], [0]], **LABELS}, "'token_type_ids', row 1"),
         (bert, {"input_ids": [[5]] * 4, "position_ids": [[0], [32], [0], [0]], **LABELS}, "'position_ids', row 1"),
         (bert, {"input_ids": [[5, 6]] * 4, "attention_mask": [[1, 1]] * 3 + [[1]], **LABELS}, "2 tokens and 1 number"),
@@ -56,7 +56,7 @@ def test_what_the_model_has_no_place_for_is_named_by_its_row(model, columns, sai
         (
             lambda: BertForTokenClassification(BertConfig(**BERT, num_labels=3)),
             {"input_ids": [[5, 6]] * 4, "labels": [[0, 1]] * 3 + [[0, 3]]},
-            "holds 3, and the model knows 0 to 2.*row 3",
+            "holds 3, but the model knows only 0 to 2.*row 3",
         ),
     ],
 )

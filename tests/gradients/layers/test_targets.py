@@ -102,7 +102,7 @@ def test_only_the_active_adapter_is_targeted(tmp_path):
 def test_what_matches_nothing_is_an_error_that_names_the_modules():
     with pytest.raises(TargetError, match=r"'key_proj' matches no layer.*model\.embed_tokens \(Embedding\)"):
         names(llama(), ["q_proj", "key_proj"])
-    with pytest.raises(TargetError, match="no regular expression"):
+    with pytest.raises(TargetError, match="not a valid regular expression"):
         names(llama(), "*proj(")
     with pytest.raises(TargetError, match=r"targets no trainable weight.*the modules are 0 \(BatchNorm1d\)"):
         names(nn.Sequential(nn.BatchNorm1d(3)), "all-linear")

@@ -25,7 +25,7 @@ def test_the_name_of_a_model_is_told_how_to_load_it(front_door):
     with pytest.raises(ConfigError, match=r"AutoModelForCausalLM\.from_pretrained\('gpt2'\)") as caught:
         front_door("gpt2")
     assert "processing_class=AutoTokenizer.from_pretrained('gpt2')" in caught.value.fix
-    with pytest.raises(ConfigError, match="The model is the name 'out"):
+    with pytest.raises(ConfigError, match="The model is given by the name 'out"):
         front_door(Path("out"))
-    with pytest.raises(ConfigError, match="A dict is no model"):
+    with pytest.raises(ConfigError, match="A dict is not a model"):
         front_door({})

@@ -72,11 +72,11 @@ def test_select_finds_out_first_whether_it_can_push(hub, texts, tmp_path, monkey
     arguments = ["select", *texts, "--fraction", "0.25", *SMALL, "-o", tmp_path / "out", "--push-to-hub"]
     result = run(*arguments, "me/texts")
     assert result.exit_code == 1
-    assert "with other data" in flat(result)
+    assert "already has other data" in flat(result)
     monkeypatch.setenv("HF_TOKEN", "hf_read")
     result = run(*arguments, "me/kept")
     assert result.exit_code == 1
-    assert "may only read" in flat(result)
+    assert "only gives read access" in flat(result)
     assert not (tmp_path / "out").exists()
 
 
@@ -142,7 +142,7 @@ def test_a_stream_is_selected_from_and_pushed(hub, texts, tmp_path):
 
 
 def test_what_fails_is_told_with_what_to_do_and_without_the_token(hub, folder, tmp_path):
-    for token, told in (("hf_nobodys", "hf auth login"), ("hf_read", "may only read")):
+    for token, told in (("hf_nobodys", "hf auth login"), ("hf_read", "only gives read access")):
         result = run("push", folder, "me/kept", "--token", token)
         assert result.exit_code == 1
         assert told in flat(result)
