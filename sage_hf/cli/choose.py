@@ -10,6 +10,7 @@ from ..config import from_text
 from ..hub.files import check_rows_output, is_row_file
 from .folders import pass_source_on, with_rows
 from .options import argument, main_console, option
+from .output import is_quiet
 
 
 @dataclass(frozen=True)
@@ -51,5 +52,8 @@ def choose(options: ChooseOptions) -> None:
         chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
         pass_source_on(options.folder, options.output, options.dataset)
     console = main_console(stderr=False)
-    console.print(summary(chosen))
+    if is_quiet():
+        console.print(f"Kept {len(chosen):,} of {chosen.stats.rows:,} rows.", end=" ")
+    else:
+        console.print(summary(chosen))
     console.print(f"Written to {options.output}.", markup=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import SageConfig
-from ..errors import ConfigError, DatasetError, SageError
+from ..errors import ConfigError, DatasetError, OutputError, SageError
 from ..hub.files import read_scores
 from .options import Sources, main_console, plain
 
@@ -76,6 +76,12 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         DatasetError: `dataset` cannot be read, or has other rows.
         ConfigError: The selection is from a stream.
     """
+    if folder.is_file():
+        raise OutputError(
+            "A file holds the kept rows alone",
+            where=str(folder),
+            fix="Name the folder of a selection.",
+        )
     if read_scores(folder)[1].get("kind") == "stream":
         raise ConfigError(
             "A selection from a stream knows only the rows that it kept",

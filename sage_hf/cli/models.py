@@ -185,7 +185,12 @@ def _find_task(config: Any, dataset: Dataset | IterableDataset | None) -> str:
     if dataset is None:
         raise ConfigError(what, where="--task", fix=f"Name a dataset too, or pass one of {tasks}.")
     if label_column(dataset) is None:
-        raise ConfigError(f"{what}, and the dataset has no label column", where="--task", fix=f"Pass one of {tasks}.")
+        columns = ", ".join(map(str, _columns(dataset)))
+        raise ConfigError(
+            f"{what}, and no column of the dataset is called label; the columns are {columns}",
+            where="--label-column, --task",
+            fix=f"Name the column of the classes with --label-column, or pass --task, one of {tasks}.",
+        )
     is_image = {"image", "img", "pixel_values"} & {*_columns(dataset)}
     return "image-classification" if is_image else "sequence-classification"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import os
 import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
     from .models import Loaded
 
+logger = logging.getLogger(__name__)
+
 INPUT = "Model and dataset"
 DATASET = (
     "A json, csv or parquet file, a folder of such files, a folder of images with one subfolder a class (cat/01.png), "
@@ -64,6 +68,8 @@ _TYPES: dict[str, Any] = {
     "loss_reduction": Literal[LOSS_REDUCTIONS],
     "target_reduction": Literal[TARGET_REDUCTIONS],
 }
+# Commands that go on where they were interrupted.
+_RESUMED = ("select", "compare")
 # Commands and options of the version before, which still work.
 _RENAMED = {
     "suspects": "label-issues",
@@ -194,10 +200,11 @@ class Inputs(Sources):
             if done.file is not None and not done.is_kept:
                 console.print(f"Kept for the next run: {plain(str(done.file))}.")
         elif loaded.new_weights:
-            console.print(
-                f"[bold yellow]The checkpoint lacks {len(loaded.new_weights)} weights[/] "
-                f"({plain(', '.join(loaded.new_weights[:4]))}): they are random, and their gradients say nothing. "
-                "Add --warmup-steps or --warmup-fraction."
+            logger.warning(
+                "The checkpoint lacks %d weights (%s): they are random, and their gradients say nothing. Add "
+                "--warmup-steps or --warmup-fraction.",
+                len(loaded.new_weights),
+                ", ".join(loaded.new_weights[:4]),
             )
 
 
@@ -205,7 +212,7 @@ class Inputs(Sources):
 class Volume:
     """How much a command says; see their help."""
 
-    quiet: bool = option(False, "Print only errors and the result.", flags="--quiet -q")
+    quiet: bool = option(False, "Print only warnings, errors and the result.", flags="--quiet -q")
     verbose: bool = option(False, "Print details of the run, too.", flags="--verbose -v")
 
 
@@ -276,6 +283,9 @@ class Shell(TyperGroup):
             console.print(f"[bold]What to do:[/] {plain(fix)}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
+            if ctx.invoked_subcommand in _RESUMED and os.environ.get("RANK", "0") == "0":
+                text = "Interrupted. What is finished is kept, and the same command goes on from there."
+                Console(stderr=True).print(text)
             raise typer.Exit(130) from None
 
 

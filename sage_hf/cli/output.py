@@ -35,7 +35,7 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Inside, a command says as much as it was asked to.
 
     Args:
-        quiet: Only errors and the result.
+        quiet: Only warnings, errors and the result.
         verbose: What is logged with the level INFO as well.
 
     Raises:
@@ -48,7 +48,7 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     handler, filters = Lines(), [logging.getLogger(name) for name in _REPORTS]
     token = _QUIET.set(quiet)
     ours.addHandler(handler)
-    ours.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    ours.setLevel(logging.INFO if verbose else logging.WARNING)
     for logger in (brief, progress):
         logger.setLevel(logging.ERROR if quiet else logging.INFO)
     if not verbose:

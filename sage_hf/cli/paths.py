@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from difflib import get_close_matches
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -30,6 +31,8 @@ def check_local(path: str) -> Path | None:
                 "datasets reads :: in a path as a file inside another", where=path, fix="Rename the file or folder."
             )
         return local.absolute()
+    if meant := meant_by(path):
+        raise DatasetError("There is no such file or folder", where=path, fix=meant)
     try:
         validate_repo_id(path)
         is_repository = builder_of(local) is None and not path.startswith(".")
@@ -45,6 +48,18 @@ def check_local(path: str) -> Path | None:
     )
 
 
+def meant_by(path: str) -> str:
+    """A question after the name that is meant, where a path is not there and its folder holds a like name; else empty.
+
+    `models/bret` beside `models/bert` is no repository on the Hub.
+    """
+    place = Path(path).expanduser()
+    if place.parent == Path() or not place.parent.is_dir():
+        return ""
+    close = get_close_matches(place.name, [each.name for each in place.parent.iterdir()], 1)
+    return f"Did you mean {place.parent / close[0]}?" if close else ""
+
+
 def check_folder(path: str) -> None:
     """Refuses a model that is neither a folder nor may be the id of a repository on the Hub.
 
@@ -55,6 +70,8 @@ def check_folder(path: str) -> None:
         raise ConfigError("The model is a file", where=path, fix="Name the folder that holds it.")
     if Path(path).exists():
         return
+    if meant := meant_by(path):
+        raise ConfigError("There is no such folder", where=path, fix=meant)
     try:
         validate_repo_id(path)
     except HFValidationError:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ..selection.rows import ShownRow
 
+# Letters of a name that are shown at most, and of a content at least.
+_WIDEST, _LEAST = 20, 10
 # Letters of a row's content that are given to the table, which shows as many as fit.
 _LETTERS = 300
 
@@ -43,13 +45,21 @@ def show(options: ShowOptions) -> None:
     selection = open_selection(options.folder, options.dataset)
     found = rows_of(selection, options.rows, group=options.group, limit=options.limit)
     console = main_console(stderr=False)
-    console.print(table_of(found))
+    if not found:
+        console.print(f"There are no rows to show: {options.rows}.", markup=False)
+        return
+    console.print(table_of(found, console.width))
     total = len(numbers_of(selection, options.rows, options.group))
     console.print(f"{len(found):,} of {total:,} rows.")
 
 
-def table_of(rows: list[ShownRow]) -> Table:
-    """The rows as something `rich` prints; columns that say nothing are left out."""
+def table_of(rows: list[ShownRow], width: int) -> Table:
+    """The rows as something `rich` prints; columns that say nothing are left out.
+
+    Args:
+        rows: The rows.
+        width: Columns of the terminal. The content has what the others leave.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -64,15 +74,20 @@ def table_of(rows: list[ShownRow]) -> Table:
     }
     if len(set(columns["outcome"])) == 1:
         del columns["outcome"]
-    table = Table(expand=False)
-    for name, cells in columns.items():
-        if name == "row" or any(cells):
-            justify = "right" if name in ("row", "score", "doubt") else "left"
-            wide = {"no_wrap": True, "overflow": "ellipsis"} if name in ("content", "label", "suggested") else {}
-            table.add_column(name, justify=justify, **wide)  # type: ignore[arg-type]
-    shown = [cells for name, cells in columns.items() if name == "row" or any(cells)]
-    for line in zip(*shown, strict=True):
-        table.add_row(*map(Text, line))  # Text, not str: content may hold "[b]"
+    texts = {  # Text, not str: content may hold "[b]"
+        name: [Text(cell) for cell in cells] for name, cells in columns.items() if name == "row" or any(cells)
+    }
+    widths = {name: min(_WIDEST, max(cell.cell_len for cell in [Text(name), *cells])) for name, cells in texts.items()}
+    if "content" in widths:
+        taken = sum(widths[name] for name in widths if name != "content")
+        widths["content"] = max(_LEAST, width - taken - 3 * len(widths) - 1)
+    table = Table()
+    for name, cells in texts.items():
+        table.add_column(name, justify="right" if name in ("row", "score", "doubt") else "left", no_wrap=True)
+        for cell in cells:
+            cell.truncate(widths[name], overflow="ellipsis")
+    for line in zip(*texts.values(), strict=True):
+        table.add_row(*line)
     return table
 
 
@@ -96,7 +111,8 @@ def value_text(value: Any) -> str:
         return ""
     if hasattr(value, "filename") or hasattr(value, "getbands"):  # an image
         name = getattr(value, "filename", "")
-        return Path(name).name if name else f"image, {value.width} x {value.height}"
+        # With its folder, which is the class in a folder of images.
+        return str(Path(*Path(name).parts[-2:])) if name else f"image, {value.width} x {value.height}"
     if isinstance(value, dict) and "array" in value and "sampling_rate" in value:
         return f"sound, {len(value['array']) / value['sampling_rate']:.1f} s"
     if isinstance(value, dict) and {"role", "content"} <= set(value):

@@ -1,13 +1,17 @@
 """`sage-hf choose` and `show`: what is done with a selection's folder later."""
 
+import io
 import json
 import shutil
 
 import pytest
 from datasets import load_from_disk
+from PIL import Image
+from rich.console import Console
 
 from sage_hf import Selection
-from sage_hf.cli.show import value_text
+from sage_hf.cli.show import table_of, value_text
+from sage_hf.selection.rows import ShownRow
 
 from .test_main import folder, reviews, run  # noqa: F401  # a fixture
 
@@ -106,6 +110,34 @@ def test_other_rows_than_those_that_were_selected_from_are_refused(made, tmp_pat
     (tmp_path / "other.csv").write_text(other.read_text().replace("cat", "dog"))
     result = run("choose", made / "tenth", "-o", tmp_path / "out", "--dataset", tmp_path / "other.csv")
     assert result.exit_code == 1 and "fingerprint" in words(result)
+
+
+def test_a_file_of_rows_is_no_folder_of_a_selection_and_an_empty_view_says_so(made):
+    result = run("show", made / "reviews.csv")
+    assert result.exit_code == 1 and "A file holds the kept rows alone" in words(result)
+    result = run("show", made / "tenth", "--rows", "set-aside")
+    assert result.exit_code == 0 and result.output.strip() == "There are no rows to show: set-aside."
+
+
+def test_long_texts_leave_numbers_and_labels_readable():
+    rows = [
+        ShownRow(number, "kept", 0.5, 1.0, "a", "politics", 0.75, "science", {"text": "a long text " * 90, "id": "x"})
+        for number in range(1234, 1237)
+    ]
+    for width in (60, 80, 120):
+        console = Console(width=width, file=io.StringIO())
+        console.print(table_of(rows, width))
+        told = console.file.getvalue()
+        assert max(map(len, told.splitlines())) <= width
+        assert told.count("1,234") == 1 and told.count("0.500") == 3 and told.count("politics") == 3
+        assert told.count("science") == 3 and told.count("text: a") == 3
+
+
+def test_an_image_is_told_with_its_folder():
+    image = Image.new("L", (2, 2))
+    assert value_text(image) == "image, 2 x 2"
+    image.filename = "/data/eight/076.png"
+    assert value_text(image) == "eight/076.png"
 
 
 def test_signals_can_be_left_out(made, folder, tmp_path):  # noqa: F811

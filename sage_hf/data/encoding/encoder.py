@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, default_data_collator
 from ...errors import DatasetError, LabelError
 from .collators import collated, is_of_library
 from .dialogues import BESIDE_TURNS, TURN_COLUMNS, answered_ids, check_template, dialogue_ids
-from .images import IMAGE_COLUMNS, as_rgb
+from .images import IMAGE_COLUMNS, as_images
 from .labels import Labels
 from .limits import Limits
 from .model import ModelFacts
@@ -343,13 +343,14 @@ class Encoder:
         return self._of_ids([(ids, 0) for ids in made], rows, first)
 
     def _images(self, column: str, rows: list[Row], first: int) -> list[Row]:
-        images = as_rgb((row[column] for row in rows), column, first, self.image_top)
+        mode = "L" if self.model.channels == 1 else "RGB"
+        images = as_images((row[column] for row in rows), column, first, self.image_top, mode)
         processor = self._image_processor()
         try:
             pixels = processor(images, return_tensors="pt")["pixel_values"]
         except (ValueError, TypeError, RuntimeError) as error:
             raise DatasetError(
-                f"{type(processor).__name__} refuses the images (given to it as RGB): {error}",
+                f"{type(processor).__name__} refuses the images (given to it as {mode}): {error}",
                 where=f"column {column!r}",
                 fix="Check the checkpoint's preprocessor_config.json (its size, image_mean and image_std).",
             ) from error

@@ -44,8 +44,8 @@ def brightest(values: Iterable[Any]) -> int | None:
     return next((top for top in _TOPS if 0 < most <= top), 255 if most == 0 else None)
 
 
-def as_rgb(values: Iterable[Any], column: str, first: int, top: int | None) -> list[Image.Image]:
-    """RGB images of a column's values.
+def as_images(values: Iterable[Any], column: str, first: int, top: int | None, mode: str = "RGB") -> list[Image.Image]:
+    """Images of a column's values, of 8 bits a channel.
 
     Args:
         values: PIL images; undecoded ones (a dictionary of bytes and path, or a path); lists or arrays [H, W],
@@ -53,11 +53,12 @@ def as_rgb(values: Iterable[Any], column: str, first: int, top: int | None) -> l
         column: Where they come from.
         first: Number of the first row in the dataset.
         top: What `brightest` found.
+        mode: As of PIL: "RGB", or "L" for a model of grey images.
 
     Raises:
         DatasetError: An image is null or cannot be read, or its numbers may mean several things.
     """
-    return each(lambda value: _rgb(opened(value), top), values, DatasetError, column, first)
+    return each(lambda value: _rgb(opened(value), top).convert(mode), values, DatasetError, column, first)
 
 
 def opened(value: Any) -> Image.Image | npt.NDArray[Any]:

@@ -38,6 +38,7 @@ class ModelFacts:
         limits: What the model has places for.
         longest: Tokens of a row that the model is made for; None where nothing tells.
         pad_token_id: The model's own, for rows without a tokenizer.
+        channels: Channels of the images that the model takes; None where nothing tells.
     """
 
     inputs: frozenset[str]
@@ -48,6 +49,7 @@ class ModelFacts:
     limits: Limits = field(default_factory=Limits)
     longest: int | None = None
     pad_token_id: int | None = None
+    channels: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelFacts:
@@ -62,6 +64,7 @@ class ModelFacts:
             limits=find_limits(model),
             longest=longest_row(model),
             pad_token_id=getattr(config, "pad_token_id", None),
+            channels=getattr(config, "num_channels", None),
         )
 
 

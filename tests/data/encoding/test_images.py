@@ -6,7 +6,7 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from sage_hf.data.encoding.images import as_rgb, brightest
+from sage_hf.data.encoding.images import as_images, brightest
 from sage_hf.errors import DatasetError
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -15,7 +15,7 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
 
 def pixels(*values):
     """[images, H, W, 3] as the image processor gets them."""
-    return np.stack([np.asarray(image) for image in as_rgb(values, "image", 0, brightest(values))])
+    return np.stack([np.asarray(image) for image in as_images(values, "image", 0, brightest(values))])
 
 
 def rgb(grey):
@@ -104,12 +104,12 @@ def test_dark_images_are_rescaled_as_the_others_of_their_dataset():
 )
 def test_what_is_no_sure_image_is_named_by_its_row(value, said):
     with pytest.raises(DatasetError, match=f"{said}.*column 'image', row 5"):
-        as_rgb([Image.fromarray(GREY), value], "image", 4, brightest([value]))
+        as_images([Image.fromarray(GREY), value], "image", 4, brightest([value]))
 
 
 def test_an_image_beyond_the_range_of_the_others_is_refused():
     with pytest.raises(DatasetError, match=r"from 9000 to 9000, and those of the dataset from 0 to 255.*row 1"):
-        as_rgb([GREY.astype(int), np.full((8, 8), 9000)], "image", 0, brightest([GREY.astype(int)]))
+        as_images([GREY.astype(int), np.full((8, 8), 9000)], "image", 0, brightest([GREY.astype(int)]))
 
 
 def test_what_a_dataset_makes_of_wide_images_is_read_right():
@@ -119,3 +119,8 @@ def test_what_a_dataset_makes_of_wide_images_is_read_right():
             rows = Dataset.from_dict({"image": [image], "n": [1]}, Features(image=ImageFeature(), n=Value("int64")))
             (value,) = rows.cast_column("image", feature)["image"]
             assert np.array_equal(pixels(value)[0], rgb(GREY))
+
+
+def test_images_of_a_grey_model_stay_grey_to_the_bit():
+    (image,) = as_images([Image.fromarray(GREY.astype(np.uint8))], "image", 0, None, "L")
+    assert image.mode == "L" and np.array_equal(np.asarray(image), GREY.astype(np.uint8))
