@@ -381,7 +381,7 @@ def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
     arguments = ["select", folder / "lm", data, "--num-examples", 3, *SMALL, "-o"]
     new = run(*arguments, tmp_path / "new", "--dataset-config", "large")
     assert new.exit_code == 0 and "DeprecationWarning" not in new.output
-    with pytest.warns(DeprecationWarning, match="--dataset-name is --dataset-config now"):
+    with pytest.warns(DeprecationWarning, match="--dataset-name is now called --dataset-config"):
         old = run(*arguments, tmp_path / "old", "--dataset-name=large")
     assert old.exit_code == 0, old.output
     one, other = (Selection.load_from_disk(tmp_path / name) for name in ("new", "old"))
@@ -399,7 +399,7 @@ def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
     ],
 )
 def test_every_old_word_is_replaced_and_named(old, new):
-    with pytest.warns(DeprecationWarning, match=" now, ") as warned:
+    with pytest.warns(DeprecationWarning, match=" is now called ") as warned:
         assert renamed(old.split()) == new.split()
     changed = [word.split("=")[0] for word, now in zip(old.split(), new.split(), strict=True) if word != now]
     assert [str(each.message).split()[0] for each in warned] == changed
@@ -422,7 +422,7 @@ def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
     command = [sys.executable, "-m", "sage_hf", "suspects", "nothing", str(folder / "labelled.json"), "--most", "3"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for words in ("DeprecationWarning: suspects is label-issues now", "DeprecationWarning: --most is --limit now"):
+    for words in ("DeprecationWarning: suspects is now called label-issues", "DeprecationWarning: --most is --limit now"):
         assert words in done.stderr
 
 

@@ -115,7 +115,7 @@ def test_verbose_says_what_is_logged_and_both_words_contradict(capsys, monkeypat
         with speaking(**options):
             ours.info("y")
             ours.warning("x")
-        assert capsys.readouterr().err == f"{told}Warning: x\n"
+        assert capsys.readouterr().err == told
     with pytest.raises(ConfigError, match="Both --quiet and --verbose"), speaking(quiet=True, verbose=True):
         pass
 
