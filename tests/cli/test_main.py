@@ -422,7 +422,10 @@ def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
     command = [sys.executable, "-m", "sage_hf", "suspects", "nothing", str(folder / "labelled.json"), "--most", "3"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for words in ("DeprecationWarning: suspects is now called label-issues", "DeprecationWarning: --most is --limit now"):
+    for words in (
+        "DeprecationWarning: suspects is now called label-issues",
+        "DeprecationWarning: --most is now called --limit",
+    ):
         assert words in done.stderr
 
 

@@ -272,7 +272,7 @@ def test_data_that_datasets_did_not_push_is_other_data_too(hub, selection):
 
 def test_scores_alone_are_not_put_beside_rows(hub, selection):
     selection.push_to_hub("me/kept")
-    with pytest.raises(HubError, match="beside"):
+    with pytest.raises(HubError, match="scores alone cannot go there"):
         selection.push_to_hub("me/kept", scores_only=True, overwrite=True)
     selection.push_to_hub("me/kept", scores_only=True, config_name="scores")
     assert len(Selection.from_hub("me/kept", config_name="scores")) == 12
