@@ -84,11 +84,15 @@ class Labels:
         if isinstance(value, str):
             if value in self.names:
                 return self.names[value]
-            if not (value.strip().isdigit() and all(name == f"LABEL_{i}" for name, i in self.names.items())):
-                raise Unfit(
-                    f"The model knows no class {value!r}, only {list(self.names)[:12]}",
-                    "Set label2id in the model's config, or encode the column (dataset.class_encode_column).",
-                )
+            is_unnamed = all(name == f"LABEL_{i}" for name, i in self.names.items())
+            if not (value.strip().isdigit() and is_unnamed):
+                fix = "Set label2id in the model's config, or encode the column (dataset.class_encode_column)."
+                if is_unnamed:
+                    fix = (
+                        "The checkpoint's config.json does not name its classes: write their names into its id2label "
+                        "and label2id, or the classes' numbers into the column."
+                    )
+                raise Unfit(f"The model knows no class {value!r}, only {list(self.names)[:12]}", fix)
             value = int(value)
         number = _whole(value)
         classes = self.classes
