@@ -188,7 +188,7 @@ def test_a_loader_that_rows_cannot_be_scored_through_is_refused(tmp_path, has):
             loader = super().get_train_dataloader()
             return Plain(loader, **{name: getattr(loader, name) for name in has})
 
-    with pytest.raises(SageError, match="which the Plain has not") as caught:
+    with pytest.raises(SageError, match="which the Plain does not have") as caught:
         train(vit(), sage_args(tmp_path), image_rows(48), Own)
     assert caught.value.where == "get_train_dataloader"
     assert all(name not in caught.value.what for name in has)
