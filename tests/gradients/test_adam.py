@@ -175,7 +175,7 @@ def test_a_state_that_is_not_the_models_is_refused_by_name(of_images, tmp_path):
     refused(missing, loaded(folder), "no Adam moments for vit")
     refused({**state, "state": {number: {"step": 1} for number in state["state"]}}, loaded(folder), "no Adam moments")
     largest = [{**group, "amsgrad": True} for group in state["param_groups"]]
-    refused({**state, "param_groups": largest}, loaded(folder), "AMSGrad")
+    refused({**state, "param_groups": largest}, loaded(folder), "amsgrad")
 
 
 def test_what_python_code_a_file_holds_is_never_run(of_images, tmp_path):

@@ -348,7 +348,7 @@ class HalfIdle(nn.Module):
 
 def test_targets_that_take_no_part_in_the_loss_are_an_error():
     batch = {"inputs": torch.randn(3, 4), "labels": torch.tensor([0, 1, 2])}
-    with pytest.raises(GradientError, match="No targeted layer has a part in the loss"):
+    with pytest.raises(GradientError, match="No targeted layer takes part in the loss"):
         GradientCollector(HalfIdle(), target_modules=["idle"])(batch)
 
 
