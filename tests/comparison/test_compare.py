@@ -291,7 +291,7 @@ def test_a_metric_that_cannot_judge_is_said_to(digits):
         ({"tolerance": -0.1}, ConfigError, "tolerance"),
         ({"greater_is_better": ("f1",)}, ConfigError, "greater_is_better is"),
         ({"training_args": {"max_steps": 0}}, ConfigError, "max_steps"),
-        ({"training_args": {"num_train_epochs": 3}}, ConfigError, "Epochs"),
+        ({"training_args": {"num_train_epochs": 3}}, ConfigError, "epochs"),
         ({"training_args": {"seed": 3}}, ConfigError, "seed"),
         ({"training_args": {"learning_speed": 3}}, ConfigError, "learning_speed"),
         ({"training_args": {"lr_scheduler_type": "bumpy"}}, ConfigError, "bumpy"),
