@@ -23,10 +23,10 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
     """List the rows whose class label is likely wrong, with the class that is likelier.
 
     Takes one forward pass over the rows and no gradients; the model must have been trained on these labels for a
-    little. The number of wrong labels is estimated, and as many rows are listed, the most doubted first; few or none if
-    the labels are clean and the model knows them. Not every listed label is wrong: in hard data, and of a model that
-    has learned little, many rows are only unusual. Look at a few before you believe the list. Write drop, relabel or
-    the name of a class into the column sage_action of the file. Then `sage-hf apply` makes a corrected dataset, and
+    little. The number of wrong labels is estimated, and as many rows are listed, the most doubted first; few or none
+    if the labels are clean and the model knows them. Not every listed label is wrong: in hard data, and with a model
+    that has learned little, many rows are only unusual. Look at a few before you believe the list. Write drop, relabel
+    or the name of a class into the column sage_action of the file. Then `sage-hf apply` makes a corrected dataset, and
     `sage-hf select --exclude` leaves out the rows to drop.
 
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`

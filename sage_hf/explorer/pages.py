@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
-
 from ..report.contents import show
-from ..report.words import count, percent, printable, share_of, shortened, signed
+from ..report.environment import environment
+from ..report.words import share_of
 from ..selection.rows import ShownRow
 from .state import Change, Explored, GroupChange, Page, change_of, groups_of, notes_of
 
 # Groups that the table lists, the largest, and marks, the last.
 _GROUPS, _MARKS = 200, 200
-_LONGEST_NAME = 80
 
 
 def style() -> str:
     """The style sheet of the parts below."""
-    return _template("style.css")
+    return (files("sage_hf.explorer") / "templates" / "style.css").read_text(encoding="utf-8")
 
 
 def summary_html(state: Explored) -> str:
@@ -67,32 +63,4 @@ def link_html(text: str, address: str) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FunctionLoader(_template),
-        finalize=_clean,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "percent": percent, "signed": signed, "name": _name}
-    environment.globals["share_of"] = share_of
-    return environment
-
-
-def _template(name: str) -> str:
-    return (files("sage_hf.explorer") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _clean(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _name(text: Any) -> str:
-    """A name on one line, cut where it is long."""
-    return shortened(" ".join(str(text).split()), _LONGEST_NAME) or "(empty)"
+    return environment("sage_hf.explorer").get_template(template).render(**values)

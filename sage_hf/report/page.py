@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, fields
-from functools import cache
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from .. import __version__
 from ..config import STRATEGY_LINES, SageConfig
@@ -17,14 +12,14 @@ from ..data.stats import GroupStats
 from ..hub.cards import about_aim, largest_groups
 from .charts import energy_shares, score_charts, spectrum_charts
 from .contents import Shown, show
+from .environment import environment
 from .facts import ReportFacts, Row, RowList
-from .words import count, percent, printable, seconds, share_of, shortened, signed
+from .words import share_of
 
 # Rows that are named by number for each reason that they were set aside for.
 _NAMED = 20
 # Groups and charts of the small form.
 _SMALL_GROUPS, _SMALL_CHARTS = 10, 3
-_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -179,32 +174,4 @@ def _running(numbers: Any) -> list[int]:
 
 
 def _render(name: str, values: dict[str, Any]) -> str:
-    return _environment().get_template(name).render(**values)
-
-
-@cache
-def _environment() -> Environment:
-    """Templates that escape every value, and show no control characters."""
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FunctionLoader(_template),
-        finalize=_clean,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "percent": percent, "signed": signed, "seconds": seconds, "name": _name}
-    return environment
-
-
-def _template(name: str) -> str:
-    return (files("sage_hf.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _clean(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _name(text: Any) -> str:
-    """A name on one line, cut where it is long."""
-    return shortened(" ".join(str(text).split()), _LONGEST_NAME) or "(empty)"
+    return environment("sage_hf.report").get_template(name).render(**values)
