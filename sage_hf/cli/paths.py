@@ -54,7 +54,7 @@ def meant_by(path: str) -> str:
     `models/bret` beside `models/bert` is no repository on the Hub.
     """
     place = Path(path).expanduser()
-    if place.parent == Path() or not place.parent.is_dir():
+    if glob.has_magic(path) or place.parent == Path() or not place.parent.is_dir():
         return ""
     close = get_close_matches(place.name, [each.name for each in place.parent.iterdir()], 1)
     return f"Did you mean {place.parent / close[0]}?" if close else ""

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from ..data.stats import GateStats
 from ..data.status import KEPT, NOT_CHOSEN, SCORED, SET_ASIDE
+from ..utils.shown import ShortRepr
 
 
-@dataclass(frozen=True)
-class RowVerdicts:
+@dataclass(frozen=True, repr=False)
+class RowVerdicts(ShortRepr):
     """What the gate found of N rows.
 
     Attributes:
@@ -27,8 +28,8 @@ class RowVerdicts:
     outcomes: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, repr=False)
+class Choice(ShortRepr):
     """The rows that are kept, and why the others are not.
 
     Attributes:
