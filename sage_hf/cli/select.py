@@ -141,6 +141,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from ..hub.push import check_push
     from ..hub.row_files import check_table_rows
     from ..selection.report import summary
+    from ..selection.signal_files import signals_size
     from ..selector.cleaning import without_issues
     from ..selector.selector import SageSelector
     from ..selector.several_models import select_over_checkpoints
@@ -222,6 +223,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         else:
             report.print(summary(selection))
         report.print(f"Written to {options.output}.", markup=False)
+        if size := signals_size(options.output):
+            progress.print(f"Of it, {size / 1e6:,.1f} MB are signals of all rows, for `sage-hf choose`.")
         if options.is_file:
             progress.print(
                 "The file holds only the kept rows. To choose again later (`sage-hf choose`), write to a folder."

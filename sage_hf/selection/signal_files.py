@@ -44,6 +44,11 @@ def write_signals(folder: Path, signals: RowSignals) -> None:
     )
 
 
+def signals_size(folder: Path) -> int:
+    """Bytes of the signals in a selection's folder; 0 where none are kept."""
+    return sum((folder / name).stat().st_size for name in (RECORDS_NAME, COLUMNS_NAME) if (folder / name).is_file())
+
+
 def read_signals(folder: Path, signals: RowSignals) -> bool:
     """Reads what lies in a selection's folder into signals of the same rows; False where none were kept.
 

@@ -32,6 +32,7 @@ def made(folder, tmp_path_factory):  # noqa: F811
     mapping = ["--column-mapping", "review=text", "--label-column", "sentiment"]
     result = run("select", folder / "bert", data, "-o", root / "tenth", "--fraction", "0.1", *mapping, *ABOUT)
     assert result.exit_code == 0, result.output
+    assert "0.1 MB are signals of all rows" in words(result)
     return root
 
 
@@ -146,7 +147,7 @@ def test_signals_can_be_left_out(made, folder, tmp_path):  # noqa: F811
         "--no-keep-signals", *ABOUT,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert not list((tmp_path / "a").glob("signals*"))
+    assert not list((tmp_path / "a").glob("signals*")) and "signals of all rows" not in words(result)
     result = run("choose", tmp_path / "a", "--fraction", "0.2", "-o", tmp_path / "b")
     assert result.exit_code == 1 and "store the signals" in words(result)
 
