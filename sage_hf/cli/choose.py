@@ -8,9 +8,8 @@ from typing import Any
 
 from ..config import from_text
 from ..hub.files import check_rows_output, is_row_file
-from .folders import pass_source_on, with_rows
-from .options import argument, main_console, option
-from .output import is_quiet
+from .folders import pass_source_on, print_kept, with_rows
+from .options import argument, option
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,6 @@ def choose(options: ChooseOptions) -> None:
     `sage-hf choose imdb-10pct --fraction 0.05 -o imdb-5pct`
     """
     check_rows_output(options.output, options.overwrite)
-    from ..selection.report import summary
-
     changes: dict[str, Any] = {} if options.gate is None else {"gate": from_text("gate", options.gate)}
     for name in ("fraction", "num_examples", "strategy", "balance", "min_per_group"):
         changes[name] = getattr(options, name)
@@ -51,9 +48,4 @@ def choose(options: ChooseOptions) -> None:
     else:
         chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
         pass_source_on(options.folder, options.output, options.dataset)
-    console = main_console(stderr=False)
-    if is_quiet():
-        console.print(f"Kept {len(chosen):,} of {chosen.stats.rows:,} rows.", end=" ")
-    else:
-        console.print(summary(chosen))
-    console.print(f"Written to {options.output}.", markup=False)
+    print_kept(chosen, options.output)

@@ -11,9 +11,11 @@ from ..config import SageConfig
 from ..errors import ConfigError, DatasetError, OutputError, SageError
 from ..hub.files import read_scores
 from .options import Sources, main_console, plain
+from .output import is_quiet
 
 if TYPE_CHECKING:
     from ..selection.selection import Selection
+    from ..selection.stream_selection import StreamSelection
 
 # Beside the scores, and never pushed: it names a place on this machine.
 _SOURCE_NAME = "source.json"
@@ -39,10 +41,9 @@ class NotedSource:
 
 def note_source(folder: Path, inputs: Sources, config: SageConfig, excluded: list[int] | None = None) -> None:
     """Writes down, in a selection's folder, how its rows were read."""
-    place = Path(inputs.dataset).expanduser()
     own = {each.name for each in fields(NotedSource)} & {each.name for each in fields(Sources)}
     shared = {name: getattr(inputs, name) for name in own}
-    shared["dataset"] = str(place.absolute()) if place.exists() else inputs.dataset
+    shared["dataset"] = _absolute(inputs.dataset)
     _write_source(folder, NotedSource(**shared, text_columns=config.text_columns, excluded=excluded))
 
 
@@ -54,11 +55,7 @@ def pass_source_on(folder: Path, output: Path, dataset: str | None) -> None:
         output: The folder of what was chosen from it.
         dataset: File, folder or Hub id of the rows, where the user named it.
     """
-    noted = _read_source(folder)
-    if dataset is not None:
-        place = Path(dataset).expanduser()
-        dataset = str(place.absolute()) if place.exists() else dataset
-        noted = replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+    noted = _source_of(folder, dataset)
     if noted is not None:
         _write_source(output, noted)
 
@@ -90,9 +87,7 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         )
     from ..selection.selection import Selection
 
-    selection, noted = Selection.load_from_disk(folder), _read_source(folder)
-    if dataset is not None:
-        noted = replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+    selection, noted = Selection.load_from_disk(folder), _source_of(folder, dataset)
     if noted is None:
         return selection
     try:
@@ -103,6 +98,18 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         text = f"The original dataset is not available: {error.what}. Name it with --dataset."
         main_console().print(plain(text))
     return selection
+
+
+def print_kept(selection: Selection | StreamSelection, output: Path) -> None:
+    """Prints what was kept and where it is: a summary, or one line where --quiet was given."""
+    from ..selection.report import summary
+
+    console = main_console(stderr=False)
+    if is_quiet():
+        console.print(f"Kept {len(selection):,} of {selection.stats.rows:,} rows.", end=" ")
+    else:
+        console.print(summary(selection))
+    console.print(f"Written to {output}.", markup=False)
 
 
 def with_rows(folder: Path, dataset: str | None) -> Selection:
@@ -119,6 +126,21 @@ def with_rows(folder: Path, dataset: str | None) -> Selection:
             fix="Name the file, folder or Hub id of all rows with --dataset.",
         )
     return selection
+
+
+def _source_of(folder: Path, dataset: str | None) -> NotedSource | None:
+    """What is noted in a folder, of the dataset that the user names if any; None where nothing is known."""
+    noted = _read_source(folder)
+    if dataset is None:
+        return noted
+    dataset = _absolute(dataset)
+    return replace(noted, dataset=dataset) if noted is not None else NotedSource(dataset)
+
+
+def _absolute(dataset: str) -> str:
+    """A file or folder by its absolute path; the id of a repository as it is."""
+    place = Path(dataset).expanduser()
+    return str(place.absolute()) if place.exists() else dataset
 
 
 def _write_source(folder: Path, noted: NotedSource) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import SageConfig
-from ..hub.paths import check_new_file
+from ..hub.files import check_table_output
 from .options import Inputs, main_console, option
 
 
@@ -32,7 +32,7 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
     `sage-hf label-issues distilbert-base-uncased reviews.jsonl --warmup-steps 200 -o label_issues.csv`
     """
     if options.output is not None:
-        check_new_file(options.output, options.overwrite)
+        check_table_output(options.output, options.overwrite)
     from datasets import Dataset
 
     from ..selector.label_issues import find_label_issues

@@ -17,9 +17,8 @@ from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_rows_output, is_row_file
 from ..hub.paths import check_list_file
-from .folders import note_source
+from .folders import note_source, print_kept
 from .options import INPUT, Inputs, main_console, option, plain
-from .output import is_quiet
 from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -140,7 +139,6 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
     from ..hub.row_files import check_table_rows
-    from ..selection.report import summary
     from ..selection.signal_files import signals_size
     from ..selector.cleaning import without_issues
     from ..selector.selector import SageSelector
@@ -173,8 +171,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     if options.is_file:
         check_table_rows(options.output, rows)
     targets, shares = _load_targets(options, inputs)
-    progress, report = main_console(), main_console(stderr=False)
-    is_main_process = not report.quiet
+    progress = main_console()
+    is_main_process = not main_console(stderr=False).quiet  # that of messages is quiet with --quiet, too
     if options.push_to_hub is not None and is_main_process:
         check_push(options.push_to_hub, describe_origin(rows), overwrite=options.overwrite)
     loaded = inputs.load_model(rows, config.seed)
@@ -218,11 +216,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
             selection.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
             note_source(options.output, inputs, config, excluded)
         shutil.rmtree(unfinished, ignore_errors=True)
-        if is_quiet():
-            report.print(f"Kept {len(selection):,} of {selection.stats.rows:,} rows.", end=" ")
-        else:
-            report.print(summary(selection))
-        report.print(f"Written to {options.output}.", markup=False)
+        print_kept(selection, options.output)
         if size := signals_size(options.output):
             progress.print(f"Of it, {size / 1e6:,.1f} MB are signals of all rows, for `sage-hf choose`.")
         if options.is_file:

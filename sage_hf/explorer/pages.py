@@ -8,8 +8,9 @@ from typing import Any
 from ..report.contents import show
 from ..report.environment import environment
 from ..report.words import share_of
+from ..selection.report import about_choice
 from ..selection.rows import ShownRow
-from .state import Change, Explored, GroupChange, Page, change_of, groups_of, notes_of
+from .state import Change, Explored, GroupChange, Page, change_of, groups_of
 
 # Groups that the table lists, the largest, and marks, the last.
 _GROUPS, _MARKS = 200, 200
@@ -23,7 +24,9 @@ def style() -> str:
 def summary_html(state: Explored) -> str:
     """How many rows are kept, how many changed, and why."""
     change: Change = change_of(state)
-    return _render("summary.html", change=change, notes=notes_of(state), is_original=state.chosen is state.original)
+    return _render(
+        "summary.html", change=change, notes=about_choice(state.chosen), is_original=state.chosen is state.original
+    )
 
 
 def groups_html(state: Explored) -> str:

@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from ..config import STRATEGY_LINES, SageConfig, from_text
 from ..errors import ConfigError, SageError
-from ..selection.choice import about_lost
-from ..selection.report import about_gate
 from ..selection.resolve import needed, resolve
 from ..selection.rows import ROW_VIEWS, ShownRow, numbers_of, rows_at
 from ..selection.selection import Selection
@@ -186,14 +184,6 @@ def groups_of(state: Explored) -> list[GroupChange]:
     """All groups, in the order of their codes."""
     pairs = zip(state.original.stats.groups, state.chosen.stats.groups, strict=True)
     return [GroupChange(now.name, now.rows, before.kept, now.kept) for before, now in pairs]
-
-
-def notes_of(state: Explored) -> list[str]:
-    """Sentences on how rows were chosen: the gate, and groups that lose all."""
-    stats = state.chosen.stats
-    lines = about_gate(stats.gate) if stats.gate is not None else []
-    lost = about_lost(stats.groups, state.chosen.config)
-    return [*lines, *([lost] if lost else [])]
 
 
 def view_numbers(state: Explored, view: str, group: int = -1) -> npt.NDArray[np.int64]:

@@ -179,10 +179,7 @@ def check_table_output(path: Path, overwrite: bool = False) -> None:
         OutputError: The ending is none that a table is written by, it is there, or its folder cannot be written to.
     """
     check_table_file(path)
-    if path.is_file() and overwrite:
-        return
-    if path.exists():
-        raise OutputError(
-            "The file already exists", where=str(path), fix="Choose another name, or pass overwrite=True."
-        )
-    check_output(path)
+    if path.is_dir() or (path.exists() and not overwrite):
+        fix = "Choose another name." if path.is_dir() else "Choose another name, or pass overwrite=True."
+        raise OutputError("The file already exists", where=str(path), fix=fix)
+    check_place(path)

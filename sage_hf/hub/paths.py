@@ -7,28 +7,14 @@ import re
 from pathlib import Path
 
 from ..errors import DatasetError, OutputError
-from .files import TABLE_WRITERS, check_place, check_table_file
+from .files import TABLE_WRITERS, check_place, check_table_output
 
 # What looks like the ending of a file, and not like a version in a folder's name.
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
 
 
-def check_new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Refuses a file whose ending no table is written by, or that is there: a person may have edited it.
-
-    Raises:
-        OutputError: It is one of these, or nothing can be written to its folder.
-    """
-    place = check_table_file(path)
-    if place.is_dir() or (place.exists() and not overwrite):
-        fix = "Choose another name." if place.is_dir() else "Choose another name, or pass overwrite."
-        raise OutputError("The file already exists", where=str(place), fix=fix)
-    check_place(place)
-    return place
-
-
 def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """The same for rows, which may go into a folder, too; of folders, only one of `save_to_disk` is replaced.
+    """Refuses a file as `check_table_output` does, or a folder that is not empty; one of `save_to_disk` is replaced.
 
     Raises:
         OutputError: The ending is that of a file which is not written, something is there that would be lost, or
@@ -36,11 +22,12 @@ def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     """
     place = Path(path)
     if _ENDING.fullmatch(place.suffix):
-        return check_new_file(place, overwrite)
+        check_table_output(place, overwrite)
+        return place
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         is_saved = (place / "dataset_info.json").is_file()
         if not (is_saved and overwrite):
-            fix = "Choose another folder, or pass overwrite." if is_saved else "Choose a new or empty folder."
+            fix = "Choose another folder, or pass overwrite=True." if is_saved else "Choose a new or empty folder."
             raise OutputError("The folder is not empty", where=str(place), fix=fix)
     check_place(place)
     return place

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from ..data.status import DOUBTED, NEAR_DUPLICATE, OUTCOMES, REASONS, ROW_COLUMN
 from ..report import ReportFacts, RowList
 from .base import SelectionBase
-from .choice import about_lost
-from .report import about_gate
+from .report import about_choice
 from .rows import ShownRow, rows_of
 from .selection import Selection
 from .stream_selection import StreamSelection
@@ -75,7 +74,7 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
     aside = {reason: np.flatnonzero(selection.status == status).tolist() for status, reason in REASONS.items()}
     return replace(
         facts,
-        why=_why(selection),
+        why=about_choice(selection),
         outcomes={name: number for name, number in zip(OUTCOMES, counts, strict=True) if number},
         typical=typical,
         duplicates=duplicates,
@@ -102,7 +101,7 @@ def _of_stream(selection: StreamSelection) -> ReportFacts:
     ]
     return replace(
         brief_facts(selection),
-        why=_why(selection),
+        why=about_choice(selection),
         outcomes=outcomes | ({"set aside": stats.set_aside} if stats.set_aside else {}),
         typical=typical if selection.saved is not None else [],
         set_aside=aside,
@@ -129,13 +128,6 @@ def _kept_rows(selection: StreamSelection, places: npt.NDArray[np.int64]) -> lis
         )
         for place, content in zip(places.tolist(), selection.saved.with_format(None).select(places), strict=True)
     ]
-
-
-def _why(selection: SelectionBase) -> list[str]:
-    stats = selection.stats
-    lines = about_gate(stats.gate) if stats.gate is not None else []
-    lost = about_lost(stats.groups, selection.config)
-    return [*lines, *([lost] if lost else [])]
 
 
 def _about_doubts(method: str) -> str:

@@ -59,6 +59,14 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
     return Group(table, Text("\n".join(lines)))
 
 
+def about_choice(selection: Selection | StreamSelection) -> list[str]:
+    """Sentences on how rows were chosen: the gate, and groups that lose all."""
+    stats = selection.stats
+    lines = about_gate(stats.gate) if stats.gate is not None else []
+    lost = about_lost(stats.groups, selection.config)
+    return [*lines, *([lost] if lost else [])]
+
+
 def _about_time(selection: Selection | StreamSelection) -> str:
     """How long the stages took; a stream is scored and chosen from in one."""
     stats = selection.stats

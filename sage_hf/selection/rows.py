@@ -16,6 +16,7 @@ from ..data.status import (
     LOSS_COLUMN,
     NEAR_DUPLICATE,
     OUTCOMES,
+    REASONS,
     ROW_COLUMN,
     SCORE_COLUMN,
     SET_ASIDE,
@@ -119,7 +120,7 @@ def _shown(selection: Selection, row: int, outcome: int, content: dict[str, Any]
     if doubt is not None and doubt > _LIKELIER and selection.suggested_labels is not None and selection.label_names:
         code = int(selection.suggested_labels[row])
         suggestion = selection.label_names[code] if code >= 0 else None
-    reason = f" ({selection.set_aside[row]})" if outcome == SET_ASIDE else ""
+    reason = f" ({REASONS[int(selection.status[row])]})" if outcome == SET_ASIDE else ""
     return ShownRow(
         row,
         OUTCOMES[outcome] + reason,

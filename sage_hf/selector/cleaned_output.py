@@ -16,6 +16,7 @@ from ..data.classes import names_of
 from ..errors import OutputError
 from ..hub.cards import cell, fill
 from ..hub.dataset_card import size_category
+from ..hub.files import TABLE_WRITERS
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
 from ..hub.tables import holds_bytes, is_nested, write_table
@@ -50,7 +51,7 @@ def save_cleaned(
     if place.suffix in (".csv", ".json", ".jsonl"):
         _check_columns(cleaned, place)
     card = cleaned_card(cleaned, place, source_name)
-    if place.suffix and place.suffix[1:].isalpha():
+    if place.suffix in TABLE_WRITERS:
         write_table(cleaned.dataset, place)
         beside = place.with_name(f"{place.stem}.README.md")
         with whole_file(beside, "Free some space and start again.") as part:

@@ -19,12 +19,12 @@ from sage_hf.explorer.state import (
     command_of,
     groups_of,
     message_of,
-    notes_of,
     page_of,
     settings_of,
     strategies_of,
     view_numbers,
 )
+from sage_hf.selection.report import about_choice
 from sage_hf.selection.rows import ROW_VIEWS, numbers_of
 
 
@@ -63,7 +63,7 @@ def test_changes_are_counted_by_rows_and_by_groups(state, other):
     groups = groups_of(other)
     assert sum(group.rows for group in groups) == 420
     assert sum(group.before for group in groups) == 42 and sum(group.now for group in groups) == 84
-    assert len(notes_of(state)) > len(notes_of(other)) == 0
+    assert len(about_choice(state.chosen)) > len(about_choice(other.chosen)) == 0
 
 
 @pytest.mark.parametrize(
