@@ -75,6 +75,11 @@ benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong lab
 models: $(STAMP)  ## Hold 300 model classes to batch-of-1, and write the table in examples/benchmarks/results (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python examples/benchmarks/models.py
 
+.PHONY: trust
+trust: $(STAMP)  ## Try to break it, at length: chance, faults, odd numbers, hostile input; writes examples/benchmarks/results/trust.json
+	OMP_NUM_THREADS=1 SAGE_TRUST_REPORT=examples/benchmarks/results/trust.json \
+		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/trust
+
 .PHONY: clean
 clean:  ## Remove what setup and builds made
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
