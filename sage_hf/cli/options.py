@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import os
 import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -31,6 +30,7 @@ from ..config import (
     from_text,
 )
 from ..errors import ConfigError, SageError
+from .interrupt import interruptible
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
 from .wording import in_the_shell
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INPUT = "Model and dataset"
+# The stage in which rows and model are loaded.
+LOADING = "loading"
 DATASET = (
     "A json, csv or parquet file, a folder of such files, a folder of images with one subfolder a class (cat/01.png), "
     "a save_to_disk folder, or a Hub id."
@@ -68,8 +70,6 @@ _TYPES: dict[str, Any] = {
     "loss_reduction": Literal[LOSS_REDUCTIONS],
     "target_reduction": Literal[TARGET_REDUCTIONS],
 }
-# Commands that go on where they were interrupted.
-_RESUMED = ("select", "compare")
 # Commands and options of the version before, which still work.
 _RENAMED = {
     "suspects": "label-issues",
@@ -270,23 +270,20 @@ class Shell(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replaces what has another name now."""
-        return super().parse_args(ctx, renamed(args))
+        ctx.meta["sage_hf.words"] = words = renamed(args)
+        return super().parse_args(ctx, [*words])
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
+            with interruptible(ctx.meta["sage_hf.words"]):
+                return super().invoke(ctx)
         except SageError as error:
             console = Console(stderr=True)
             what, where, fix = in_the_shell(error)
             console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
             console.print(f"[bold]What to do:[/] {plain(fix)}")
             raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            if ctx.invoked_subcommand in _RESUMED and os.environ.get("RANK", "0") == "0":
-                text = "Interrupted. What is finished is kept, and the same command goes on from there."
-                Console(stderr=True).print(text)
-            raise typer.Exit(130) from None
 
 
 def renamed(words: list[str]) -> list[str]:

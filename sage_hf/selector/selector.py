@@ -58,7 +58,7 @@ from .brief import say_check, say_rows, say_targets
 from .fit import fit_dataset, fit_stream, reader_for
 from .gather import describe, describe_stream, gather_signals, shared_choice
 from .mapping import ScoredInMap
-from .stages import CHOOSING, PREPARING, about_kept, fit_stages, rows_of_run, stream_stages
+from .stages import CHOOSING, PREPARING, about_kept, fit_stages, num_targets, rows_of_run, stream_stages
 from .stream import choose_from_stream, stream_selection
 
 
@@ -315,7 +315,7 @@ class SageSelector(ScoredInMap):
             raise ConfigError("Streams do not support a target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         config = resolve(self.config, has_target=target is not None)
-        needs, targets = needed(config), len(target) if isinstance(target, Mapping) else int(target is not None)
+        needs, targets = needed(config), num_targets(target)
         with planned([*fit_stages(config, needs, targets), CHOOSING], shown=self._progress):
             signals = self.gather(dataset, needs, target=target, target_shares=target_shares)
             return self.choose(dataset, signals, config)
@@ -365,7 +365,7 @@ class SageSelector(ScoredInMap):
         if aim is not None:
             check_target(aim)
         started, needs = time.perf_counter(), set(needs)
-        targets = 0 if aim is None else len(aim.names)
+        targets = num_targets(target)
         with planned(fit_stages(self.config, needs, targets), shown=self._progress), rows_of_run(self):
             fit, source = self._fit_dataset(dataset, needs, targets)
             fitted = time.perf_counter()

@@ -6,13 +6,14 @@ a stream     preparing, and two passes; rows are chosen while the second goes on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..config import CLUSTERS, SageConfig
 from ..passes.run import Passes
+from ..passes.target import Target
 from ..selection.resolve import compares_rows
 from ..utils.interruption import told_if_interrupted
 
@@ -21,6 +22,11 @@ FINDING, CLUSTERING = "finding clusters", "clustering rows"
 READING_TARGET, SCORING_TARGETS = "reading the target", "scoring for targets"
 KEEPING, SCORING = "scoring and keeping", "scoring agreement"
 CHOOSING, WRITING, PUSHING = "choosing rows", "writing", "pushing to the Hub"
+
+
+def num_targets(target: Target | None) -> int:
+    """How many targets there are."""
+    return len(target) if isinstance(target, Mapping) else int(target is not None)
 
 
 def fit_stages(config: SageConfig, needs: Collection[str] | None, targets: int = 0) -> list[str]:

@@ -54,11 +54,16 @@ class Plan:
     said: float = field(default_factory=time.monotonic)
 
     def begin(self, name: str) -> str:
-        """What stands before a stage's name, "[2 of 4] ": nothing where the plan does not know it."""
+        """What stands before a stage's name, "[2 of 4] ": nothing where the plan does not know it.
+
+        A stage that is begun again, with no other since, has the number that it had.
+        """
         following = [place for place, each in enumerate(self.names, 1) if each == name and place > self.place]
-        if not following:
-            return ""
-        self.place = following[0]
+        is_again = self.place > 0 and self.names[self.place - 1] == name and self.place + 1 not in following
+        if not is_again:
+            if not following:
+                return ""
+            self.place = following[0]
         return f"[{self.place} of {len(self.names)}] "
 
     @property
@@ -173,7 +178,8 @@ class Stage:
 
     def __init__(self, name: str, total: float | None, unit: str, *, kind: Progress, plan: Plan) -> None:
         self.name, self.total, self.unit, self._plan = name, total, unit, plan
-        self._what, self._bar, self._speed = "", None, Speed()
+        self._what, self._speed = "", Speed()
+        self._bar: Any = None
         self.done = 0.0
         self._began = self._looked = time.monotonic()
         self._kind = _resolved(kind)
@@ -342,9 +348,6 @@ def _resolved(kind: Progress) -> Progress:
 
 def _in_notebook() -> bool:
     """Whether tqdm would draw in a notebook."""
-    if "ipykernel" not in sys.modules:
-        return False
-    from tqdm import auto, std
-
-    base: Any = auto.tqdm
-    return any(kind.__module__ == "tqdm.notebook" for kind in base.__mro__ if kind is not std.tqdm)
+    library = sys.modules.get("IPython")
+    running = library.get_ipython() if library is not None else None
+    return running is not None and "IPKernelApp" in running.config
