@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -30,6 +31,7 @@ from ..config import (
     from_text,
 )
 from ..errors import ConfigError, SageError
+from ..utils.deprecation import OLD_WORDS, about_old
 from .interrupt import interruptible
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
@@ -69,14 +71,6 @@ _TYPES: dict[str, Any] = {
     "preset": Literal[PRESETS],
     "loss_reduction": Literal[LOSS_REDUCTIONS],
     "target_reduction": Literal[TARGET_REDUCTIONS],
-}
-# Commands and options of the version before, which still work.
-_RENAMED = {
-    "suspects": "label-issues",
-    "--dataset-name": "--dataset-config",
-    "--revision": "--dataset-revision",
-    "--source-name": "--source-config",
-    "--most": "--limit",
 }
 
 
@@ -291,14 +285,14 @@ def renamed(words: list[str]) -> list[str]:
     made = []
     for place, word in enumerate(words):
         name, *value = word.split("=", 1)
-        new = _RENAMED.get(name) if place == 0 or name.startswith("--") else None
+        new = OLD_WORDS.get(name) if place == 0 or name.startswith("--") else None
         if new is None or (words[0], name) == ("push", "--revision"):  # the branch that is pushed to
             made.append(word)
             continue
         made.append("=".join([new, *value]))
-        message = f"{name} is now called {new}; the old name will be removed in the next version."
-        # Of the user's own line, so that Python shows it.
-        warnings.warn_explicit(message, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
+        if os.environ.get("RANK", "0") == "0":  # of the user's own line, so that Python shows it
+            text = about_old(name, new)
+            warnings.warn_explicit(text, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
     return made
 
 

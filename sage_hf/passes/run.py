@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
 from ..utils.bars import Stage, stage
+from ..utils.notices import OF_THIS_PROCESS
 from ..utils.rng import isolated_rng
 from .extractor import Extracted, Extractor, halved, restored, without_tokens
 from .gradient_cache import GradientCache
@@ -99,16 +101,17 @@ class Passes:
                 each(piece)
         return self.processes.share(run.tree, job.new_partial) if run.rows else job.new_partial()
 
-    def about_kept(self) -> str:
-        """How much of the last pass is kept on the disk, for people; empty where nothing is."""
+    def about_kept(self, place: Path) -> str:
+        """How much of the last pass is kept in a folder, for people; empty where nothing is."""
         run = self._run
         if run is None or run.finished is None or not (nodes := run.finished.find()):
             return ""
         size, kept = run.source.shard_size, sum(count for _, count in nodes)
         if run.source.is_stream:
-            return f"{kept:,} shards of {run.job.title} are kept ({kept * size:,} rows)"
+            return f"{kept:,} shards are kept in {place} ({kept * size:,} rows)"
         rows = sum(min((start + count) * size, run.rows) - start * size for start, count in nodes)
-        return f"{kept:,} of {run.shards_in_all:,} shards of {run.job.title} are kept ({rows:,} of {run.rows:,} rows)"
+        shards = -(-run.rows // size)
+        return f"{kept:,} of {shards:,} shards are kept in {place} ({rows:,} of {run.rows:,} rows)"
 
     def run_whole(self, source: Source, job: Pass) -> tuple[Partial, Piece]:
         """As `run`, over a dataset, which is one window."""
@@ -237,6 +240,7 @@ class Passes:
                 "No memory for batches of %d rows: they are taken %d at a time, with the same result.",
                 size,
                 self._most_rows,
+                extra=OF_THIS_PROCESS,
             )
             torch.cuda.empty_cache()
         most = self._most_rows  # it may fall again while the parts are taken
@@ -301,11 +305,6 @@ class _Run:
     spare: dict[str, Any] | None = None
     rows: int = 0
     shards: int = 0
-
-    @property
-    def shards_in_all(self) -> int:
-        """Number of shards of a dataset whose window is read."""
-        return -(-self.rows // self.source.shard_size)
 
     def check_end(self) -> None:
         """Refuses a stream that ends before what is finished of it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..hub.push import Push, push
 from ..hub.row_files import write_rows
 from ..report import render_page, render_small
 from ..utils.bars import at, is_wanted, stage
+from ..utils.deprecation import warn_old
 from ..utils.files import whole_file
 from ..utils.interruption import told_if_interrupted
 from .brief import about
@@ -160,13 +160,13 @@ class SelectionBase(ABC):
 
     def save(self, *args: Any, **options: Any) -> Path:
         """`save_to_disk` as it was called before 0.2.0, for one version."""
-        warnings.warn("save is now save_to_disk", DeprecationWarning, stacklevel=2)
+        warn_old("Selection.save", "Selection.save_to_disk")
         return self.save_to_disk(*args, **options)
 
     @classmethod
     def load(cls, *args: Any, **options: Any) -> Any:
         """`load_from_disk` as it was called before 0.2.0, for one version."""
-        warnings.warn("load is now load_from_disk", DeprecationWarning, stacklevel=2)
+        warn_old("Selection.load", "Selection.load_from_disk")
         return cls.load_from_disk(*args, **options)
 
     def push_to_hub(

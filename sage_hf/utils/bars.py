@@ -268,7 +268,8 @@ class Stage:
         if self._bar is None:
             shape = "{desc}" if self.total is None else _BAR
             settings = {"total": self.total, "unit": self.unit, "bar_format": shape, "dynamic_ncols": True}
-            self._bar = tqdm(main_process_only=False, initial=self.done, leave=False, **settings)
+            # With a delay, tqdm does not draw the line before it is told what stands there.
+            self._bar = tqdm(main_process_only=False, initial=self.done, leave=False, delay=1e-9, **settings)
         self._bar.n = self.done
         self._bar.set_description_str(self.text(now) if self.total is None else self._head, refresh=False)
         self._bar.set_postfix_str("" if self.total is None else told, refresh=False)
