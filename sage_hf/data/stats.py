@@ -23,10 +23,12 @@ class _OldKeys:
         return getattr(self, name)
 
     def __contains__(self, name: str) -> bool:
+        warn_old(f'"{name}" in stats', f"stats.{name} is not None")
         return getattr(self, name, None) is not None
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field; `default` where it is None."""
+        warn_old(f'stats.get("{name}")', f"stats.{name}")
         value = getattr(self, name, None)
         return default if value is None else value
 

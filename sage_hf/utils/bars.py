@@ -50,8 +50,8 @@ class Plan:
     names: list[str]
     shown: bool = True
     place: int = 0
-    began: float = field(default_factory=time.monotonic)
-    said: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
+    said: float = field(default_factory=lambda: time.monotonic())
 
     def begin(self, name: str) -> str:
         """What stands before a stage's name, "[2 of 4] ": nothing where the plan does not know it.

@@ -28,6 +28,8 @@ OLD_NAMES: dict[str, str] = {
     "StreamSelection.scores": "StreamSelection.kept_scores",
     "StreamSelection.groups": "StreamSelection.kept_groups",
     'stats["energy"]': "stats.energy",
+    'stats.get("energy")': "stats.energy",
+    '"energy" in stats': "stats.energy is not None",
     "SageSelector(checkpoint_dir=)": "SageSelector(resume_dir=)",
     "compare(build_model=)": "compare(model_init=)",
     "compare(test_dataset=)": "compare(eval_dataset=)",
