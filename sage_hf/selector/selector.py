@@ -261,7 +261,7 @@ class SageSelector(ScoredInMap):
         place = folder / name if folder is not None else None
         return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
-    def about_interruption(self) -> str:
+    def _about_interruption(self) -> str:
         """What is told when a user interrupts it: what is kept, and how to go on."""
         return about_kept(self._passes, self._resume_dir)
 
@@ -335,7 +335,7 @@ class SageSelector(ScoredInMap):
         is_aimed = signals.stats is not None and signals.stats.targets is not None
         config, processes = resolve(config or self.config, has_target=is_aimed), self._passes.processes
         started = time.perf_counter()
-        with told_if_interrupted(self.about_interruption), stage(CHOOSING, unit="parts", shown=self._progress):
+        with told_if_interrupted(self._about_interruption), stage(CHOOSING, unit="parts", shown=self._progress):
             choice = shared_choice(config, signals, processes)
         selection = Selection.of(config, signals, dataset, choice, say=processes.rank == 0)
         selection.stats.choose_seconds = time.perf_counter() - started

@@ -65,7 +65,7 @@ def rows_of_run(selector: Any) -> Iterator[None]:
     """
     is_done = False
     try:
-        with told_if_interrupted(selector.about_interruption):
+        with told_if_interrupted(selector._about_interruption):
             yield
         is_done = True
     finally:

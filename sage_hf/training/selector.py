@@ -154,7 +154,7 @@ class TrainingSelector(SageSelector):
         with stage(PREPARING, shown=self._progress):
             self._check_rows(dataset)
 
-    def about_interruption(self) -> str:
+    def _about_interruption(self) -> str:
         """Nothing: the Trainer knows how a training goes on."""
         return ""
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,7 +189,7 @@ def test_an_interrupt_is_told_once_by_who_knows_most_and_passes_on(caplog):
 
 
 def on_terminal(command, stop_at=None):
-    """All that a command shows on a terminal of 120 columns; Ctrl-C is typed where `stop_at` appears."""
+    """All that a command shows on a terminal of 120 columns; Ctrl-C is typed once a pattern is found in it."""
     import fcntl
     import pty
     import struct
@@ -216,7 +217,7 @@ def on_terminal(command, stop_at=None):
         if not part:
             break
         shown += part
-        if stop_at is not None and stop_at.encode() in shown:
+        if stop_at is not None and re.search(stop_at, shown.decode(errors="replace")):
             os.write(main, b"\x03")
             stop_at = None
     os.close(main)
