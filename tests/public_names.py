@@ -1,4 +1,4 @@
-"""What people build on, a line each: names of Python, fields, options of the shell, columns, files, errors, exit codes.
+"""What people build on, a line each: names of Python, fields, options of the shell, columns, files, exit codes.
 
 `python -m tests.public_names` writes them to public_names.txt beside this file; test_stability.py holds them.
 """

@@ -18,12 +18,13 @@ from sage_hf import Selection
 from ..cases import BERT
 from ..processes.launch import free_port
 from ..utils.test_bars import on_terminal
-from .scale import some, tried
+from .scale import REPORT, some, tried
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [f"the {'good' if number % 2 else 'bad'} number {number} {'again ' * (number % 5)}" for number in range(120)]
 SMALL = ["--fraction", "0.3", "--sketch-size", "8", "--batch-size", "5", "--shard-size", "8", "--device", "cpu"]
 SHARDS = 15
+whole_only = pytest.mark.skipif(not REPORT, reason="each takes seconds: by make trust")
 # The shell, whose long lines come soon, and whose shards wait until they are seen.
 SCRIPT = """
 import os, sys, threading, time
@@ -99,14 +100,16 @@ def test_lines_in_a_pipe_tell_every_stage_in_its_order(folder, tmp_path):
     assert "%|" not in done.stderr and "\r" not in done.stderr
 
 
+@whole_only
 def test_quiet_tells_nothing_but_the_result(folder, tmp_path):
     done = piped(line_of(folder, tmp_path / "out", "--quiet"), WAIT_AT="3")
     assert done.returncode == 0 and said(done.stderr) == []
     assert done.stdout.startswith("Kept 36 of 120 rows.") and len(done.stdout.splitlines()) == 1
 
 
+@whole_only
 def test_what_speaks_against_the_scores_is_told_once(folder, tmp_path):
-    for count in some([1, 2], 1):
+    for count in (1, 2):
         tried()
         done = piped(line_of(folder, tmp_path / str(count)), count)
         both = " ".join((done.stderr + done.stdout).split())
@@ -115,12 +118,12 @@ def test_what_speaks_against_the_scores_is_told_once(folder, tmp_path):
         assert both.count("of the trainable weights: the gradients say") <= 1
 
 
+@whole_only
 def test_of_two_processes_the_main_one_speaks_of_its_part(folder, tmp_path):
-    for count in some([1, 2], 1)[1:]:
-        done = piped(line_of(folder, tmp_path / "out"), count, WAIT_AT="2")
-        assert done.returncode == 0, done.stderr[-3000:]
-        told = re.findall(r"sketching gradients \(the part of one of 2 processes\): \d+ of (\d+) rows", done.stderr)
-        assert told and set(told) == {"64"}  # 8 of 15 shards: of the main process
+    done = piped(line_of(folder, tmp_path / "out"), 2, WAIT_AT="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = re.findall(r"sketching gradients \(the part of one of 2 processes\): \d+ of (\d+) rows", done.stderr)
+    assert told and set(told) == {"64"}  # 8 of 15 shards: of the main process
 
 
 def test_ctrl_c_on_a_terminal_says_what_is_kept_and_the_line_that_it_says_goes_on(folder, tmp_path, monkeypatch):
@@ -146,6 +149,7 @@ def test_ctrl_c_on_a_terminal_says_what_is_kept_and_the_line_that_it_says_goes_o
         assert one.scores.tobytes() == other.scores.tobytes() and one.indices.tolist() == other.indices.tolist()
 
 
+@whole_only
 def test_a_second_ctrl_c_ends_at_once(folder, tmp_path):
     process = subprocess.Popen(
         line_of(folder, tmp_path / "out"),
@@ -168,10 +172,9 @@ def test_a_second_ctrl_c_ends_at_once(folder, tmp_path):
         process.communicate()
 
 
+@whole_only
 @pytest.mark.parametrize("command", ["label-issues", "compare"])
 def test_ctrl_c_in_other_commands_says_how_they_go_on(folder, tmp_path, monkeypatch, command):
-    if command not in some(["label-issues", "compare"], 1):
-        pytest.skip("by make trust")
     options = ["--test-size", "0.2", "--max-steps", "2", "--seeds", "1"] if command == "compare" else []
     output = tmp_path / ("issues.csv" if command == "label-issues" else "trainings")
     for name, value in {**ENVIRONMENT, "WAIT_AT": "1", "FOR_EVER": "1"}.items():
