@@ -273,11 +273,23 @@ class Shell(TyperGroup):
             with interruptible(ctx.meta["sage_hf.words"]):
                 return super().invoke(ctx)
         except SageError as error:
-            console = Console(stderr=True)
-            what, where, fix = in_the_shell(error)
-            console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
-            console.print(f"[bold]What to do:[/] {plain(fix)}")
+            _tell(*in_the_shell(error))
             raise typer.Exit(1) from error
+        except Exception as error:
+            if type(error).__name__ != "NoSuchOption":  # whether of click or of the one that Typer brings along
+                raise
+            command = ctx.invoked_subcommand
+            known = getattr(error, "possibilities", None) or []
+            near = f"Did you mean {known[0]}? " if known else ""
+            listed = f"`sage-hf {command} --help` lists all options."
+            _tell(f"{command} has no such option", str(getattr(error, "option_name", "")), near + listed)
+            raise typer.Exit(2) from error
+
+
+def _tell(what: str, where: str, fix: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
+    console.print(f"[bold]What to do:[/] {plain(fix)}")
 
 
 def renamed(words: list[str]) -> list[str]:

@@ -432,3 +432,23 @@ def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
 def test_a_revision_of_a_file_is_an_error_that_names_the_option(folder, tmp_path):
     result = run("select", folder / "lm", folder / "rows.json", "-o", tmp_path / "out", "--dataset-revision", "v1")
     assert result.exit_code == 1 and "Error in --dataset-revision" in result.output
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("--fractoin", "Did you mean --fraction? `sage-hf select --help` lists all options."),
+        ("--zzzz", "`sage-hf select --help` lists all options."),
+    ],
+)
+def test_an_unknown_option_says_what_to_do(word, fix):
+    result = run("select", "model", "rows.jsonl", word, "0.1")
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert f"Error in {word}: select has no such option. What to do: {fix}" in told
+
+
+def test_completion_is_that_of_the_command_also_when_the_module_was_called():
+    line = [sys.executable, "-m", "sage_hf", "--show-completion", "bash"]
+    shown = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "SHELL": "/bin/bash"})
+    assert "_SAGE_HF_COMPLETE=complete_bash" in shown.stdout and "python" not in shown.stdout
