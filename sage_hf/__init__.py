@@ -3,7 +3,6 @@
 Names load when they are first used (PEP 562): torch and transformers take seconds, which a shell's help need not.
 """
 
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,7 @@ _HOMES = {
     "training.warmup": ("warm_up",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# As they were before 0.2.0; `utils.deprecation` has all that changed.
 _OLD_NAMES = {
     "find_suspects": "find_label_issues",
     "select_over": "select_over_checkpoints",
@@ -64,7 +64,9 @@ def __getattr__(name: str) -> Any:
     if now not in _HOME_OF:
         raise AttributeError(f"module 'sage_hf' has no attribute {name!r}")
     if now != name:
-        warnings.warn(f"sage_hf.{name} is now sage_hf.{now}", DeprecationWarning, stacklevel=2)
+        from .utils.deprecation import warn_old
+
+        warn_old(f"sage_hf.{name}", f"sage_hf.{now}")
     value = globals()[now] = getattr(import_module(f".{_HOME_OF[now]}", __name__), now)
     return value
 

@@ -11,7 +11,8 @@ from typer.core import TyperCommand
 
 from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, DatasetError
-from .options import INPUT, Inputs, main_console, option, plain
+from ..utils.bars import stage
+from .options import INPUT, LOADING, Inputs, main_console, option, plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -106,8 +107,9 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         raise ConfigError(f"A fraction is {wrong[0]!r}", where="--fractions", fix="Give numbers such as 0.05.")
     from ..comparison.compare import compare as run
 
-    train, test = _load_both(inputs, options, config)
-    loaded = inputs.load_model(train, config.seed)
+    with stage(LOADING):
+        train, test = _load_both(inputs, options, config)
+        loaded = inputs.load_model(train, config.seed)
     inputs.warm_up(loaded, train, config)
     comparison = run(
         loaded.model,

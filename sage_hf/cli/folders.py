@@ -11,7 +11,7 @@ from ..config import SageConfig
 from ..errors import ConfigError, DatasetError, OutputError, SageError
 from ..hub.files import read_scores
 from .options import Sources, main_console, plain
-from .output import is_quiet
+from .output import is_quiet, was_said
 
 if TYPE_CHECKING:
     from ..selection.selection import Selection
@@ -108,7 +108,7 @@ def print_kept(selection: Selection | StreamSelection, output: Path) -> None:
     if is_quiet():
         console.print(f"Kept {len(selection):,} of {selection.stats.rows:,} rows.", end=" ")
     else:
-        console.print(summary(selection))
+        console.print(summary(selection, was_said))
     console.print(f"Written to {output}.", markup=False)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..config import SageConfig
 from ..hub.files import check_table_output
-from .options import Inputs, main_console, option
+from ..utils.bars import planned, stage
+from .options import LOADING, Inputs, main_console, option
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,16 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
         check_table_output(options.output, options.overwrite)
     from datasets import Dataset
 
-    from ..selector.label_issues import find_label_issues
+    from ..selector.label_issues import ISSUE_STAGES, find_label_issues
+    from ..training.warmup import WARMING_UP
 
-    rows = inputs.load_rows(config)
-    assert isinstance(rows, Dataset)
-    loaded = inputs.load_model(rows, config.seed)
-    inputs.warm_up(loaded, rows, config)
-    issues = find_label_issues(loaded.model, rows, processing_class=loaded.processing_class, config=config)
+    with planned([LOADING, *([WARMING_UP] if inputs.warms_up else []), *ISSUE_STAGES]):
+        with stage(LOADING):
+            rows = inputs.load_rows(config)
+            assert isinstance(rows, Dataset)
+            loaded = inputs.load_model(rows, config.seed)
+        inputs.warm_up(loaded, rows, config)
+        issues = find_label_issues(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     console = main_console(stderr=False)
     console.print(issues.table(options.limit))
     if options.output is not None and not console.quiet:

@@ -5,6 +5,7 @@ Exit codes are in the help.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from typing import Annotated
 
@@ -73,5 +74,9 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of `sage-hf` and `python -m sage_hf`."""
-    app()
+    """Entry point of `sage-hf` and `python -m sage_hf`.
+
+    Shells complete a command by its name: completion is that of `sage-hf`, by whichever way it is asked for.
+    """
+    is_completion = any(word.startswith(("--install-completion", "--show-completion")) for word in sys.argv[1:])
+    app(prog_name="sage-hf" if is_completion else None)

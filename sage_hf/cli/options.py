@@ -31,6 +31,8 @@ from ..config import (
     from_text,
 )
 from ..errors import ConfigError, SageError
+from ..utils.deprecation import OLD_WORDS, about_old
+from .interrupt import interruptible
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
 from .wording import in_the_shell
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INPUT = "Model and dataset"
+# The stage in which rows and model are loaded.
+LOADING = "loading"
 DATASET = (
     "A json, csv or parquet file, a folder of such files, a folder of images with one subfolder a class (cat/01.png), "
     "a save_to_disk folder, or a Hub id."
@@ -67,16 +71,6 @@ _TYPES: dict[str, Any] = {
     "preset": Literal[PRESETS],
     "loss_reduction": Literal[LOSS_REDUCTIONS],
     "target_reduction": Literal[TARGET_REDUCTIONS],
-}
-# Commands that go on where they were interrupted.
-_RESUMED = ("select", "compare")
-# Commands and options of the version before, which still work.
-_RENAMED = {
-    "suspects": "label-issues",
-    "--dataset-name": "--dataset-config",
-    "--revision": "--dataset-revision",
-    "--source-name": "--source-config",
-    "--most": "--limit",
 }
 
 
@@ -270,23 +264,32 @@ class Shell(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replaces what has another name now."""
-        return super().parse_args(ctx, renamed(args))
+        ctx.meta["sage_hf.words"] = words = renamed(args)
+        return super().parse_args(ctx, [*words])
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
+            with interruptible(ctx.meta["sage_hf.words"]):
+                return super().invoke(ctx)
         except SageError as error:
-            console = Console(stderr=True)
-            what, where, fix = in_the_shell(error)
-            console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
-            console.print(f"[bold]What to do:[/] {plain(fix)}")
+            _tell(*in_the_shell(error))
             raise typer.Exit(1) from error
-        except KeyboardInterrupt:
-            if ctx.invoked_subcommand in _RESUMED and os.environ.get("RANK", "0") == "0":
-                text = "Interrupted. What is finished is kept, and the same command goes on from there."
-                Console(stderr=True).print(text)
-            raise typer.Exit(130) from None
+        except Exception as error:
+            if type(error).__name__ != "NoSuchOption":  # whether of click or of the one that Typer brings along
+                raise
+            command = ctx.invoked_subcommand
+            known = getattr(error, "possibilities", None) or []
+            near = f"Did you mean {known[0]}? " if known else ""
+            listed = f"`sage-hf {command} --help` lists all options."
+            _tell(f"{command} has no such option", str(getattr(error, "option_name", "")), near + listed)
+            raise typer.Exit(2) from error
+
+
+def _tell(what: str, where: str, fix: str) -> None:
+    console = Console(stderr=True)
+    console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
+    console.print(f"[bold]What to do:[/] {plain(fix)}")
 
 
 def renamed(words: list[str]) -> list[str]:
@@ -294,14 +297,14 @@ def renamed(words: list[str]) -> list[str]:
     made = []
     for place, word in enumerate(words):
         name, *value = word.split("=", 1)
-        new = _RENAMED.get(name) if place == 0 or name.startswith("--") else None
+        new = OLD_WORDS.get(name) if place == 0 or name.startswith("--") else None
         if new is None or (words[0], name) == ("push", "--revision"):  # the branch that is pushed to
             made.append(word)
             continue
         made.append("=".join([new, *value]))
-        message = f"{name} is now called {new}; the old name will be removed in the next version."
-        # Of the user's own line, so that Python shows it.
-        warnings.warn_explicit(message, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
+        if os.environ.get("RANK", "0") == "0":  # of the user's own line, so that Python shows it
+            text = about_old(name, new)
+            warnings.warn_explicit(text, DeprecationWarning, filename="sage-hf", lineno=1, module="__main__")
     return made
 
 

@@ -28,6 +28,8 @@ _PROGRESS = "sage_hf.utils.bars"
 # transformers' table of weights that a checkpoint lacks: the shell says so itself.
 _REPORTS = ("transformers.modeling_utils", "transformers.utils.loading_report")
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+# What was printed so far.
+_SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     ours, brief, progress = (logging.getLogger(name) for name in ("sage_hf", _BRIEF, _PROGRESS))
     levels = {each: each.level for each in (ours, brief, progress)}
     handler, filters = Lines(), [logging.getLogger(name) for name in _REPORTS]
-    token = _QUIET.set(quiet)
+    token, said = _QUIET.set(quiet), _SAID.set(set())
     ours.addHandler(handler)
     ours.setLevel(logging.INFO if verbose else logging.WARNING)
     for logger in (brief, progress):
@@ -66,6 +68,20 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
             logger.setLevel(level)
         ours.removeHandler(handler)
         _QUIET.reset(token)
+        _SAID.reset(said)
+
+
+def was_said(text: str) -> bool:
+    """Whether this command has printed a text as a warning."""
+    return text in (_SAID.get() or ())
+
+
+@contextmanager
+def _above_bars() -> Iterator[None]:
+    """Inside, bars of tqdm are off the screen."""
+    library = sys.modules.get("tqdm")
+    with library.tqdm.external_write_mode(sys.stderr) if library is not None else nullcontext():
+        yield
 
 
 def is_quiet() -> bool:
@@ -82,14 +98,21 @@ class Lines(logging.Handler):
     """Prints what is logged as lines of the shell, on standard error; in a launch mostly of the main process."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Warnings of any process; the rest would be said by each of them."""
-        return super().filter(record) and (record.levelno > logging.INFO or os.environ.get("RANK", "0") == "0")
+        """What the main process says, and what another has to say of itself: the rest each of them would say."""
+        is_own = record.levelno >= logging.ERROR or hasattr(record, "of_this_process")
+        return super().filter(record) and (is_own or os.environ.get("RANK", "0") == "0")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record; a warning after the word."""
         try:
+            said = _SAID.get()
+            if said is not None:
+                said.add(record.getMessage())
             head = {logging.WARNING: ("Warning: ", "bold yellow"), logging.ERROR: ("Error: ", "bold red")}
-            Console(stderr=True).print(Text.assemble(head.get(record.levelno, ""), options_for(self.format(record))))
+            with _above_bars():
+                Console(stderr=True).print(
+                    Text.assemble(head.get(record.levelno, ""), options_for(self.format(record)))
+                )
         except Exception:
             self.handleError(record)
 

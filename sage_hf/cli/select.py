@@ -17,8 +17,10 @@ from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_rows_output, is_row_file
 from ..hub.paths import check_list_file
+from ..utils.bars import planned, stage
 from .folders import note_source, print_kept
-from .options import INPUT, Inputs, main_console, option, plain
+from .interrupt import go_on_with
+from .options import INPUT, LOADING, Inputs, main_console, option, plain
 from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -134,6 +136,23 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     options.check()
+    from ..selection.resolve import needed, resolve
+    from ..selector.stages import CHOOSING, PUSHING, WRITING, fit_stages, stream_stages
+    from ..training.warmup import WARMING_UP
+
+    count = len(_paths(options.target))
+    settled = resolve(config, has_target=count > 0)
+    stages = [LOADING, *([WARMING_UP] if inputs.warms_up else [])]
+    if options.streaming:
+        stages += stream_stages(settled)
+    else:
+        stages += fit_stages(settled, (), count) * len(_paths(options.checkpoints))
+        stages += [*fit_stages(settled, needed(settled), count), CHOOSING]
+    with planned([*stages, WRITING, *([PUSHING] if options.push_to_hub else [])]):
+        _select(options, inputs, config)
+
+
+def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from datasets import Dataset
 
     from ..hub.provenance import describe_origin
@@ -145,7 +164,9 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from ..selector.several_models import select_over_checkpoints
     from ..strategies.quotas import resolve_budget
 
-    rows, excluded = inputs.load_rows(config, streaming=options.streaming), None
+    excluded = None
+    with stage(LOADING):
+        rows = inputs.load_rows(config, streaming=options.streaming)
     if options.exclude is not None and isinstance(rows, Dataset):
         rows, excluded, said = without_issues(rows, options.exclude)
         main_console().print(plain(said))
@@ -175,7 +196,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     is_main_process = not main_console(stderr=False).quiet  # that of messages is quiet with --quiet, too
     if options.push_to_hub is not None and is_main_process:
         check_push(options.push_to_hub, describe_origin(rows), overwrite=options.overwrite)
-    loaded = inputs.load_model(rows, config.seed)
+    with stage(LOADING):
+        loaded = inputs.load_model(rows, config.seed)
     inputs.warm_up(loaded, rows, config)
     # Beside the output, so that it is on the same disk; a run that was killed goes on from it.
     place = options.output.absolute()
@@ -224,6 +246,8 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
                 "The file holds only the kept rows. To choose again later (`sage-hf choose`), write to a folder."
             )
         if options.push_to_hub is not None:
+            privacy = [] if options.private is None else ["--private" if options.private else "--public"]
+            go_on_with([] if options.is_file else ["push", str(options.output), options.push_to_hub, *privacy])
             push_selection(
                 selection,
                 PushOptions(

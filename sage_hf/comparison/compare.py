@@ -39,11 +39,13 @@ from ..passes.processes import Processes, launched
 from ..selection.choice import needed
 from ..selector.gather import shared_choice
 from ..selector.selector import SageSelector
+from ..selector.stages import CHOOSING, fit_stages
 from ..strategies import STRATEGIES
-from ..utils.bars import progress_bar
+from ..utils.bars import planned, stage
 from ..utils.deprecation import renamed_arguments
 from ..utils.files import whole_file
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
+from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from .experiment import Experiment, complete
 from .folder import RunFolder
@@ -59,6 +61,7 @@ COMPARED = ("auto", "agreement", "random")
 CARD_NAME = "comparison.md"
 # Where a killed pass goes on from, in the folder of a comparison.
 _PASSES = ".passes"
+_TRAINING = "trainings"
 
 
 def _greater_is_better(lower_is_better: Any) -> Any:
@@ -128,7 +131,7 @@ def compare(
         output_dir: Folder for finished trainings, result, picture and card. The same call with the same folder goes on
             where a killed one stopped, and may add strategies, fractions and seeds. None keeps nothing.
         overwrite_output_dir: Whether trainings with other settings in that folder may be deleted.
-        progress: Whether to show progress bars, on the main process.
+        progress: Whether to show progress, on the main process.
 
     Raises:
         ConfigError: An argument is out of range, or a strategy refuses these rows.
@@ -203,15 +206,31 @@ def compare(
         progress=progress,
         resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
     )
-    rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
-    shown: dict[str, Any] = {"desc": "trainings", "unit": "training", "delay": 0.0}
-    with progress_bar(total=len(plan), initial=len(plan) - len(missing), disable=not progress, **shown) as bar:
-        for key in missing:
-            strategy, fraction, seed = key
-            bar.set_postfix_str(f"{strategy} {100 * fraction:g} % seed {seed}")
-            chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
-            done[key] = _train_one(experiment, key, chosen, folder, everyone)
-            bar.update()
+    kept = folder.read_rows() if folder is not None else {}
+    wanted = [key for key in missing if key[0] != ALL]
+    is_known = bool(everyone.array_from_main(np.array([all(key in kept for key in wanted)], dtype=np.int64))[0])
+    stages = [] if is_known else [*fit_stages(config, _needed(config, wanted)), CHOOSING]
+
+    def about_interruption() -> str:
+        if folder is None:
+            return "Nothing is kept. With output_dir= (a folder), the same call would go on from the last training."
+        count = len(plan) - len(missing) + sum(key in done for key in missing)
+        return f"{count} of {len(plan)} trainings are kept in {output_dir}. The same call goes on from there."
+
+    with planned([*stages, _TRAINING], shown=progress), told_if_interrupted(about_interruption):
+        if is_known:
+            none = np.zeros(0, dtype=np.int64)
+            rows = {key: everyone.array_from_main(kept.get(key, none)) for key in wanted}
+        else:
+            rows = _find_rows(selector, train_dataset, wanted, folder, kept)
+        with stage(_TRAINING, len(plan), "trainings", shown=progress) as line:
+            line.skip(len(plan) - len(missing))
+            for key in missing:
+                strategy, fraction, seed = key
+                line.note(f"{strategy} {100 * fraction:g} % seed {seed}")
+                chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
+                done[key] = _train_one(experiment, key, chosen, folder, everyone)
+                line.update()
     runs = [done[key] for key in plan]
     name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
     comparison = Comparison(
@@ -332,32 +351,36 @@ def _card_settings(model: nn.Module, experiment: Experiment, settings: Mapping[s
 
 # ------------------------------------------------------------------------- rows
 def _find_rows(
-    selector: SageSelector, dataset: Dataset, keys: list[Key], folder: RunFolder | None, everyone: Processes
+    selector: SageSelector,
+    dataset: Dataset,
+    keys: list[Key],
+    folder: RunFolder | None,
+    kept: Mapping[Key, npt.NDArray[np.int64]],
 ) -> dict[Key, npt.NDArray[np.int64]]:
-    """The chosen rows of trainings, the same in every process: as they were kept, or by both passes."""
-    kept = folder.read_rows() if folder is not None else {}
-    has_all = everyone.array_from_main(np.array([all(key in kept for key in keys)], dtype=np.int64))
-    if has_all[0]:
-        none = np.zeros(0, dtype=np.int64)
-        return {key: everyone.array_from_main(kept.get(key, none)) for key in keys}
+    """The chosen rows of trainings by both passes, the same in every process; written beside those that are kept."""
     config = selector.config
-    needs = frozenset[str]().union(*(needed(replace(config, strategy=strategy)) for strategy, _, _ in keys))
-    signals = selector.gather(dataset, needs)
+    signals = selector.gather(dataset, _needed(config, keys))
     processes, rows = Processes(selector.model), {}
-    for strategy, fraction, seed in keys:
-        own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
-        try:
-            rows[strategy, fraction, seed] = shared_choice(own, signals, processes).indices
-        except ConfigError as error:
-            raise ConfigError(
-                f"The strategy {strategy!r} cannot choose from these rows: {error.what}",
-                where="strategies",
-                fix=f"Leave it out. {error.fix}",
-            ) from error
+    with stage(CHOOSING, unit="parts"):
+        for strategy, fraction, seed in keys:
+            own = replace(config, strategy=strategy, fraction=fraction, seed=seed)
+            try:
+                rows[strategy, fraction, seed] = shared_choice(own, signals, processes).indices
+            except ConfigError as error:
+                raise ConfigError(
+                    f"The strategy {strategy!r} cannot choose from these rows: {error.what}",
+                    where="strategies",
+                    fix=f"Leave it out. {error.fix}",
+                ) from error
     if folder is not None:
         folder.write_rows({**kept, **rows})
         shutil.rmtree(folder.folder / _PASSES, ignore_errors=True)
     return rows
+
+
+def _needed(config: SageConfig, keys: list[Key]) -> frozenset[str]:
+    """What the strategies of some trainings need of every row."""
+    return frozenset[str]().union(*(needed(replace(config, strategy=strategy)) for strategy, _, _ in keys))
 
 
 def _train_one(

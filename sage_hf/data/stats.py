@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..utils.deprecation import warn_old
 from ..utils.shown import ShortRepr
 from .classes import Classes
 from .meaning import Meaning
@@ -19,14 +19,16 @@ class _OldKeys:
     def __getitem__(self, name: str) -> Any:
         if not hasattr(self, str(name)):
             raise KeyError(name)
-        warnings.warn(f'Statistics have attributes now: .{name}, not ["{name}"]', DeprecationWarning, stacklevel=2)
+        warn_old(f'stats["{name}"]', f"stats.{name}")
         return getattr(self, name)
 
     def __contains__(self, name: str) -> bool:
+        warn_old(f'"{name}" in stats', f"stats.{name} is not None")
         return getattr(self, name, None) is not None
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field; `default` where it is None."""
+        warn_old(f'stats.get("{name}")', f"stats.{name}")
         value = getattr(self, name, None)
         return default if value is None else value
 

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from ..config import SageConfig
 from ..errors import GradientError
+from ..utils.bars import is_main
 from .alone import gradients_into, row_alone
 from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
 from .check import NoPartError, check_batch, differing_blocks, differing_losses, truth_of
@@ -347,7 +348,8 @@ class GradientCollector:
     def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            logger.warning(message)
+            if is_main():
+                logger.warning(message)
 
 
 def _row_dtype(modules: Iterable[nn.Module]) -> torch.dtype:

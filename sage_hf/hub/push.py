@@ -32,6 +32,7 @@ from ..data.stats import SelectionStats
 from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import ConfigError, DatasetError, HubError
+from ..utils.bars import at
 from .checks import (
     LIBRARY,
     LOGIN,
@@ -149,10 +150,12 @@ def push(
                 "The rows could not be pushed",
                 "Nothing tells of them yet. Run it again with overwrite: sent files are kept.",
             ):
+                at("rows")
                 destination.withdraw(config_name)
                 destination.push_rows(DatasetDict(splits), config_name, private)
         fix = "The rows that are there stand without it. Run it again with overwrite."
         with asking(repo_id, "The card could not be pushed", fix):
+            at("card and scores")
             return destination.push_story(scores, config_name, make_card)
 
 

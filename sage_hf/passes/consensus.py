@@ -24,6 +24,7 @@ from ..scoring.agreement import Consensus, agreement, agreement_by_target, sketc
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
+from ..utils.bars import stage
 from ..utils.columns import blocks
 from ..utils.shown import ShortRepr
 from .extractor import Extracted
@@ -194,7 +195,8 @@ def clustered_consensus(
             scored = np.flatnonzero(piece.status == SCORED)
             directions = GradientDirections(PartOf(kept.sketched, scored), spectrum, config.spectrum_power)
             count = min(config.num_clusters, len(scored))
-            clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
+            with stage("clustering rows", unit="parts", shown=passes.settings.progress):
+                clusters, centres = cluster(directions, np.arange(len(scored)), count, config.seed)
             used, codes[scored] = np.unique(clusters, return_inverse=True)
             centres = centres[used]
     codes, centres = passes.processes.array_from_main(codes), passes.processes.array_from_main(centres)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..utils.files import whole_file
+from ..utils.notices import OF_THIS_PROCESS
 from .embeddings import Embedded
 from .extractor import Extracted, halved, restored
 
@@ -212,7 +213,9 @@ class GradientCache:
             if self._room is not None:
                 self._room = 0
                 logger.warning(
-                    "Gradient rows are no longer stored, and will be computed again where they are needed: %s", error
+                    "Gradient rows are no longer stored, and will be computed again where they are needed: %s",
+                    error,
+                    extra=OF_THIS_PROCESS,
                 )
                 return
             if isinstance(error, OutputError):

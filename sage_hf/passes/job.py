@@ -50,7 +50,7 @@ class PassSettings:
 
     Attributes:
         seed: Seed of what the model or a transform of the dataset draws.
-        progress: Whether passes show a progress bar.
+        progress: Whether passes show their progress.
         workers: Number of processes that make batches ahead.
         folder: For what is finished, of this run alone; None keeps nothing.
         is_half: Whether vectors are rounded to half precision as soon as they are made, so that it does not matter
@@ -74,13 +74,14 @@ class Pass:
     """What is done with the rows of a pass.
 
     Attributes:
-        title: Title of the progress bar.
+        title: Name of the stage that it is.
         add: (partial result, row numbers [B], groups [B], what was extracted of them) -> a number a row [B], or None.
             Rows are counted from the window's first.
         new_partial: Makes what a shard gathers into.
         codes: [M] int64 groups of a window's rows.
         settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
         name: Name of the folder for what is finished; the title's by default.
+        rows: Number of rows of a stream, where an earlier pass has counted them.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Pass:
     codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
     settle: Callable[[], None] | None = None
     name: str = ""
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.title.replace(" ", "-"))

@@ -10,6 +10,7 @@ import torch
 
 from ..config import CACHE_DTYPES, CLUSTERS, SageConfig
 from ..errors import ConfigError
+from ..utils.bars import is_main
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def plan_consensus(config: SageConfig, width: int, device: torch.device, shards:
         ConfigError: It does not.
     """
     streaming = is_streaming(config, groups, width)
-    if not streaming and is_streaming(config, 0, width):
+    if not streaming and is_streaming(config, 0, width) and is_main():
         size = groups * width * 8 >> 20
         logger.warning(
             "Directions of %d groups take %d MB: the exact consensus is used, in a third pass.", groups, size

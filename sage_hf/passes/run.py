@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from ..data.loader import load
 from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
-from ..utils.bars import progress_bar
+from ..utils.bars import Stage, stage
+from ..utils.notices import OF_THIS_PROCESS
 from ..utils.rng import isolated_rng
 from .extractor import Extracted, Extractor, halved, restored, without_tokens
 from .gradient_cache import GradientCache
@@ -53,6 +55,7 @@ class Passes:
         self.cache = cache
         self.processes = Processes(extractor.model)
         self.taken = self.shards_run = 0
+        self._run: _Run | None = None
         self._computed: set[int] = set()
         self._most_rows = sys.maxsize
 
@@ -70,9 +73,9 @@ class Passes:
         Raises:
             SageError: A row cannot be read, encoded or grouped, or another process failed.
         """
-        run = self._begin(source, job)
+        run = self._run = self._begin(source, job)
         windows = source.windows(Division(self.processes.count, self.processes.rank, run.nodes))
-        with progress_bar(desc=job.title, unit="row", leave=False, disable=not self.settings.progress) as bar:
+        with stage(job.title, job.rows, shown=self.settings.progress) as line:
             while True:
                 with self.processes.agreed():
                     window = next(windows, None)
@@ -81,18 +84,34 @@ class Passes:
                     run.check_end()
                     break
                 run.rows, run.shards = window.first + window.size, window.first_shard + len(window.digests)
+                mine = len(window.parts[self.processes.rank])
                 if not source.is_stream:
-                    bar.total = len(window.parts[self.processes.rank])
-                piece = self._run_window(run, window, bar)
+                    count = self.processes.count
+                    line.at(f"the part of one of {count} processes" if count > 1 else "", mine)
+                piece = self._run_window(run, window, line)
                 for column in piece.columns.values():
                     self.processes.gather(column, window.parts)
                 self.processes.join(run.tree, job.new_partial)
+                if source.is_stream:
+                    line.update(window.size - mine)  # what the others have read
                 if run.finished is not None and source.is_stream:
                     with self.processes.agreed():
                         if self.processes.rank == 0 and not window.units[0].is_finished:
                             run.keep_new(run.finished, piece)
                 each(piece)
         return self.processes.share(run.tree, job.new_partial) if run.rows else job.new_partial()
+
+    def about_kept(self, place: Path) -> str:
+        """How much of the last pass is kept in a folder, for people; empty where nothing is."""
+        run = self._run
+        if run is None or run.finished is None or not (nodes := run.finished.find()):
+            return ""
+        size, kept = run.source.shard_size, sum(count for _, count in nodes)
+        if run.source.is_stream:
+            return f"{kept:,} shards are kept in {place} ({kept * size:,} rows)"
+        rows = sum(min((start + count) * size, run.rows) - start * size for start, count in nodes)
+        shards = -(-run.rows // size)
+        return f"{kept:,} of {shards:,} shards are kept in {place} ({rows:,} of {run.rows:,} rows)"
 
     def run_whole(self, source: Source, job: Pass) -> tuple[Partial, Piece]:
         """As `run`, over a dataset, which is one window."""
@@ -112,7 +131,7 @@ class Passes:
         run.nodes = [(start, size) for start, size in self.processes.broadcast_object(run.nodes)]
         return run
 
-    def _run_window(self, run: _Run, window: Window, bar: Any) -> Piece:
+    def _run_window(self, run: _Run, window: Window, line: Stage) -> Piece:
         """This process's shards of a window, those that are finished from their files."""
         missing = [unit for unit in window.units if not unit.is_finished]
         # Settled here: the batches that are made ahead are of these shards, whatever another run caches meanwhile.
@@ -127,19 +146,19 @@ class Passes:
             numbers, values = (np.full(window.size, np.nan, dtype=np.float32) for _ in range(2))
             piece = Piece(window, run.job.codes(window), status, numbers, values)
             batches = load(window.batches, computed, self.settings.workers, self.extractor.device)
+            line.skip(sum(len(window.rows_of(unit)) for unit in window.units if unit.is_finished))
             for unit in window.units:
                 if unit.is_finished:
                     run.restore(unit, piece)
-                    bar.update(len(window.rows_of(unit)))
                     continue
-                run.tree.push(self.run_shard(run.job, unit.start, batches, piece, bar), unit.start)
+                run.tree.push(self.run_shard(run.job, unit.start, batches, piece, line), unit.start)
                 if run.finished is not None and not run.source.is_stream:
                     if run.job.settle is not None:
                         run.job.settle()
                     run.finished.write(run.tree.nodes[-1], piece.columns_of(unit))
         return piece
 
-    def run_shard(self, job: Pass, number: int, batches: Iterator[Numbered], piece: Piece, bar: Any) -> Partial:
+    def run_shard(self, job: Pass, number: int, batches: Iterator[Numbered], piece: Piece, line: Stage) -> Partial:
         """One shard: what it gathers; and the rows' columns are filled.
 
         Args:
@@ -147,7 +166,7 @@ class Passes:
             number: The shard's, in the whole source: it seeds what is drawn.
             batches: Row numbers and batches, the shard's next.
             piece: Gets the columns.
-            bar: Gets the progress.
+            line: Gets the progress.
         """
         self.shards_run += 1
         partial, codes, seen = job.new_partial(), torch.from_numpy(piece.codes), []
@@ -157,7 +176,7 @@ class Passes:
                 seen.append(
                     (rows, extracted.status, extracted.numbers, job.add(partial, rows, codes[rows].long(), extracted))
                 )
-                bar.update(len(rows))
+                line.update(len(rows))
         for rows, status, numbers, values in seen:  # once a shard, so that no batch waits for the device
             chosen = rows.numpy()
             piece.status[chosen] = status.cpu().numpy()
@@ -221,6 +240,7 @@ class Passes:
                 "No memory for batches of %d rows: they are taken %d at a time, with the same result.",
                 size,
                 self._most_rows,
+                extra=OF_THIS_PROCESS,
             )
             torch.cuda.empty_cache()
         most = self._most_rows  # it may fall again while the parts are taken

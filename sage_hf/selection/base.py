@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,10 @@ from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.row_files import write_rows
 from ..report import render_page, render_small
+from ..utils.bars import at, is_wanted, stage
+from ..utils.deprecation import warn_old
 from ..utils.files import whole_file
+from ..utils.interruption import told_if_interrupted
 from .brief import about
 
 
@@ -90,11 +92,13 @@ class SelectionBase(ABC):
         write_rows = self._write_rows if include_dataset else None
 
         def write_more(folder: Path) -> None:
+            at("scores and signals")
             write_scores(folder, *self._files())
             if keep_signals:
                 self._write_signals(folder)
 
-        return write_selection(Path(path), overwrite, write_rows, write_more)
+        with stage("writing", shown=is_wanted()):
+            return write_selection(Path(path), overwrite, write_rows, write_more)
 
     def save_rows(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the kept rows alone to a file, with `sage_row` and `sage_score`.
@@ -111,7 +115,7 @@ class SelectionBase(ABC):
         """
         place = Path(path)
         check_table_output(place, overwrite)
-        with tempfile.TemporaryDirectory(prefix=".sage_hf-") as cache:
+        with stage("writing", shown=is_wanted()), tempfile.TemporaryDirectory(prefix=".sage_hf-") as cache:
             return write_rows(self._rows(Path(cache)), place, overwrite)
 
     @classmethod
@@ -156,13 +160,13 @@ class SelectionBase(ABC):
 
     def save(self, *args: Any, **options: Any) -> Path:
         """`save_to_disk` as it was called before 0.2.0, for one version."""
-        warnings.warn("save is now save_to_disk", DeprecationWarning, stacklevel=2)
+        warn_old("Selection.save", "Selection.save_to_disk")
         return self.save_to_disk(*args, **options)
 
     @classmethod
     def load(cls, *args: Any, **options: Any) -> Any:
         """`load_from_disk` as it was called before 0.2.0, for one version."""
-        warnings.warn("load is now load_from_disk", DeprecationWarning, stacklevel=2)
+        warn_old("Selection.load", "Selection.load_from_disk")
         return cls.load_from_disk(*args, **options)
 
     def push_to_hub(
@@ -223,18 +227,19 @@ class SelectionBase(ABC):
             self._kind == "dataset",
             getattr(self, "source_fingerprint", None),
         )
-        return push(
-            what,
-            repo_id,
-            config_name=config_name,
-            other_splits=other_splits,
-            private=private,
-            revision=revision,
-            create_pr=create_pr,
-            overwrite=overwrite,
-            token=token,
-            license=license,
-        )
+        with stage("pushing to the Hub", shown=is_wanted()), told_if_interrupted(_about_push):
+            return push(
+                what,
+                repo_id,
+                config_name=config_name,
+                other_splits=other_splits,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                overwrite=overwrite,
+                token=token,
+                license=license,
+            )
 
     def plot(self, name: str | None = None) -> Any:
         """A matplotlib figure.
@@ -265,7 +270,8 @@ class SelectionBase(ABC):
         """
         from .html_report import report_facts  # knows both kinds of selection
 
-        page = render_page(report_facts(self))
+        with stage("the report", shown=is_wanted()):
+            page = render_page(report_facts(self))
         if path is not None:
             with whole_file(Path(path), "Choose a folder that can be written to.") as part:
                 part.write_text(page, encoding="utf-8")
@@ -297,9 +303,17 @@ class SelectionBase(ABC):
         """Writes what further choices need to a folder that is there."""
 
     def _write_rows(self, folder: Path) -> None:
+        at("rows")
         with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
             self._rows(Path(cache)).with_format(None).save_to_disk(str(folder))
 
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:
         """The kept rows with their scores; what is written for it goes to the folder."""
+
+
+def _about_push() -> str:
+    return (
+        "What was sent stays there and is not sent again; no card tells of rows that are not there. The same push "
+        "goes on with overwrite=True."
+    )

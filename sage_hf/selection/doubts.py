@@ -204,7 +204,7 @@ class _Folds:
             asking = partial(_of_fold, self._vectors, self._codes, known, asked, self._tolerance)
             jobs.append(Job(asking, (3, len(asked)), len(known) + len(asked)))
             asked_of.append(asked)
-        return list(zip(asked_of, (runner or JobRunner()).run(jobs, np.float64), strict=True))
+        return list(zip(asked_of, (runner or JobRunner()).run(jobs, np.float64, desc="classifiers"), strict=True))
 
 
 def _some_of_each(

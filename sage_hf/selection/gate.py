@@ -143,7 +143,7 @@ def judge(config: SageConfig, signals: RowSignals, candidates: Candidates) -> Ve
         others = np.unique(labels)[found.folds.others]
     else:
         job = Job(partial(mixture_doubts, candidates.losses, config.seed), (len(rows),), 1.0)
-        (doubts,) = candidates.runner.run([job], np.float64)
+        (doubts,) = candidates.runner.run([job], np.float64, desc="doubting rows")
         doubted, method = doubts > _DOUBT_LIMIT, "mixture"
     if isinstance(config.gate, float):
         counts = (config.gate * counts_of(candidates.groups) + 0.5).astype(np.int64)

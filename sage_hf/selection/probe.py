@@ -72,7 +72,7 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
             jobs.append(
                 Job(partial(_is_right, inputs, codes, known, judges), (len(judges),), len(known) + len(judges))
             )
-    found = candidates.runner.run(jobs, np.uint8)
+    found = candidates.runner.run(jobs, np.uint8, desc="the probe: trying recipes")
     right = np.array([np.concatenate(found[number :: len(RECIPES)]) for number in range(len(RECIPES))], dtype=float)
     lead = right - right[0]
     error = lead.std(1) / np.sqrt(max(1, right.shape[1]))

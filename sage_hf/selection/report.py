@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,8 +23,15 @@ NOTHING_TOLD = (
 _NAMED_ROWS = 10
 
 
-def summary(selection: Selection | StreamSelection) -> RenderableType:
-    """Kept rows by group, energy captured, rows set aside and time, as something `rich` prints."""
+def summary(
+    selection: Selection | StreamSelection, was_said: Callable[[str], bool] = lambda text: False
+) -> RenderableType:
+    """Kept rows by group, energy captured, rows set aside and time, as something `rich` prints.
+
+    Args:
+        selection: The selection.
+        was_said: Whether a person was warned of this already: then it is not said again.
+    """
     stats = selection.stats
     table = Table(title=f"Kept {stats.kept:,} of {stats.rows:,} rows", title_justify="left")
     table.add_column(stats.group_by or "group")
@@ -44,11 +53,11 @@ def summary(selection: Selection | StreamSelection) -> RenderableType:
         lines.insert(1, f"Scores: {aim}.")
     if stats.gate:
         lines[-1:-1] = about_gate(stats.gate)
-    if stats.warning:
+    if stats.warning and not was_said(stats.warning):
         lines.append(stats.warning)
     if stats.one_at_a_time:
         lines.append("The model's rows could not be told apart in a batch: they were scored one at a time.")
-    if lost := about_lost(stats.groups, selection.config):
+    if (lost := about_lost(stats.groups, selection.config)) and not was_said(lost):
         lines.append(lost)
     aside = selection.set_aside
     if aside:

@@ -22,6 +22,7 @@ from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
 from ..strategies.quotas import resolve_budget
+from ..utils.bars import is_wanted, stage
 from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
 from .base import SelectionBase
@@ -222,7 +223,8 @@ class Selection(SelectionBase):
         config = resolve(replace(self.config, **changes), has_target=self.stats.targets is not None)
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
         signals = self.signals or self._plain_signals()
-        choice = choose_rows(config, signals, budget)
+        with stage("choosing rows", unit="parts", shown=is_wanted()):
+            choice = choose_rows(config, signals, budget)
         indices = choice.indices
         table = group_table(signals.groups, self.status, self.scores, indices)
         stats = replace(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
+from ..utils.deprecation import warn_old
 from .base import SelectionBase
 
 
@@ -58,13 +58,13 @@ class StreamSelection(SelectionBase):
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """`kept_scores` as they were called before 0.2.0, for one version."""
-        warnings.warn("scores of a stream are now kept_scores", DeprecationWarning, stacklevel=2)
+        warn_old("StreamSelection.scores", "StreamSelection.kept_scores")
         return self.kept_scores
 
     @property
     def groups(self) -> npt.NDArray[np.int32]:
         """`kept_groups` as they were called before 0.2.0, for one version."""
-        warnings.warn("groups of a stream are now kept_groups", DeprecationWarning, stacklevel=2)
+        warn_old("StreamSelection.groups", "StreamSelection.kept_groups")
         return self.kept_groups
 
     @property

@@ -30,6 +30,7 @@ from ..scoring.agreement import Consensus
 from ..scoring.sketch import FrequentDirections
 from ..utils.columns import counts_of
 from ..utils.rng import isolated_rng
+from .stages import SKETCHING
 from .stream import StreamTally
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _sketch_pass(
             partial.consensus.grow(groups())
             partial.consensus.update(extracted.vectors, codes)
 
-    return Pass("sketching gradients", add, new_partial, codes)
+    return Pass(SKETCHING, add, new_partial, codes)
 
 
 def _check_any_scored(statuses: npt.NDArray[np.int64]) -> None:

@@ -13,11 +13,13 @@ from datasets.fingerprint import Hasher
 from torch import Tensor
 
 from ..config import SageConfig
-from ..data.batches import RowSource
+from ..data.batches import Batcher, RowSource
+from ..data.columns import find_labels, find_text_classes
 from ..data.groups import Groups
 from ..data.meaning import Meaning, MeaningTally
 from ..data.stats import FitStats, GateStats
 from ..data.status import SCORED
+from ..data.stream import StreamSource
 from ..data.windows import Window
 from ..gradients import GradientCollector
 from ..hub.provenance import describe_dataset, describe_model
@@ -35,6 +37,7 @@ from ..selection.signals import RowSignals
 from ..strategies.jobs import JobRunner
 from ..strategies.quotas import resolve_budget
 from ..utils.environment import library_versions
+from .stages import KEEPING, SCORING
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def score_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> 
     def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         return agreement(sketched(extracted.vectors, fit.matrix), fit.directions, codes)
 
-    return Pass("scoring agreement", add, codes=codes, name=f"scoring-agreement-{_towards(fit)}")
+    return Pass(SCORING, add, codes=codes, name=f"scoring-agreement-{_towards(fit)}", rows=fit.rows)
 
 
 def keep_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> Pass:
@@ -54,7 +57,7 @@ def keep_pass(fit: Fit, codes: Callable[[Window], npt.NDArray[np.integer]]) -> P
     def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         return agreement(extracted.vectors, fit.directions, codes)
 
-    return Pass("scoring and keeping", add, codes=codes, name=f"scoring-and-keeping-{_towards(fit)}")
+    return Pass(KEEPING, add, codes=codes, name=f"scoring-and-keeping-{_towards(fit)}", rows=fit.rows)
 
 
 def _towards(fit: Fit) -> str:
@@ -116,6 +119,35 @@ def fit_stats(fit: Fit, collector: GradientCollector, dataset: Dataset | Iterabl
         check_seconds=collector.check_seconds,
         fit_seconds=fit.seconds,
     )
+
+
+def describe(
+    signals: RowSignals,
+    fit: Fit,
+    collector: GradientCollector,
+    dataset: Dataset,
+    encoder: Batcher,
+    processes: Processes,
+) -> FitStats:
+    """Notes the classes of a dataset's rows in their signals, and the statistics of the passes, which it returns."""
+    model = collector.model
+    if (classes := find_labels(model, dataset, fit.groups)) is not None:
+        signals.labels, signals.label_names = classes.codes, classes.names
+    stats = signals.stats = fit_stats(fit, collector, dataset, processes.count)
+    stats.classes = find_text_classes(model, dataset.features, encoder, dataset.unique)
+    stats.meaning = meaning_of(tally_of(signals), signals.groups, collector, processes)
+    return stats
+
+
+def describe_stream(
+    fit: Fit, collector: GradientCollector, source: StreamSource, tally: MeaningTally, processes: Processes
+) -> FitStats:
+    """The statistics of the passes over a stream, whose rows `tally` has counted."""
+    stats, groups = fit_stats(fit, collector, source.dataset, processes.count), fit.groups
+    known = lambda name: groups.code_of if groups.column == name else ()  # noqa: E731
+    stats.classes = find_text_classes(collector.model, source.features, source.encoder, known)
+    stats.meaning = meaning_of(tally, groups, collector, processes)
+    return stats
 
 
 def tally_of(signals: RowSignals) -> MeaningTally:

@@ -34,6 +34,8 @@ from ..passes.run import Passes
 from ..selection.gate import label_doubts
 from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
+from ..utils.bars import planned, stage
+from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from ..utils.shown import ShortRepr
 from .argilla import argilla_records
@@ -46,7 +48,9 @@ from .issue_list import (
     content_columns,
     issue_list,
 )
+from .stages import PREPARING
 
+ISSUE_STAGES = (PREPARING, "reading embeddings", "doubting labels")
 # Characters of a row's text that the table shows.
 _SHOWN = 60
 
@@ -187,7 +191,18 @@ def find_label_issues(
         >>> issues = find_label_issues(model, dataset, processing_class=tokenizer)
         >>> issues.to_dataset()                     # the most doubted first
     """
-    config = config or SageConfig()
+    with planned(ISSUE_STAGES, shown=progress), told_if_interrupted(lambda: "Nothing of it is kept; it starts anew."):
+        return _find(model, dataset, processing_class, data_collator, config or SageConfig(), progress)
+
+
+def _find(
+    model: nn.Module,
+    dataset: Dataset,
+    processing_class: Any,
+    data_collator: Collator | None,
+    config: SageConfig,
+    progress: bool,
+) -> LabelIssues:
     column = class_column(check_dataset(dataset).features, model)
     if column is None:
         raise LabelError(
@@ -203,18 +218,20 @@ def find_label_issues(
     groups = Groups.from_values(column, values)
     classes = list(groups.code_of)
     model = unwrap(model)
-    with isolated_rng(config.seed):
-        source = open_source(model, dataset, config, processing_class, data_collator)
-    device = next(model.parameters()).device
-    reader = EmbeddingReader(model, device, source.sample(CHECKED_ROWS)[0], config.seed)
+    with stage(PREPARING, shown=progress):
+        with isolated_rng(config.seed):
+            source = open_source(model, dataset, config, processing_class, data_collator)
+        device = next(model.parameters()).device
+        reader = EmbeddingReader(model, device, source.sample(CHECKED_ROWS)[0], config.seed)
     passes = Passes(EmbeddingExtractor(reader), PassSettings(config.seed, progress, config.num_workers))
-    kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only("reading embeddings"))
+    kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only(ISSUE_STAGES[1]))
     embeddings, inputs, own = kept.embeddings, kept.inputs, kept.numbers("doubt")
     assert embeddings is not None and inputs is not None and own is not None
     # Of a row without tokens nothing can be told.
     rows, doubts = np.flatnonzero(piece.status != NO_TOKENS), np.zeros(len(dataset))
     views = [PartOf(embeddings, rows), PartOf(inputs, rows)]
-    found = label_doubts(views, groups.codes[rows], own[rows], config.seed)
+    with stage(ISSUE_STAGES[2], unit="parts", shown=progress):
+        found = label_doubts(views, groups.codes[rows], own[rows], config.seed)
     others = groups.codes.astype(np.int64)
     others[rows] = np.unique(groups.codes[rows])[found.folds.others]
     doubts[rows] = found.doubts

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from ..config import CACHE_DTYPES, SageConfig
 from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
-from ..data.columns import class_column, find_groups, find_labels, find_text_classes, open_source, open_stream
+from ..data.columns import find_groups, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.groups import Groups
 from ..data.stream import StreamSource
@@ -51,12 +50,15 @@ from ..selection.signals import RowSignals
 from ..selection.stream_selection import StreamSelection
 from ..strategies import SIGNALS
 from ..strategies.quotas import resolve_budget
+from ..utils.bars import at, planned, replan, stage
 from ..utils.deprecation import renamed_arguments
+from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_rows, say_targets
 from .fit import fit_dataset, fit_stream, reader_for
-from .gather import fit_stats, gather_signals, meaning_of, shared_choice, tally_of
+from .gather import describe, describe_stream, gather_signals, shared_choice
 from .mapping import ScoredInMap
+from .stages import CHOOSING, PREPARING, about_kept, fit_stages, num_targets, rows_of_run, stream_stages
 from .stream import choose_from_stream, stream_selection
 
 
@@ -76,7 +78,8 @@ class SageSelector(ScoredInMap):
         data_collator: Joins rows to a batch, instead of the default.
         loss_function: (outputs, batch) -> [B] losses, instead of the model's own.
         config: The settings.
-        progress: Whether to show progress bars, on the main process.
+        progress: Whether to show progress, on the main process: a line on a terminal or in a notebook, elsewhere
+            one every half minute.
         resume_dir: Folder for the finished parts of `fit` and `select`: if a run is killed, the same call with the
             same folder continues from there, with any number of processes, and gives the same result. All processes
             must be able to read it. Nothing in it is deleted automatically, except for the gradient rows of a finished
@@ -160,18 +163,26 @@ class SageSelector(ScoredInMap):
             ConfigError: The sketch does not fit into the memory.
         """
         check_aimed(self._updates, False)
-        with self._rows_of_run():
+        with planned(fit_stages(self.config, None), shown=self._progress), rows_of_run(self):
             if isinstance(dataset, IterableDataset):
                 self._fit_stream(dataset)
             else:
                 self._fit_dataset(dataset)
         return self
 
-    def _fit_dataset(
-        self, dataset: Dataset, needs: Set[str] | None = None, *, is_aimed: bool = False
-    ) -> tuple[Fit, RowSource]:
+    def _fit_dataset(self, dataset: Dataset, needs: Set[str] | None = None, targets: int = 0) -> tuple[Fit, RowSource]:
         """Pass 1; `needs` of the passes that follow, None where there are none."""
-        source, config = self._open(check_dataset(dataset)), as_measured(self.config, has_target=is_aimed)
+        with stage(PREPARING, shown=self._progress):
+            source, groups, key = self._prepare(dataset, needs, targets)
+        config = as_measured(self.config, has_target=targets > 0)
+        fit = fit_dataset(self._passes, source, groups, config, key)
+        self.fitted = replace(fit, consensus=fit.consensus.for_new_rows())
+        return fit, source
+
+    def _prepare(self, dataset: Dataset, needs: Set[str] | None, targets: int) -> tuple[RowSource, Groups, RunKey]:
+        """All that comes before the first row of a dataset goes through the model; the passes are ready then."""
+        at("opening rows")
+        source, config = self._open(check_dataset(dataset)), as_measured(self.config, has_target=targets > 0)
         with self._passes.processes.agreed():
             groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
@@ -190,7 +201,9 @@ class SageSelector(ScoredInMap):
             reader = reader_for(self.collector, source, needs or set(), is_kept, config.seed)
             widths = Widths(int(config.sketch_size), *((reader.width, reader.input_width) if reader else ()))
             embedding_width = widths.embedding + widths.inputs
-            streaming = is_streaming(config, groups.count, width)
+            if not (streaming := is_streaming(config, groups.count, width)):
+                exact = replace(self.config, consensus="exact")
+                replan(fit_stages(self.config, needs, targets), fit_stages(exact, needs, targets))
             reserved = 0
             if needs or not streaming:
                 reserved = check_disk(len(dataset), widths, folder)
@@ -202,12 +215,16 @@ class SageSelector(ScoredInMap):
         say_check(self.collector, config, not missing)
         say_rows(cache, len(dataset), width, embedding_width)
         source.batch_size = self._batch_size()
-        fit = fit_dataset(self._passes, source, groups, config, key)
-        self.fitted = replace(fit, consensus=fit.consensus.for_new_rows())
-        return fit, source
+        return source, groups, key
 
     def _fit_stream(self, stream: IterableDataset, needs: Set[str] | None = None) -> tuple[Fit, StreamSource]:
         """Pass 1 over a stream; `needs` as of `_fit_dataset`."""
+        with stage(PREPARING, shown=self._progress):
+            source, key = self._prepare_stream(stream, needs)
+        self.fitted = fit_stream(self._passes, source, self.config, key)
+        return self.fitted, source
+
+    def _prepare_stream(self, stream: IterableDataset, needs: Set[str] | None) -> tuple[StreamSource, RunKey]:
         config = self.config
         check_stream(config)
         with isolated_rng(config.seed):
@@ -227,8 +244,7 @@ class SageSelector(ScoredInMap):
             cache = self._cache_of_run(folder, embedding_width) if is_kept else None
             self._passes = self._new_passes(folder, cache, reader)
         say_rows(cache, None, self.collector.width, embedding_width)
-        self.fitted = fit_stream(self._passes, source, config, key)
-        return self.fitted, source
+        return source, key
 
     def _new_passes(
         self, folder: Path | None = None, cache: GradientCache | None = None, reader: EmbeddingReader | None = None
@@ -245,23 +261,9 @@ class SageSelector(ScoredInMap):
         place = folder / name if folder is not None else None
         return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
-    @contextmanager
-    def _rows_of_run(self) -> Iterator[None]:
-        """Inside, the gradient rows of a run; a killed or failed one leaves those in `resume_dir`."""
-        is_done = False
-        try:
-            yield
-            is_done = True
-        finally:
-            cache, processes = self._passes.cache, self._passes.processes
-            self._passes.cache = None
-            if cache is not None and self.config.cache_gradients == "auto":
-                if self._resume_dir is None:
-                    cache.remove()
-                elif is_done:
-                    processes.wait()  # another process may read them still
-                    if processes.rank == 0:
-                        cache.remove()
+    def _about_interruption(self) -> str:
+        """What is told when a user interrupts it: what is kept, and how to go on."""
+        return about_kept(self._passes, self._resume_dir)
 
     def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
@@ -313,8 +315,10 @@ class SageSelector(ScoredInMap):
             raise ConfigError("Streams do not support a target yet", where="target", fix="Make the stream a Dataset.")
         resolve_budget(len(check_dataset(dataset)), self.config.fraction, self.config.num_examples)
         config = resolve(self.config, has_target=target is not None)
-        signals = self.gather(dataset, needed(config), target=target, target_shares=target_shares)
-        return self.choose(dataset, signals, config)
+        needs, targets = needed(config), num_targets(target)
+        with planned([*fit_stages(config, needs, targets), CHOOSING], shown=self._progress):
+            signals = self.gather(dataset, needs, target=target, target_shares=target_shares)
+            return self.choose(dataset, signals, config)
 
     def choose(self, dataset: Dataset, signals: RowSignals, config: SageConfig | None = None) -> Selection:
         """The selection that a configuration makes of what `gather` returned, without a pass.
@@ -330,7 +334,9 @@ class SageSelector(ScoredInMap):
         """
         is_aimed = signals.stats is not None and signals.stats.targets is not None
         config, processes = resolve(config or self.config, has_target=is_aimed), self._passes.processes
-        started, choice = time.perf_counter(), shared_choice(config, signals, processes)
+        started = time.perf_counter()
+        with told_if_interrupted(self._about_interruption), stage(CHOOSING, unit="parts", shown=self._progress):
+            choice = shared_choice(config, signals, processes)
         selection = Selection.of(config, signals, dataset, choice, say=processes.rank == 0)
         selection.stats.choose_seconds = time.perf_counter() - started
         return selection
@@ -359,19 +365,16 @@ class SageSelector(ScoredInMap):
         if aim is not None:
             check_target(aim)
         started, needs = time.perf_counter(), set(needs)
-        with self._rows_of_run():
-            fit, source = self._fit_dataset(dataset, needs, is_aimed=aim is not None)
+        targets = num_targets(target)
+        with planned(fit_stages(self.config, needs, targets), shown=self._progress), rows_of_run(self):
+            fit, source = self._fit_dataset(dataset, needs, targets)
             fitted = time.perf_counter()
             if aim is not None:
                 consensus = consensus_of_target(aim, self._open, self._passes, source, fit)
                 fit = replace(fit, consensus=consensus)
                 self.fitted, self._encoder = replace(fit, consensus=consensus.for_new_rows()), source.encoder
             signals = gather_signals(self._passes, source, fit, needs)
-        if (classes := find_labels(self.collector.model, dataset, fit.groups)) is not None:
-            signals.labels, signals.label_names = classes.codes, classes.names
-        stats = signals.stats = fit_stats(fit, self.collector, dataset, self._passes.processes.count)
-        stats.classes = find_text_classes(self.collector.model, dataset.features, source.encoder, dataset.unique)
-        stats.meaning = meaning_of(tally_of(signals), signals.groups, self.collector, self._passes.processes)
+        stats = describe(signals, fit, self.collector, dataset, source.encoder, self._passes.processes)
         if aim is not None:
             stats.targets, stats.target_shares, stats.adam = aim.names, aim.budget, self._updates is not None
             signals.shares = None if aim.budget is None else np.array(aim.budget)
@@ -379,20 +382,14 @@ class SageSelector(ScoredInMap):
         return signals
 
     def _select_stream(self, stream: IterableDataset) -> StreamSelection:
-        started, config, model = time.perf_counter(), self.config, self.collector.model
+        started, config = time.perf_counter(), self.config
         resolve_budget(2**62, config.fraction, config.num_examples)
-        with self._rows_of_run():
+        with planned(stream_stages(config), shown=self._progress), rows_of_run(self):
             fit, source = self._fit_stream(stream, needed(config))
             fitted = time.perf_counter()
-            has_classes = source.features is not None and class_column(source.features, model) is not None
-            chosen = choose_from_stream(self._passes, source, fit, config, has_classes)
-        stats = fit_stats(fit, self.collector, stream, self._passes.processes.count)
+            chosen = choose_from_stream(self._passes, source, fit, config)
+        stats = describe_stream(fit, self.collector, source, chosen[0].meaning, self._passes.processes)
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
-        groups = fit.groups
-        stats.classes = find_text_classes(
-            model, source.features, source.encoder, lambda name: groups.code_of if groups.column == name else ()
-        )
-        stats.meaning = meaning_of(chosen[0].meaning, groups, self.collector, self._passes.processes)
         return stream_selection(self._passes, source, config, stats, chosen)
 
     # ------------------------------------------------------------------ internals
@@ -415,6 +412,7 @@ class SageSelector(ScoredInMap):
     def _check_gradients(self, source: BatchSource) -> None:
         """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
+            at("checking gradients")
             for collector in [self.collector, *([self._updates.collector] if self._updates else [])]:
                 with isolated_rng(self.config.seed):
                     collector.check(*source.sample(CHECKED_ROWS))

@@ -21,8 +21,10 @@ from ..errors import ConfigError
 from ..passes.target import Target
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
+from ..utils.bars import planned
 from .checkpoints import PathLike, learning_rates
 from .selector import SageSelector
+from .stages import CHOOSING, fit_stages, num_targets
 
 Model = nn.Module | Callable[[], nn.Module] | PathLike
 
@@ -87,36 +89,39 @@ def select_over_checkpoints(
     config = resolve(config, has_target=target is not None)
     scores, losses, status = np.zeros(0), np.zeros(0), np.zeros(len(dataset), dtype=np.uint8)
     fit_seconds = score_seconds = 0.0
-    for number, (model, share) in enumerate(zip(models, shares, strict=True)):
-        is_last = number == len(models) - 1
-        if adam:
-            options["optimizer_state"] = model
-        selector = SageSelector(_loaded(model, load_model), config=config, **options)
-        needs = needed(config) if is_last else frozenset()
-        signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)
+    targets = num_targets(target)
+    stages = fit_stages(config, (), targets) * (len(models) - 1) + fit_stages(config, needed(config), targets)
+    with planned([*stages, CHOOSING], shown=options.get("progress", True)):
+        for number, (model, share) in enumerate(zip(models, shares, strict=True)):
+            is_last = number == len(models) - 1
+            if adam:
+                options["optimizer_state"] = model
+            selector = SageSelector(_loaded(model, load_model), config=config, **options)
+            needs = needed(config) if is_last else frozenset()
+            signals = selector.gather(dataset, needs, target=target, target_shares=target_shares)
+            assert signals.stats is not None
+            fit_seconds, score_seconds = (
+                fit_seconds + signals.stats.fit_seconds,
+                score_seconds + signals.stats.score_seconds,
+            )
+            status = np.where(status == SCORED, signals.status, status)  # the first reason that a model gives
+            # With each target where there are several, [K, N]: the largest is that of the sums.
+            own = signals.scores if signals.target_scores is None else signals.target_scores
+            scores, losses = (
+                (sum_ if number else 0.0) + share * column.astype(np.float64)
+                for sum_, column in ((scores, own), (losses, signals.losses))
+            )
         assert signals.stats is not None
-        fit_seconds, score_seconds = (
-            fit_seconds + signals.stats.fit_seconds,
-            score_seconds + signals.stats.score_seconds,
-        )
-        status = np.where(status == SCORED, signals.status, status)  # the first reason that a model gives
-        # With each target where there are several, [K, N]: the largest is that of the sums.
-        own = signals.scores if signals.target_scores is None else signals.target_scores
-        scores, losses = (
-            (sum_ if number else 0.0) + share * column.astype(np.float64)
-            for sum_, column in ((scores, own), (losses, signals.losses))
-        )
-    assert signals.stats is not None
-    if scores.ndim > 1:
-        signals.target_scores, scores = scores.astype(np.float32), scores.max(0)
-    signals.status = status
-    for name, values in (("scores", scores), ("losses", losses)):
-        values[status != SCORED] = np.nan
-        setattr(signals, name, values.astype(np.float32))
-    if len(models) > 1:
-        signals.stats.checkpoints, signals.stats.checkpoint_weights = len(models), shares
-    signals.stats.fit_seconds, signals.stats.score_seconds = fit_seconds, score_seconds
-    return selector.choose(dataset, signals, config)
+        if scores.ndim > 1:
+            signals.target_scores, scores = scores.astype(np.float32), scores.max(0)
+        signals.status = status
+        for name, values in (("scores", scores), ("losses", losses)):
+            values[status != SCORED] = np.nan
+            setattr(signals, name, values.astype(np.float32))
+        if len(models) > 1:
+            signals.stats.checkpoints, signals.stats.checkpoint_weights = len(models), shares
+        signals.stats.fit_seconds, signals.stats.score_seconds = fit_seconds, score_seconds
+        return selector.choose(dataset, signals, config)
 
 
 def _loaded(model: Model, load_model: Callable[[str], nn.Module] | None) -> nn.Module:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import SageConfig
+from ..data.columns import class_column
 from ..data.encoding import LABEL_COLUMNS
 from ..data.meaning import MeaningTally
 from ..data.stats import FitStats, GateStats, GroupStats, SelectionStats
@@ -142,7 +143,7 @@ def score_stream(
 
 
 def choose_from_stream(
-    passes: Passes, source: StreamSource, fit: Fit, config: SageConfig, has_classes: bool
+    passes: Passes, source: StreamSource, fit: Fit, config: SageConfig
 ) -> tuple[StreamTally, StreamRows, GateStats | None]:
     """Pass 2, and the choice: row by row where the strategy judges each by itself, else window by window.
 
@@ -151,7 +152,6 @@ def choose_from_stream(
         source: The stream.
         fit: What the first pass found.
         config: The settings.
-        has_classes: Whether rows have a class each.
 
     Returns:
         What was counted, the rows to keep, and what the gate did.
@@ -160,6 +160,8 @@ def choose_from_stream(
         DatasetError: The stream does not give the rows of the first pass.
         BudgetError: More was asked for than there is.
     """
+    features, model = source.features, passes.extractor.model
+    has_classes = features is not None and class_column(features, model) is not None
     if compares_rows(config):
         # No file of finished shards, which would have to hold vectors: a killed run reads the gradient rows again.
         own = Passes(passes.extractor, replace(passes.settings, folder=None), passes.cache)

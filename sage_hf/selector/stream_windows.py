@@ -34,7 +34,9 @@ from ..selection.signals import RowSignals
 from ..selection.stream_choice import StreamRows, joined
 from ..strategies.base import PartOf
 from ..strategies.quotas import resolve_budget
+from ..utils.bars import stage
 from .gather import chosen_together
+from .stages import KEEPING
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class WindowedChoice:
     def job(self) -> Pass:
         """What the second pass does."""
         groups = self._fit.groups
-        return Pass("scoring and keeping", self._write, codes=lambda window: known_codes(groups, window.values))
+        return Pass(KEEPING, self._write, codes=lambda window: known_codes(groups, window.values), rows=self._fit.rows)
 
     def _write(self, partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         z = sketched(extracted.vectors, self._fit.matrix)
@@ -121,9 +123,10 @@ class WindowedChoice:
         quotas = parts_of_quotas(self._quotas, self._sizes, before, self._seen)
         # Of a window in which a probe could tell nothing, the default was taken for the time being.
         settled = Settled(self._quotas, self.gate.recipe if self.gate and self.gate.tried else None)
-        choice = chosen_together(
-            processes, lambda runner: choose_within(self._config, signals, quotas, runner, settled)
-        )
+        with stage("choosing rows of a window", unit="parts", shown=self._passes.settings.progress):
+            choice = chosen_together(
+                processes, lambda runner: choose_within(self._config, signals, quotas, runner, settled)
+            )
         rows, gate = choice.indices, choice.gate
         groups, scores = signals.groups.codes[rows].astype(np.int64), signals.scores[rows]
         self._chosen.append(StreamRows(rows + self._first, scores, groups, groups, scores))

@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from ..utils.bars import advance, at
 from ..utils.columns import blocks, coded, counts_of, picked, places_by_code, places_of, scratch
 from .base import Floats, Ints, Vectors
 from .coverage import unit_rows
@@ -74,7 +75,7 @@ def _typical_distance(vectors: Vectors, groups: Ints, seed: int, runner: JobRunn
     jobs = [
         Job(partial(_nearest, vectors, groups, asked, part), (len(asked),), part.stop - part.start) for part in parts
     ]
-    found = runner.run(jobs, np.float64)
+    found = runner.run(jobs, np.float64, desc="near-duplicates: distances")
     nearest = np.min(found, axis=0) if found else np.zeros(0)
     nearest = nearest[np.isfinite(nearest)]
     return float(np.quantile(nearest, _TYPICAL)) if len(nearest) else 0.0
@@ -98,10 +99,11 @@ def _clusters(vectors: Vectors, groups: Ints, limit: float, seed: int, runner: J
         for part in parts
     ]
     signatures = scratch((count, _BANDS), np.uint16)
-    for part, found in zip(parts, runner.run(jobs, np.int64), strict=True):
+    for part, found in zip(parts, runner.run(jobs, np.int64, desc="near-duplicates: signatures"), strict=True):
         signatures[part] = found
     first = scratch(count, np.int64)
     first[:] = np.arange(count)
+    at("near-duplicates: comparing", _BANDS, "orders")
     for band in range(_BANDS):
         order = np.lexsort((signatures[:, band], groups))
         for step in range(1, min(_NEIGHBOURS, count - 1) + 1):
@@ -116,6 +118,7 @@ def _clusters(vectors: Vectors, groups: Ints, limit: float, seed: int, runner: J
                     is_near = ((a - b) ** 2).sum(1) <= limit
                     is_near &= a.any(1) & b.any(1)
                     _join(first, one[is_near], other[is_near])
+        advance()
     return _roots(first)
 
 

@@ -20,7 +20,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from ..utils.bars import progress_bar
+from ..utils.bars import advance, at
 from ..utils.columns import scratch
 
 Array = npt.NDArray[Any]
@@ -114,14 +114,13 @@ class JobRunner:
             if failure is not None:
                 raise failure
 
-    def run(self, jobs: Sequence[Job], dtype: npt.DTypeLike, *, desc: str = "", progress: bool = False) -> list[Array]:
+    def run(self, jobs: Sequence[Job], dtype: npt.DTypeLike, *, desc: str = "") -> list[Array]:
         """The results of all jobs in their order, in every process.
 
         Args:
             jobs: The same in every process.
             dtype: Of the results: float32, float64, int64 or uint8.
-            desc: What a progress bar says.
-            progress: Whether to show it where it takes long.
+            desc: What the jobs do, for the line of progress.
 
         Raises:
             SageError: A job failed in another process.
@@ -142,10 +141,11 @@ class JobRunner:
         try:
             with self.workers.agreed():
                 mine = shares[self.workers.rank]
+                at(desc, len(mine), "parts")
                 with closing(_run_here([jobs[place] for place in mine])) as found:
-                    bar = progress_bar(found, total=len(mine), desc=desc, unit="part", disable=not progress)
-                    for place, result in zip(mine, bar, strict=True):
+                    for place, result in zip(mine, found, strict=True):
                         column[slots[place]] = result.reshape(sizes[place])
+                        advance()
         except Exception:
             self._all_know = True
             raise

@@ -64,7 +64,7 @@ def pick_within_groups(candidates: Candidates, vectors: Vectors, quotas: Ints, s
         Job(partial(_pick_of, vectors, part, pick, seed), (part.quota,), len(part.members) * part.quota)
         for part in picked
     ]
-    found = candidates.runner.run(jobs, np.int64, desc="choosing", progress=candidates.progress)
+    found = candidates.runner.run(jobs, np.int64, desc="within groups")
     chosen += [part.members[each] for part, each in zip(picked, found, strict=True)]
     return np.sort(candidates.rows[np.concatenate(chosen)]) if chosen else candidates.rows[:0]
 
@@ -118,7 +118,7 @@ def _centres(
         Job(partial(_fit, vectors, each, count, seed), (count, vectors.shape[1]), len(each) * count)
         for each, count in zip(members, counts, strict=True)
     ]
-    return runner.run(jobs, np.float32)
+    return runner.run(jobs, np.float32, desc="k-means")
 
 
 def _fit(vectors: Vectors, members: Ints, count: int, seed: int) -> Floats:
@@ -144,7 +144,7 @@ def _codes(
         for group, block in blocks
     ]
     is_few = max(map(len, centres), default=0) <= _MOST_PARTS
-    codes = runner.run(jobs, np.uint8 if is_few else np.int64)
+    codes = runner.run(jobs, np.uint8 if is_few else np.int64, desc="the nearest centres")
     found: list[list[npt.NDArray[np.integer]]] = [[] for _ in members]
     for (group, _), part in zip(blocks, codes, strict=True):
         found[group].append(part)

@@ -21,7 +21,9 @@ from ..errors import ConfigError, DatasetError
 from ..gradients.losses.per_example import LossFunction
 from ..passes.memory import plan_consensus
 from ..selector.selector import SageSelector
+from ..selector.stages import PREPARING
 from ..strategies.quotas import resolve_budget
+from ..utils.bars import stage
 from ..utils.rng import isolated_rng
 
 # Options of training arguments that join rows to one sequence.
@@ -149,6 +151,14 @@ class TrainingSelector(SageSelector):
             )
         dataset = check_dataset(self._dataset)
         resolve_budget(len(dataset), self.config.fraction, self.config.num_examples)
+        with stage(PREPARING, shown=self._progress):
+            self._check_rows(dataset)
+
+    def _about_interruption(self) -> str:
+        """Nothing: the Trainer knows how a training goes on."""
+        return ""
+
+    def _check_rows(self, dataset: Dataset) -> None:
         source = self._open(dataset)
         groups = self._groups(dataset)
         class_ids(self.collector.model, dataset.features, LABEL_COLUMNS, as_they_are=True)  # may have a word to say

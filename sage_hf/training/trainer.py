@@ -21,7 +21,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..errors import ConfigError, GradientError
 from ..gradients.losses.per_example import LossFunction
@@ -31,6 +31,7 @@ from ..hub.provenance import describe_origin
 from ..passes.processes import Processes
 from ..selection.selection import Selection
 from ..strategies.quotas import resolve_budget
+from ..utils.interruption import told_if_interrupted
 from ..utils.rng import default_seed
 from .arguments import SageArguments
 from .checkpoint import SELECTION_FOLDER, check_selection, load_renamed, load_selection
@@ -106,6 +107,21 @@ class SageMixin(PublishesSelection):
         if self.label_smoother is not None:
             return smoothed(self.label_smoother.epsilon, unwrap(self.model))
         return None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; if it is interrupted, a warning says which checkpoint it goes on from."""
+        if not self._is_on:
+            return super().train(*args, **kwargs)
+        with told_if_interrupted(self._about_interruption):
+            return super().train(*args, **kwargs)
+
+    def _about_interruption(self) -> str:
+        steps, folder = self.state.global_step, Path(self._get_output_dir(trial=None))
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if last is None:
+            return f"{steps} steps were taken, and no checkpoint is kept: see save_strategy and save_steps."
+        where = f"of {steps} steps, those up to the checkpoint {last} are kept"
+        return f"{where}. Go on with trainer.train(resume_from_checkpoint=True)."
 
     # ------------------------------------------------------- what Trainer calls
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:

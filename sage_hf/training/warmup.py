@@ -34,7 +34,9 @@ from ..gradients.model.padding import padding_shown
 from ..gradients.model.state import unchanged_config, unwrap
 from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
+from ..utils.bars import stage
 from ..utils.files import whole_file
+from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from .warmup_steps import Course, take_steps
 
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 # Where the shell keeps warm-ups: not beside an output, because its commands have different ones.
 WARM_UPS = Path(HF_DATASETS_CACHE) / "sage_hf" / "warm-ups"
+WARMING_UP = "warm-up"
 # Changes whenever the same call would end with other weights, or a file hold something else.
 _VERSION = 2
 # Settings of how rows are encoded and drawn.
@@ -81,6 +84,7 @@ def warm_up(
     data_collator: Collator | None = None,
     config: SageConfig | None = None,
     cache_dir: Path | None = None,
+    progress: bool = True,
 ) -> WarmUp:
     """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
 
@@ -103,6 +107,7 @@ def warm_up(
         config: Gives the seed and how rows are encoded.
         cache_dir: Folder in which the result of a warm-up is stored; the same call then loads it. None: nothing is
             stored. A model whose weights are spread over processes is never stored.
+        progress: Whether to show progress, on the main process.
 
     Raises:
         ConfigError: Both or neither of steps and fraction are given, one is out of range, or no weight is trainable.
@@ -138,7 +143,13 @@ def warm_up(
         # Where weights are spread over processes, the others are in the middle of it.
         with everyone.agreed() if is_shared else nullcontext():
             try:
-                with isolated_rng(config.seed), unchanged_config(model), padding_shown(model):
+                with (
+                    stage(WARMING_UP, steps, "steps", shown=progress),
+                    told_if_interrupted(_about_interruption),
+                    isolated_rng(config.seed),
+                    unchanged_config(model),
+                    padding_shown(model),
+                ):
                     course = take_steps(model, rows, TrainingBatches(source), seed=config.seed, **schedule)
             finally:
                 for module, mode in training.items():
@@ -150,6 +161,10 @@ def warm_up(
     if everyone.rank == 0 and (text := about_course(course, loss_of_guessing(model))):
         logger.warning("%s", text)
     return WarmUp(steps, course.mean, file, is_kept, course.first, course.last)
+
+
+def _about_interruption() -> str:
+    return "The warm-up is kept only when it is whole: it starts anew."
 
 
 def about_course(course: Course, guessing: float | None) -> str:

@@ -24,7 +24,7 @@ from ..data.encoding import Row
 from ..data.meaning import BEYOND_CHANCE
 from ..data.training_batches import training_loss
 from ..errors import ConfigError, GradientError
-from ..utils.bars import progress_bar
+from ..utils.bars import advance
 
 # Trainer's.
 _LARGEST_NORM = 1.0
@@ -106,16 +106,15 @@ def take_steps(
     loader: DataLoader[Any] = DataLoader(rows, batch_size, sampler=sampler, collate_fn=collate)
     losses = torch.zeros(steps, device=device)
     model.train()
-    with progress_bar(total=steps, desc="warm-up", unit="step", leave=False) as bar:
-        for number, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
-            loss = training_loss(model, send_to_device(batch, device), "model, dataset")
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
-            optimizer.step()
-            schedule.step()
-            model.zero_grad()
-            losses[number] = loss.detach()
-            bar.update()
+    for number, batch in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
+        loss = training_loss(model, send_to_device(batch, device), "model, dataset")
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, _LARGEST_NORM)
+        optimizer.step()
+        schedule.step()
+        model.zero_grad()
+        losses[number] = loss.detach()
+        advance()
     course = Course.of(losses)
     if not math.isfinite(course.mean):
         raise GradientError(

@@ -16,11 +16,15 @@ from datasets import Dataset
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from .bars import advance, at
+
 
 def model_fingerprint(model: nn.Module) -> str:
     """16 hexadecimal digits from the names, types, shapes and bytes of all parameters and buffers."""
-    digest = xxhash.xxh64()
-    for name, tensor in sorted(model.state_dict().items()):
+    digest, state = xxhash.xxh64(), model.state_dict()
+    at("hashing weights", len(state), "tensors")
+    for name, tensor in sorted(state.items()):
+        advance()
         if not isinstance(tensor, torch.Tensor):  # a module's extra state
             digest.update(f"{name} {tensor!r}".encode())
             continue
@@ -41,6 +45,7 @@ def dataset_digest(dataset: Dataset) -> str:
     The same wherever and however the dataset was made. Reads rows as they are stored: images stay encoded, no
     transform runs.
     """
+    at("hashing rows")
     digest = xxhash.xxh64(f"{len(dataset)} {sorted(dataset.column_names)}".encode())
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), _DIGEST_ROWS)).round().astype(np.int64))
     stored = dataset.with_format("arrow")[rows.tolist()].combine_chunks()  # lists come quickly out of one chunk

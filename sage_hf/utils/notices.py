@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+# Of a warning that only one of several processes has: the shell shows others of the main process alone.
+OF_THIS_PROCESS = {"of_this_process": True}
 _GIVEN: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 

@@ -381,7 +381,7 @@ def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
     arguments = ["select", folder / "lm", data, "--num-examples", 3, *SMALL, "-o"]
     new = run(*arguments, tmp_path / "new", "--dataset-config", "large")
     assert new.exit_code == 0 and "DeprecationWarning" not in new.output
-    with pytest.warns(DeprecationWarning, match="--dataset-name is now called --dataset-config"):
+    with pytest.warns(DeprecationWarning, match="--dataset-name is now --dataset-config; the old name goes"):
         old = run(*arguments, tmp_path / "old", "--dataset-name=large")
     assert old.exit_code == 0, old.output
     one, other = (Selection.load_from_disk(tmp_path / name) for name in ("new", "old"))
@@ -399,7 +399,7 @@ def test_old_words_give_what_the_new_ones_give_and_a_warning(folder, tmp_path):
     ],
 )
 def test_every_old_word_is_replaced_and_named(old, new):
-    with pytest.warns(DeprecationWarning, match=" is now called ") as warned:
+    with pytest.warns(DeprecationWarning, match=" is now ") as warned:
         assert renamed(old.split()) == new.split()
     changed = [word.split("=")[0] for word, now in zip(old.split(), new.split(), strict=True) if word != now]
     assert [str(each.message).split()[0] for each in warned] == changed
@@ -423,8 +423,8 @@ def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     for words in (
-        "DeprecationWarning: suspects is now called label-issues",
-        "DeprecationWarning: --most is now called --limit",
+        "DeprecationWarning: suspects is now label-issues",
+        "DeprecationWarning: --most is now --limit",
     ):
         assert words in done.stderr
 
@@ -432,3 +432,23 @@ def test_old_words_are_in_no_help_and_shown_on_stderr(folder):
 def test_a_revision_of_a_file_is_an_error_that_names_the_option(folder, tmp_path):
     result = run("select", folder / "lm", folder / "rows.json", "-o", tmp_path / "out", "--dataset-revision", "v1")
     assert result.exit_code == 1 and "Error in --dataset-revision" in result.output
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("--fractoin", "Did you mean --fraction? `sage-hf select --help` lists all options."),
+        ("--zzzz", "`sage-hf select --help` lists all options."),
+    ],
+)
+def test_an_unknown_option_says_what_to_do(word, fix):
+    result = run("select", "model", "rows.jsonl", word, "0.1")
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert f"Error in {word}: select has no such option. What to do: {fix}" in told
+
+
+def test_completion_is_that_of_the_command_also_when_the_module_was_called():
+    line = [sys.executable, "-m", "sage_hf", "--show-completion", "bash"]
+    shown = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "SHELL": "/bin/bash"})
+    assert "_SAGE_HF_COMPLETE=complete_bash" in shown.stdout and "python" not in shown.stdout
