@@ -28,9 +28,9 @@ from ..config import (
     STRATEGY_LINES,
     TARGET_REDUCTIONS,
     SageConfig,
-    from_text,
 )
 from ..errors import ConfigError, SageError
+from ..utils.setting_text import from_text
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
 from .wording import in_the_shell

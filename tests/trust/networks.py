@@ -536,7 +536,7 @@ def a_stage(pick, shape, depth=0):
 SHAPES = [(3,), (4,), (3, 4), (2, 6), (5, 2), (2, 4, 4), (3, 3, 5), (4, 5, 3), (2, 3, 2, 3)]
 
 
-# -------------------------------------------------------------------- losses, (logits [B, ..., C], labels) -> [] or None
+# --------------------------------------------------- losses, (logits [B, ..., C], labels) -> [] or None
 def of_the_library(logits, labels):
     """Logits alone: the library's own loss."""
 
@@ -646,10 +646,9 @@ def a_network(pick):
     for _ in range(pick.number(1, 4)):
         stage, inner = a_stage(pick, inner)
         stages.append(stage)
-    if pick.of(*range(5)) == 4:  # the same one again
-        if shape_of(stages[0], inner) is not None:
-            stages.append(stages[0])
-            inner = shape_of(stages[0], inner)
+    again = shape_of(stages[0], inner)
+    if again is not None and pick.of(*range(5)) == 4:  # the same one again
+        stages, inner = [*stages, stages[0]], again
     by_position = len(inner) == 2 and pick.coin()
     head = nn.Linear(inner[-1], CLASSES)
     if not by_position:

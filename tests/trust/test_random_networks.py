@@ -4,7 +4,6 @@ import random
 from contextlib import contextmanager
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
