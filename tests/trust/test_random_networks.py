@@ -114,25 +114,25 @@ def assert_same(one, other, where=""):
         assert one == other, where
 
 
-def compare(collector, batch, wanted_losses, wanted):
-    """Asserts that the rows of a batch are those of autograd, block by block."""
+def wrong_rows(collector, batch, wanted_losses, wanted):
+    """Which rows of a batch are not those of autograd, and how they were taken: rows [B, D] and losses [B]."""
     rows, losses = collector.collect(batch)
     blocks = {block.name: as_block(block, wanted[block.name]) for block in collector.blocks}
     lengths = torch.cat(list(blocks.values()), 1).norm(dim=1)
+    wrong = ~torch.isclose(losses.double(), wanted_losses, rtol=1e-3, atol=1e-5)
     for block in collector.blocks:
         if block.name in collector.left_out:
             assert not rows[:, block.columns].any()
             continue
         off = (rows[:, block.columns] - blocks[block.name]).norm(dim=1)
-        allowed = TOLERANCE * (blocks[block.name].norm(dim=1) + 1e-3 * lengths) + 1e-12
-        assert (off <= allowed).all(), (block.name, off / lengths, blocks[block.name].norm(dim=1) / lengths)
-    assert torch.allclose(losses.double(), wanted_losses, rtol=1e-3, atol=1e-5)
+        wrong |= off > TOLERANCE * (blocks[block.name].norm(dim=1) + 1e-3 * lengths) + 1e-12
+    return wrong.nonzero().flatten().tolist(), rows, losses
 
 
 TOLERANCE = 1e-4
 
 
-@settings(max_examples=cases(25, 2500), suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=cases(20, 1500), suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.data())
 def test_rows_equal_those_of_autograd_or_an_error_says_why_and_the_model_comes_back(data):
     tried()
@@ -163,8 +163,13 @@ def test_rows_equal_those_of_autograd_or_an_error_says_why_and_the_model_comes_b
         )
         collector.check(first)
         assert truths, "rows of a model that has no gradients of them"
-        for batch, wanted in zip((first, second), truths, strict=True):
-            compare(collector, batch, *wanted)
+        wrong, _, _ = wrong_rows(collector, first, *truths[0])
+        assert not wrong
+        # A branch that no row of the check has taken may be wrong; a pass then finds it by looking again.
+        wrong, rows, losses = wrong_rows(collector, second, *truths[1])
+        for index in wrong:
+            event("wrong in a branch that the check has not seen, and found when looked at again")
+            assert collector.compare(row(second, index), rows[index], losses[index])
         event(
             "alone by autograd"
             if collector.layout.alone

@@ -79,7 +79,7 @@ def hold_bounds(rows, sketch, dtype, compressions):
     assert (off.abs() <= 1e-4 * lengths[:, None] * lengths + slack).all()  # orthogonal
 
 
-@settings(max_examples=cases(60, 3000))
+@settings(max_examples=cases(30, 2000))
 @given(STREAMS, DTYPES, st.integers(1, 40), st.integers(1, 50))
 def test_the_bounds_hold_for_any_stream(rows, dtype, size, batch):
     tried()
@@ -98,7 +98,7 @@ def saved_and_read(sketch):
     return made
 
 
-@settings(max_examples=cases(60, 3000))
+@settings(max_examples=cases(30, 2000))
 @given(STREAMS, DTYPES, st.integers(1, 20), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_the_bounds_hold_for_any_tree_of_merges_with_restarts_between(rows, dtype, size, parts, random):
     tried()
@@ -126,7 +126,7 @@ def test_the_bounds_hold_for_any_tree_of_merges_with_restarts_between(rows, dtyp
     assert sketches[0].rows_seen == len(rows)
 
 
-@settings(max_examples=cases(20, 1000))
+@settings(max_examples=cases(8, 500))
 @given(STREAMS, DTYPES, st.integers(1, 12), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_the_tree_of_shards_is_one_whatever_of_it_was_made_elsewhere(rows, dtype, size, shard, random):
     tried()
@@ -158,7 +158,7 @@ def test_the_tree_of_shards_is_one_whatever_of_it_was_made_elsewhere(rows, dtype
     hold_bounds(rows, one, dtype, len(rows) // size + 2 * len(shards))
 
 
-@settings(max_examples=cases(20, 500))
+@settings(max_examples=cases(8, 300))
 @given(STREAMS, DTYPES, st.integers(1, 12), st.integers(-30, 30))
 def test_a_scale_of_all_rows_scales_the_sketch_and_nothing_else(rows, dtype, size, power):
     tried()
