@@ -5,15 +5,14 @@ The CLI reads its options, their help and their defaults from the fields of `Sag
 
 from __future__ import annotations
 
-import re
+import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from enum import Enum
 from numbers import Real
 from typing import Any, Literal
 
-from .errors import BudgetError, ConfigError
+from .errors import BudgetError, ConfigError, SageError
 
 BALANCES = ("proportional", "sqrt", "equal", "none")
 CONSENSUSES = ("streaming", "exact")
@@ -61,7 +60,7 @@ _LEAST |= {
 }
 
 # Whole numbers that may be "auto".
-_AUTO = ("projection", "row_width", "sketch_size", "batch_size")
+AUTO = ("projection", "row_width", "sketch_size", "batch_size")
 
 # Row width that projection="auto" aims at. A narrower row saves memory and disk and no time: at sketch size 256 a fit
 # pass costs 0.76 of a training pass at 4,096 and 0.74 at 16,384 wide. What is learned on the rows kept differs by less
@@ -224,19 +223,19 @@ class SageConfig:
     seed: int = _knob(0, "Seeds the projection and the random strategy.")
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if (name, value) in (("num_examples", None), ("projection", None)) or (value == "auto" and name in _AUTO):
+            is_open = name in ("num_examples", "projection") if value is None else name in AUTO and _is_auto(value)
+            if is_open:
                 continue
-            # Python's whole numbers, and NumPy's.
-            if not hasattr(value, "__index__") or isinstance(value, bool) or not least <= value < 2**63:
+            number = _whole(value)
+            if number is None or not least <= number < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
                 raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")
-            object.__setattr__(self, name, int(value))  # a NumPy number is no JSON
+            object.__setattr__(self, name, number)  # a NumPy number is no JSON
         if self.fraction is not None:
-            if not isinstance(self.fraction, Real) or isinstance(self.fraction, bool):
-                raise BudgetError(f"fraction is {self.fraction!r}", where="fraction", fix="Give a number.")
-            object.__setattr__(self, "fraction", float(self.fraction))
+            object.__setattr__(self, "fraction", _number(self.fraction, "fraction", BudgetError, "a number"))
         words = {"preset": PRESETS, "balance": BALANCES, "consensus": CONSENSUSES, "loss_reduction": LOSS_REDUCTIONS}
         words |= {"target_reduction": TARGET_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
@@ -247,11 +246,12 @@ class SageConfig:
             ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
         ):
             value = getattr(self, name)
-            if value is None or (name, value) == ("gate", "auto"):
+            if value is None or (name == "gate" and _is_auto(value)):
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not low < float(value) < high:
+            number = _number(value, name, ConfigError, what)
+            if not low < number < high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, number)
         check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
@@ -301,9 +301,14 @@ class SageConfig:
         """What `to_dict` gave, also with a strategy of a user's own that is not registered here.
 
         Raises:
-            ConfigError: A value is out of range.
-            TypeError: A field is not known.
+            ConfigError: A value is out of range, or a field is not known.
         """
+        if unknown := sorted(set(values) - {each.name for each in fields(cls)}):
+            raise ConfigError(
+                f"There are no settings called {unknown}",
+                where=", ".join(map(str, unknown)),
+                fix="Read it with the version of sage_hf that wrote it, or leave them out.",
+            )
         made = cls(**{**values, "strategy": "auto"})
         object.__setattr__(made, "strategy", values.get("strategy", made.strategy))
         return made
@@ -312,6 +317,56 @@ class SageConfig:
 def width_for(weights: int) -> int:
     """The row width that "auto" stands for, of so many targeted weights; rows of 16,384 weights or fewer are exact."""
     return ROW_WIDTH if weights <= ROW_WIDTH else min(ROW_WIDTH, max(_LEAST_WIDTH, weights // _WEIGHTS_A_NUMBER))
+
+
+def _check_kinds(config: SageConfig) -> None:
+    """Refuses values of another kind than their settings', which would fail far from here; tuples become lists.
+
+    Raises:
+        ConfigError: A value is no text, no list of names, no truth value.
+    """
+    for name in ("target_modules", "text_columns"):
+        value = getattr(config, name)
+        if isinstance(value, tuple):
+            object.__setattr__(config, name, list(value))
+        elif isinstance(value, list):  # which the caller may go on to change
+            object.__setattr__(config, name, value.copy())
+    words = ("strategy", "preset", "consensus", "balance", "target_reduction", "loss_reduction")
+    kinds: list[tuple[tuple[str, ...], tuple[type, ...], str]] = [
+        (words, (str,), "a word"),
+        (("group_by", "cache_gradients"), (str, type(None)), "a word, or None"),
+        (("target_modules",), (str, list), "a word, a regular expression, or a list of names"),
+        (("text_columns",), (list, type(None)), "a list of one or two names, or None"),
+        (("check_gradients",), (bool,), "True or False"),
+    ]
+    for names, allowed, what in kinds:
+        for name in names:
+            value = getattr(config, name)
+            of_text = not isinstance(value, list) or all(isinstance(each, str) and each for each in value)
+            if not isinstance(value, allowed) or value == "" or not of_text:
+                raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number of Python's or NumPy's as Python's; None of what is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _number(value: Any, name: str, error: type[SageError], what: str) -> float:
+    """A setting that is a number; infinite where it is larger than any float."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise error(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
 
 
 def check_strategy(name: str, known: Iterable[str] = STRATEGY_LINES) -> None:
@@ -324,36 +379,6 @@ def check_strategy(name: str, known: Iterable[str] = STRATEGY_LINES) -> None:
         nearest = get_close_matches(str(name), list(known), 1)
         guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
         raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"{guess}Use one of {list(known)}.")
-
-
-def from_text(name: str, value: Any) -> Any:
-    """The value of a field of `SageConfig`, given as text by a shell or a YAML file, or as it is.
-
-    Raises:
-        ConfigError: The text says nothing that the field can be.
-    """
-    if isinstance(value, Enum):
-        value = value.value
-    if not isinstance(value, str):
-        return value
-    if value == "none" and name in ("projection", "group_by", "cache_gradients", "gate", "spectrum_power"):
-        return None
-    if name in _AUTO and value != "auto":
-        if not value.isdecimal():
-            fix = "Use auto, none, or a whole number." if name == "projection" else "Use auto or a whole number."
-            raise ConfigError(f"{name} is {value!r}", where=name, fix=fix)
-        return int(value)
-    if name == "target_modules":
-        # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
-        return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
-    if name in ("gate", "spectrum_power") and value != "auto":
-        try:
-            return float(value)
-        except ValueError:
-            raise ConfigError(f"{name} is {value!r}", where=name, fix="Give a number, or none.") from None
-    if name == "text_columns":
-        return value.split(",") if value else None
-    return value
 
 
 def check_budget(fraction: float | None, num_examples: int | None) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import from_text
 from ..hub.files import check_rows_output, is_row_file
+from ..utils.setting_text import from_text
 from .folders import pass_source_on, print_kept, with_rows
 from .options import argument, option
 

@@ -28,10 +28,10 @@ from ..config import (
     STRATEGY_LINES,
     TARGET_REDUCTIONS,
     SageConfig,
-    from_text,
 )
 from ..errors import ConfigError, SageError
 from ..utils.deprecation import OLD_WORDS, about_old
+from ..utils.setting_text import from_text
 from .interrupt import interruptible
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SageConfig
+from ..utils.setting_text import to_text
 from .options import Inputs
 
 
@@ -29,7 +30,7 @@ def select_command(inputs: Inputs, config: SageConfig, output: str, **options: A
             value = _public(str(value))
         if name in ("target", "checkpoints"):
             value = [_public(path) for path in value.split(",")]
-        command += [flag, "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)]
+        command += [flag, to_text(name, value)]
     return [*command, "--output", output]
 
 

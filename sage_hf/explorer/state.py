@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..config import STRATEGY_LINES, SageConfig, from_text
+from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, SageError
 from ..selection.resolve import needed, resolve
 from ..selection.rows import ROW_VIEWS, ShownRow, numbers_of, rows_at
 from ..selection.selection import Selection
 from ..strategies import SIGNALS, STRATEGIES
+from ..utils.setting_text import from_text
 from .marks import Mark, marked
 
 # Rows that changed sides, besides the views of every selection.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # float32 and 5e-2 in bfloat16; a mixed-up batch axis is off by about 1.
 _TOLERANCE = 1e-2
 _HALF_TOLERANCE = 0.3
+# Of float64 models, parts of which may compute in float32.
+_DOUBLE_TOLERANCE = 1e-4
 # Blocks shorter than this share of the row are compared as if they were as long: on 297 model classes no right one
 # became refused, and wrong ones that passed fell from 47 to 5, against a comparison of whole rows.
 _FLOOR = 1e-3
@@ -132,7 +134,8 @@ def differing_blocks(collector: GradientCollector, rows: Tensor, truth: Tensor, 
 
     `truth` is float64, and `longest` the length of the longest gradient that is known of other rows.
     """
-    tolerance, floor = (_HALF_TOLERANCE, _HALF_FLOOR) if collector.is_half else (_TOLERANCE, _FLOOR)
+    exact = _DOUBLE_TOLERANCE if collector.dtype is torch.float64 else _TOLERANCE
+    tolerance, floor = (_HALF_TOLERANCE, _HALF_FLOOR) if collector.is_half else (exact, _FLOOR)
     # What is not finite is set aside later, and tells nothing here.
     usable = truth.isfinite() & rows.isfinite()
     wanted = torch.where(usable, truth, 0.0)

@@ -146,7 +146,7 @@ class SelectionBase(ABC):
                 name: field(values[name]),
                 **cls._read_more(arrays, values),
             }
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ConfigError) as error:
             raise OutputError(
                 f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
                 where=str(folder),

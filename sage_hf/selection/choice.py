@@ -89,6 +89,8 @@ def choose_within(
     signals.check(config.strategy, needed(config))
     strategy = STRATEGIES[config.strategy]
     candidates = signals.candidates(config.balance != "none", config.spectrum_power, strategy.needs)
+    if not len(candidates):  # no row has a score; of a stream, none of this window
+        return Choice(np.zeros(0, dtype=np.int64))
     candidates = replace(candidates, runner=runner)
     if not is_gated(config):
         return Choice(np.asarray(strategy(candidates, quotas, config.seed), dtype=np.int64))

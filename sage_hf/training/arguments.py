@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..config import SageConfig, from_text
+from ..config import SageConfig
 from ..errors import ConfigError
+from ..utils.setting_text import from_text
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
 # Fields of SageConfig that a Trainer has its own way for: its collator encodes, and its batch size is named otherwise.

@@ -11,7 +11,7 @@ from sage_hf import SageConfig
 from sage_hf.cli.main import app
 from sage_hf.cli.options import Inputs
 from sage_hf.cli.reproduce import select_command
-from sage_hf.config import from_text
+from sage_hf.utils.setting_text import from_text
 
 
 def parse(command):

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from ..model.state import looked_at
 from .blocks import Block
 from .projection import block_widths
 from .rules import Rerun, Term, Vector, matrix_shape, rule_for
@@ -121,6 +122,13 @@ def lay_out(
     Raises:
         TargetError: Nothing can be targeted.
     """
+    with looked_at(model):
+        return _laid_out(model, target_modules, projection, row_width, seed)
+
+
+def _laid_out(
+    model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: RowWidth, seed: int
+) -> Layout:
     targets = resolve_targets(model, target_modules)
     trainable = sum(parameter.numel() for parameter in trainable_weights(model).values())
     layout = Layout([], not is_keyword(target_modules), trainable)

@@ -75,11 +75,27 @@ def as_scored(model: nn.Module) -> Iterator[list[nn.Module]]:
         padding_shown(model),
         requiring_grad(own, False),
     ):
-        for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
-            vars(module)["training"] = False
-            if module._compiled_call_impl:
-                vars(module)["_compiled_call_impl"] = None
+        _to_eval_mode(modules)
         yield modules
+
+
+@contextmanager
+def looked_at(model: nn.Module) -> Iterator[None]:
+    """Eval mode, for as long as a model is looked at and not called: there a look at a weight may change it, too.
+
+    A spectral norm goes a step on whenever somebody asks for the weight of a module in training.
+    """
+    modules = list(model.modules())
+    with unchanged(modules), torch.no_grad():
+        _to_eval_mode(modules)
+        yield
+
+
+def _to_eval_mode(modules: Iterable[nn.Module]) -> None:
+    for module in modules:  # `unchanged` sets both back; past `__setattr__`, which takes as long as the rest
+        vars(module)["training"] = False
+        if module._compiled_call_impl:
+            vars(module)["_compiled_call_impl"] = None
 
 
 @contextmanager
