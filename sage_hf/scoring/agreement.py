@@ -51,8 +51,11 @@ class Consensus:
         """
         units = unit(vectors.detach().to(self.sums.device, torch.float64))
         units = torch.where(units.isfinite().all(1, keepdim=True), units, 0.0)
-        # A product with the one-hot matrix, not index_add_: that one adds in a random order on CUDA.
         groups = groups.to(self.sums.device)
+        if self.sums.device.type == "cpu":  # one row after the other, whatever the batch or the number of groups
+            self.sums.index_add_(0, groups, units)
+            return
+        # A product with the one-hot matrix, not index_add_: that one adds in a random order on CUDA.
         membership = groups[:, None] == torch.arange(self.sums.shape[0], device=self.sums.device)
         self.sums += membership.to(torch.float64).T @ units
 
