@@ -121,6 +121,14 @@ def sketched(gradients: Tensor, matrix: Tensor) -> Tensor:
     return unit(gradients).to(matrix) @ matrix.T
 
 
+def cut(vectors: Tensor, most: float | None) -> Tensor:
+    """Rows [B, width], those longer than `most` scaled to that length; None leaves all as they are, to the bit."""
+    if most is None:
+        return vectors
+    is_long = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64) > most
+    return torch.where(is_long[:, None], most * unit(vectors), vectors)
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Rows scaled to length 1, [B, width]; rows of zeros stay zeros, rows with NaN become NaN.
 
