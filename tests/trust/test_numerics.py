@@ -132,7 +132,7 @@ def test_gradients_from_1e_minus_12_to_1e_12_are_chosen_from_alike_to_the_bit(po
 
 @pytest.mark.parametrize("power", some([101, 110, 126, 127], 2))
 def test_gradients_that_would_overflow_a_sketch_are_set_aside(power):
-    odd = {row: (2.0**power, 0.0) for row in (3, 4, 20)}
+    odd = dict.fromkeys((3, 4, 20), (2.0**power, 0.0))
     selection, plain = (select(make_rows(odd=each)) for each in (odd, dict.fromkeys(odd, ZERO)))
     assert [*selection.set_aside] == [3, 4, 20] and np.array_equal(selection.indices, plain.indices)
 
