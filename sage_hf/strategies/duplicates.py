@@ -39,6 +39,8 @@ _BITS, _BANDS = 128, 8
 _NEIGHBOURS, _MOST_BITS = 8, 20
 # Rows that stay of a cluster and take others out, at most; what is left after these stays, too.
 _MOST_LEADERS = 256
+# Rows of a cluster whose vectors are held at a time.
+_LED_ROWS = 2**14
 _ONES = np.array([bin(number).count("1") for number in range(2**16)], dtype=np.uint8)
 
 
@@ -122,7 +124,7 @@ def _clusters(vectors: Vectors, groups: Ints, limit: float, seed: int, runner: J
 def _lead(vectors: Vectors, rows: Ints, limit: float, copies: npt.NDArray[np.bool_]) -> None:
     """Marks, of a cluster's rows in their order, those that are near to an earlier one that is not marked itself."""
     leaders: list[Floats] = []
-    for block in blocks(len(rows)):  # copies of a few rows may be a whole dataset
+    for block in blocks(len(rows), _LED_ROWS):  # copies of a few rows may be a whole dataset
         part = rows[block]
         order = np.argsort(part)
         x = np.empty((len(part), vectors.shape[1]), dtype=np.float32)
