@@ -52,7 +52,7 @@ release-check: $(STAMP)  ## Build, check what PyPI would show, install the wheel
 	@echo "The files in dist/ can be uploaded."
 
 .PHONY: benchmark
-benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks, and write examples/benchmarks/results
+benchmark: $(STAMP)  ## Measure speed, memory, training, scale, load, costs and checks, and write examples/benchmarks/results
 	$(BIN)/python examples/benchmarks/speed.py
 	$(BIN)/python examples/benchmarks/memory.py
 	$(BIN)/python examples/benchmarks/trainer.py
@@ -61,6 +61,7 @@ benchmark: $(STAMP)  ## Measure speed, memory, training, scale, costs and checks
 	$(BIN)/python examples/benchmarks/check.py
 	$(BIN)/python examples/benchmarks/small.py
 	$(BIN)/python examples/benchmarks/choose.py
+	$(BIN)/python examples/benchmarks/load.py
 
 .PHONY: benchmark-quality
 benchmark-quality: $(STAMP)  ## Measure what subsets are worth and how wrong labels are found: hours; goes on where it stopped

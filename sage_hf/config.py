@@ -59,6 +59,9 @@ _LEAST |= {
     "min_per_group": 0,
 }
 
+# The shortest and, inverted, the longest gradient whose square a sketch can hold in float32's numbers.
+_LEAST_NORM = 1e-30
+
 # Whole numbers that may be "auto".
 AUTO = ("projection", "row_width", "sketch_size", "batch_size")
 
@@ -103,6 +106,11 @@ class SageConfig:
         sketch_size: l, the rows of the Frequent Directions sketch. Memory is 2 l D numbers. "auto": 256, and fewer for
             narrow rows (D / 32, at least 64), for which the sketch would cost more than the model. On noisy text the
             AUC of finding wrong labels was 0.89 at l = 64 and 0.93 at l = 256, and the same unsketched (0.89).
+        max_row_norm: Length at which a gradient row is cut off before it goes into the sketch: a longer one keeps its
+            direction and gets this length. For data in which one row or a few have gradients that are many times as
+            long as those of the others, which the sketch would then follow. Scores go by directions alone, so that
+            nothing else of a row changes; a number below the length of every row lets all rows count alike. None: rows
+            count by their squared length, as in the paper.
         projection: How a gradient row is made narrower. "auto": exact if there are no more targeted weights than
             `row_width`, else a random projection of both sides of every layer, such that the row is about that wide. A
             whole number k: every layer projected to k x k. None: exact gradients.
@@ -176,6 +184,11 @@ class SageConfig:
         "auto",
         "Rows of the gradient sketch: auto (256, fewer for a small model); memory is twice this times the width.",
     )
+    max_row_norm: float | None = _knob(
+        None,
+        "Length at which a gradient row is cut off before it is sketched, for a few rows that outweigh all others; "
+        "none: no limit.",
+    )
     projection: int | Literal["auto"] | None = _knob(
         "auto", "Gradient rows: auto (projected to --row-width), none (exact), or k for k x k numbers a layer."
     )
@@ -244,6 +257,7 @@ class SageConfig:
         for name, low, high, what in (
             ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
             ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
+            ("max_row_norm", _LEAST_NORM, 1 / _LEAST_NORM, "a number above 0, or None"),
         ):
             value = getattr(self, name)
             if value is None or (name == "gate" and _is_auto(value)):

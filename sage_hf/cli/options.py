@@ -56,7 +56,9 @@ _WARM_UP = "Warm-up: the gradients of a new head mean little without one"
 _PANELS = {
     "How much to keep": ("fraction", "num_examples", "balance", "min_per_group"),
     INPUT: ("text_columns", "max_length"),
-    "Gradients": ("sketch_size", "projection", "row_width", "target_modules", "preset", "loss_reduction"),
+    "Gradients": (
+        *("sketch_size", "max_row_norm", "projection", "row_width", "target_modules", "preset", "loss_reduction"),
+    ),
     "Speed and memory": ("batch_size", "shard_size", "cache_gradients", "num_workers"),
     "Checks": ("check_gradients", "recheck_every"),
 }

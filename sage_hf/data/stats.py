@@ -10,6 +10,7 @@ from typing import Any
 from ..utils.deprecation import warn_old
 from ..utils.shown import ShortRepr
 from .classes import Classes
+from .longest import LongestRow
 from .meaning import Meaning
 
 
@@ -142,6 +143,7 @@ class FitStats(ShortRepr, _OldKeys):
         adam: Whether rows counted as the updates that Adam would make of them.
         checkpoint_weights: Weight of each of them, in sum 1.
         meaning: What speaks for or against the scores; None where nobody looked.
+        longest: The row with the longest gradient; None where nobody looked.
     """
 
     energy: float
@@ -172,11 +174,12 @@ class FitStats(ShortRepr, _OldKeys):
     adam: bool = False
     checkpoint_weights: list[float] | None = None
     meaning: Meaning | None = None
+    longest: LongestRow | None = None
 
     @property
     def warning(self) -> str:
         """What speaks against the scores, for people; empty where nothing does, or nobody looked."""
-        return self.meaning.warning if self.meaning is not None else ""
+        return " ".join(each.warning for each in (self.meaning, self.longest) if each is not None and each.warning)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -226,12 +229,13 @@ class SelectionStats(FitStats):
         Raises:
             TypeError: Something is missing, or is not known.
         """
-        gate, meaning = values.get("gate"), values.get("meaning")
+        gate, meaning, longest = (values.get(name) for name in ("gate", "meaning", "longest"))
         return cls(
             **{
                 **values,
                 "groups": [GroupStats(**group) for group in values.get("groups", [])],
                 "gate": None if gate is None else GateStats.from_dict(gate),
                 "meaning": None if meaning is None else Meaning(**meaning),
+                "longest": None if longest is None else LongestRow(**longest),
             }
         )

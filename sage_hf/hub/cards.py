@@ -62,6 +62,7 @@ def selection_facts(
         "aim": about_aim(stats, config),
         "warning": stats.warning,
         "balance": config.balance,
+        "max_row_norm": config.max_row_norm,
         "target_modules": targets if isinstance(targets, str) else ", ".join(targets),
         "error_share": stats.error_bound / stats.squared_norm,
         "seed": config.seed,

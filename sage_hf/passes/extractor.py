@@ -17,6 +17,9 @@ from ..gradients.adam import AdamUpdates
 from ..gradients.batch_axis import batch_rows, rows_of
 from .embeddings import Embedded, EmbeddingReader
 
+# Length from which on a gradient counts as not finite: a sketch of many such rows would overflow float32.
+_MOST_NORM = 1e30
+
 
 @dataclass(frozen=True)
 class Extracted:
@@ -209,7 +212,7 @@ class GradientExtractor:
             else:
                 embedded = self._reader.read(seen, batch)
         squared = gradients.to(torch.float64).square().sum(1)
-        finite = squared.isfinite() & losses.isfinite()
+        finite = (squared <= _MOST_NORM**2) & losses.isfinite()  # of NaN, this is False
         status = torch.where(squared == 0, ZERO_GRADIENT, SCORED)
         status = torch.where(finite, status, NOT_FINITE).to(torch.uint8)
         vectors = torch.where(finite[:, None], gradients, 0.0)
@@ -242,6 +245,8 @@ class GradientExtractor:
 class EmbeddingExtractor:
     """Embeddings alone, by a forward pass without gradients: vectors are empty, and numbers zeros.
 
+    A row whose embedding is not finite, which is then zeros, and whose classes are not known is not scored.
+
     Args:
         reader: Reads them.
     """
@@ -256,7 +261,9 @@ class EmbeddingExtractor:
         """See `Extractor`."""
         embedded = self._reader.forward(batch)
         numbers = torch.zeros_like(embedded.el2n)
-        return Extracted(numbers[:, None][:, :0], numbers, numbers.to(torch.uint8), embedded)
+        is_known = embedded.embeddings.any(1) | embedded.el2n.isfinite()
+        status = torch.where(is_known, SCORED, NOT_FINITE).to(torch.uint8)
+        return Extracted(numbers[:, None][:, :0], numbers, status, embedded)
 
     def recheck(self, numbers: Tensor, batch: dict[str, Any], extracted: Extracted) -> None:
         """Nothing is compared: no row shares anything with another in a forward pass."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.encoding import Row
 from ..data.groups import Groups
+from ..data.longest import LongestRow
 from ..scoring.sketch import FrequentDirections
 from ..strategies.coverage import spectrum_weights
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
@@ -77,6 +78,7 @@ class Fit(ShortRepr):
         rows: N.
         digests: Digests of the shards of a stream.
         group_rows: [G] int64, rows of each group that are scored; of a stream, too, whose rows nobody holds.
+        longest: The longest row that was sketched; None where nobody knows, as of a run that an older version began.
         run_key: What all of this depends on.
         seconds: Time of the pass.
     """
@@ -90,6 +92,7 @@ class Fit(ShortRepr):
     rows: int
     digests: list[int]
     group_rows: npt.NDArray[np.int64]
+    longest: LongestRow | None
     run_key: RunKey
     seconds: float
 

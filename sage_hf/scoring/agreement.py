@@ -51,8 +51,11 @@ class Consensus:
         """
         units = unit(vectors.detach().to(self.sums.device, torch.float64))
         units = torch.where(units.isfinite().all(1, keepdim=True), units, 0.0)
-        # A product with the one-hot matrix, not index_add_: that one adds in a random order on CUDA.
         groups = groups.to(self.sums.device)
+        if self.sums.device.type == "cpu":  # one row after the other, whatever the batch or the number of groups
+            self.sums.index_add_(0, groups, units)
+            return
+        # A product with the one-hot matrix, not index_add_: that one adds in a random order on CUDA.
         membership = groups[:, None] == torch.arange(self.sums.shape[0], device=self.sums.device)
         self.sums += membership.to(torch.float64).T @ units
 
@@ -116,6 +119,14 @@ def agreement_by_target(z: Tensor, directions: Tensor, groups: Tensor) -> Tensor
 def sketched(gradients: Tensor, matrix: Tensor) -> Tensor:
     """Z = S g / |g| of gradients [B, D] in a sketch [l, D]: [B, l], in the sketch's type."""
     return unit(gradients).to(matrix) @ matrix.T
+
+
+def cut(vectors: Tensor, most: float | None) -> Tensor:
+    """Rows [B, width], those longer than `most` scaled to that length; None leaves all as they are, to the bit."""
+    if most is None:
+        return vectors
+    is_long = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64) > most
+    return torch.where(is_long[:, None], most * unit(vectors), vectors)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 
 from ..strategies import Vectors
@@ -28,6 +27,7 @@ from ..strategies.coverage import Centred, unit_rows
 from ..strategies.jobs import Job, JobRunner
 from ..strategies.quotas import allocate_quotas
 from ..utils.columns import blocks, coded, counts_of, picked, places_by_code, places_of, scratch
+from .classifiers import MANY_CLASSES, block_rows, classifier
 
 FOLDS = 5
 # Rows of a class below which nobody can say that one of them is wrong.
@@ -195,6 +195,8 @@ class _Folds:
         """
         widest = max(each.shape[1] for each in self._vectors)
         most = min(_MOST_ROWS, max(LEAST_ROWS * self._classes, _MOST_NUMBERS // widest))
+        if self._classes >= MANY_CLASSES:  # the rows are read once, and none is held
+            most = LEAST_ROWS * max(_MOST_ROWS, self._classes)
         jobs, asked_of = [], []
         for folds in left_out if self.of_row.min() < FOLDS else ():
             asked = places_of(np.isin(self.of_row, folds))
@@ -229,16 +231,17 @@ def _of_fold(
     tolerance: float,
 ) -> npt.NDArray[np.float64]:
     """The rows of a `CrossFold` of the rows `asked`, by classifiers of the rows `known`: [3, n]."""
+    count = int(codes.max()) + 1
     models = [
-        LogisticRegression(C=strength, max_iter=200, tol=tolerance).fit(each[known], codes[known])
+        classifier(each, known, codes[known], count, strength, tolerance)
         for each, strength in zip(vectors, _STRENGTHS, strict=False)
     ]
     classes = models[0].classes_
-    place = np.full(int(codes.max()) + 1, -1)
+    place = np.full(count, -1)
     place[classes] = np.arange(len(classes))
     found = scratch((3, len(asked)), np.float64)
     doubts, others, confidence = found
-    for block in blocks(len(asked)):
+    for block in blocks(len(asked), block_rows(count)):
         logs = [model.predict_log_proba(each[asked[block]]) for model, each in zip(models, vectors, strict=True)]
         probabilities = np.exp(np.mean(logs, axis=0))
         probabilities /= probabilities.sum(1, keepdims=True)

@@ -64,7 +64,10 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
     jobs = []
     for fold in range(FOLDS):
         judges, others = np.flatnonzero((folds == fold) & ~whole.copies), np.flatnonzero(folds != fold)
-        for known in _answers(_doubted_anew(whole.part(others, 1.0), codes[others], doubts[fold].at(others))):
+        if not len(judges):  # in classes of a few rows nothing can be told of any
+            continue
+        answers = _answers(_doubted_anew(whole.part(others, 1.0), codes[others], doubts[fold].at(others)))
+        for known in answers if len(answers[0]) else ():
             known = np.searchsorted(rows, known)
             if len(known) > _MOST_KNOWN:  # of the same rows the same ones
                 lot = np.random.default_rng([question.seed, fold])
@@ -72,6 +75,8 @@ def probe(question: Question, signals: RowSignals) -> tuple[Recipe, list[TriedRe
             jobs.append(
                 Job(partial(_is_right, inputs, codes, known, judges), (len(judges),), len(known) + len(judges))
             )
+    if not jobs:
+        return DEFAULT, []
     found = candidates.runner.run(jobs, np.uint8, desc="the probe: trying recipes")
     right = np.array([np.concatenate(found[number :: len(RECIPES)]) for number in range(len(RECIPES))], dtype=float)
     lead = right - right[0]
@@ -111,7 +116,8 @@ def _is_right(
     inputs: Vectors, codes: npt.NDArray[np.integer], known: npt.NDArray[np.int64], judges: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
     """Whether a classifier of the rows `known` finds the classes of the rows `judges`: [judges]."""
-    classes = np.eye(int(codes.max()) + 1)[codes[known]]
+    classes = np.zeros((len(known), int(codes.max()) + 1))
+    classes[np.arange(len(known)), codes[known]] = 1.0
     shares = classes.mean(0)
     model = KernelRidge(kernel="rbf", gamma=_NARROWNESS, alpha=_PENALTY).fit(inputs[known], classes - shares)
     found = model.predict(inputs[judges]) + shares

@@ -84,8 +84,11 @@ def rows_of(selection: Selection, view: str, *, group: str | None = None, limit:
 def rows_at(selection: Selection, numbers: npt.NDArray[np.int64]) -> list[ShownRow]:
     """The rows of these numbers, in this order."""
     outcomes, contents = selection.outcomes, _contents(selection, numbers)
+    features = None  # read once: datasets copies them, names of thousands of classes among them
+    if any(content is not None for content in contents):
+        features = (selection.source if selection.source is not None else selection.dataset).features
     return [
-        _shown(selection, row, int(outcomes[row]), content)
+        _shown(selection, row, int(outcomes[row]), content, features)
         for row, content in zip(numbers.tolist(), contents, strict=True)
     ]
 
@@ -114,7 +117,9 @@ def numbers_of(selection: Selection, view: str, group: str | None = None) -> npt
     return rows.astype(np.int64)
 
 
-def _shown(selection: Selection, row: int, outcome: int, content: dict[str, Any] | None) -> ShownRow:
+def _shown(
+    selection: Selection, row: int, outcome: int, content: dict[str, Any] | None, features: Features | None
+) -> ShownRow:
     doubt = None if selection.label_doubts is None else float(selection.label_doubts[row])
     suggestion = None
     if doubt is not None and doubt > _LIKELIER and selection.suggested_labels is not None and selection.label_names:
@@ -127,7 +132,7 @@ def _shown(selection: Selection, row: int, outcome: int, content: dict[str, Any]
         None if outcome == SET_ASIDE else float(selection.scores[row]),
         None if outcome == SET_ASIDE else float(selection.losses[row]),
         selection.group_names[int(selection.groups[row])],
-        _label(selection, content),
+        _label(content, features),
         None if doubt is None or np.isnan(doubt) else doubt,
         suggestion,
         content,
@@ -151,12 +156,12 @@ def _contents(selection: Selection, rows: npt.NDArray[np.int64]) -> list[dict[st
     return [each and {name: value for name, value in each.items() if name not in own} for each in found]
 
 
-def _label(selection: Selection, content: dict[str, Any] | None) -> str | None:
+def _label(content: dict[str, Any] | None, features: Features | None) -> str | None:
     column = next((name for name in LABEL_COLUMNS if name in (content or {})), None)
-    if content is None or column is None or isinstance(content[column], list) or content[column] is None:
+    if content is None or features is None or column is None:
         return None
-    rows = selection.source if selection.source is not None else selection.dataset
-    features: Features = rows.features
+    if isinstance(content[column], list) or content[column] is None:
+        return None
     feature, value = features.get(column), content[column]
     is_known = isinstance(feature, ClassLabel) and isinstance(value, int) and 0 <= value < feature.num_classes
     return str(feature.int2str(value)) if is_known else str(value)

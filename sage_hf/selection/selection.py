@@ -352,13 +352,13 @@ class Selection(SelectionBase):
         """What pictures show of it."""
         kept = np.zeros(len(self.scores), dtype=bool)
         kept[self.indices] = True
-        scored = self.status == SCORED
-        parts = [self.groups == code for code in range(len(self.group_names))]
+        is_other = (self.status == SCORED) & ~kept
+        parts = places_by_code(self.groups, len(self.group_names))
         return Seen(
             self.stats.group_by,
             self.stats.groups,
-            [self.scores[part & kept] for part in parts],
-            [self.scores[part & scored & ~kept] for part in parts],
+            [self.scores[part[kept[part]]] for part in parts],
+            [self.scores[part[is_other[part]]] for part in parts],
             self.stats.spectrum,
             self.stats.squared_norm,
         )

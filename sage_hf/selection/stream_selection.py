@@ -21,6 +21,7 @@ from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
 from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
+from ..utils.columns import places_by_code
 from ..utils.deprecation import warn_old
 from .base import SelectionBase
 
@@ -124,7 +125,7 @@ class StreamSelection(SelectionBase):
 
     def seen(self) -> Seen:
         """What pictures show of it."""
-        kept = [self.kept_scores[self.kept_groups == code] for code in range(len(self.group_names))]
+        kept = [self.kept_scores[places] for places in places_by_code(self.kept_groups, len(self.group_names))]
         stats = self.stats
         return Seen(stats.group_by, stats.groups, kept, None, stats.spectrum, stats.squared_norm)
 

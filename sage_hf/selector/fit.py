@@ -8,11 +8,13 @@ from collections.abc import Callable, Set
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from ..config import CLUSTERS, SageConfig
 from ..data.batches import CHECKED_ROWS, BatchSource, RowSource
 from ..data.groups import Groups, say_if_many
+from ..data.longest import LongestRow, NormTally
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, STATUSES, ZERO_GRADIENT
 from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
@@ -22,11 +24,11 @@ from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consen
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import Extracted
 from ..passes.fit import Fit, RunKey, sketch_matrix
-from ..passes.job import Pass
+from ..passes.job import Pass, Piece
 from ..passes.memory import is_streaming, sums_fit
 from ..passes.merge_tree import Partial
 from ..passes.run import Passes
-from ..scoring.agreement import Consensus
+from ..scoring.agreement import Consensus, cut
 from ..scoring.sketch import FrequentDirections
 from ..utils.columns import counts_of
 from ..utils.rng import isolated_rng
@@ -54,6 +56,9 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
     job = _sketch_pass(passes, config, lambda: groups.count if streaming else 0, lambda window: groups.codes)
     result, piece = passes.run_whole(source, job)
     _check_any_scored(counts_of(piece.status, STATUSES))
+    norms = NormTally()
+    norms.add(piece.values)
+    longest = _say_longest(passes, norms)
     assert result.sketch is not None
     matrix, spectrum = sketch_matrix(result.sketch, config.spectrum_power)
     if config.group_by == CLUSTERS:
@@ -73,6 +78,7 @@ def fit_dataset(passes: Passes, source: RowSource, groups: Groups, config: SageC
         rows=len(piece.status),
         digests=[],
         group_rows=counts_of(consensus.groups.codes, consensus.groups.count, piece.status == SCORED),
+        longest=longest,
         run_key=key,
         seconds=seconds,
     )
@@ -91,7 +97,7 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
         GradientError: No row has a usable gradient.
         ConfigError: There are more groups than directions fit into the memory.
     """
-    started, tally = time.perf_counter(), StreamTally()
+    started, tally, norms = time.perf_counter(), StreamTally(), NormTally()
     growing = GrowingGroups(source.group_column, source.class_names)
 
     def codes(window: Window) -> npt.NDArray[np.int64]:
@@ -104,12 +110,17 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
             )
         return codes
 
-    result = passes.run(source, _sketch_pass(passes, config, lambda: growing.count, codes), tally.add)
+    def each(piece: Piece) -> None:
+        tally.add(piece)
+        norms.add(piece.values, piece.window.first)
+
+    result = passes.run(source, _sketch_pass(passes, config, lambda: growing.count, codes), each)
     if not tally.rows:
         raise changed("it was empty when it was read again")
     groups, order = growing.settle()
     say_if_many(logger, passes.extractor.model, groups.column, groups.count, tally.rows)
     _check_any_scored(tally.statuses)
+    longest = _say_longest(passes, norms)
     assert result.sketch is not None and result.consensus is not None
     result.consensus.grow(growing.count)
     result.consensus.sums = result.consensus.sums[order]
@@ -125,6 +136,7 @@ def fit_stream(passes: Passes, source: StreamSource, config: SageConfig, key: Ru
         rows=tally.rows,
         digests=tally.digests,
         group_rows=tally.scored_rows(growing.count)[order],
+        longest=longest,
         run_key=key,
         seconds=time.perf_counter() - started,
     )
@@ -164,7 +176,9 @@ def _sketch_pass(
     groups: Callable[[], int],
     codes: Callable[[Window], npt.NDArray[np.integer]],
 ) -> Pass:
-    """Sketches gradients, and sums their directions by group.
+    """Sketches gradients, and sums their directions by group; gives each row's length as it was sketched.
+
+    Long rows are cut for the sketch alone: a consensus is of directions, in which a row's length does not count.
 
     Args:
         passes: Runs it.
@@ -178,14 +192,24 @@ def _sketch_pass(
         sums = Consensus(groups(), width, device=device) if groups() else None
         return Partial(FrequentDirections(int(config.sketch_size), width, device=device), sums)
 
-    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> None:
+    def add(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor:
         assert partial.sketch is not None
-        partial.sketch.update(extracted.vectors)
+        vectors = cut(extracted.vectors, config.max_row_norm)
+        partial.sketch.update(vectors)
         if partial.consensus is not None:
             partial.consensus.grow(groups())
             partial.consensus.update(extracted.vectors, codes)
+        return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).float()
 
     return Pass(SKETCHING, add, new_partial, codes)
+
+
+def _say_longest(passes: Passes, norms: NormTally) -> LongestRow | None:
+    """The longest row; the main process logs a warning where it outweighs all others."""
+    longest = norms.finish()
+    if longest is not None and longest.warning and passes.processes.rank == 0:
+        logger.warning("%s", longest.warning)
+    return longest
 
 
 def _check_any_scored(statuses: npt.NDArray[np.int64]) -> None:

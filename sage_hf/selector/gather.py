@@ -109,6 +109,7 @@ def fit_stats(fit: Fit, collector: GradientCollector, dataset: Dataset | Iterabl
         left_out=sorted(collector.left_out),
         consensus="streaming" if fit.is_streaming else "exact",
         group_by=fit.groups.column,
+        longest=fit.longest,
         one_at_a_time=collector.one_at_a_time,
         processes=processes,
         model=describe_model(collector.model),

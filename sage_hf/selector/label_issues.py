@@ -21,7 +21,7 @@ from ..data.classes import names_of
 from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups, name_of
-from ..data.status import NO_TOKENS, ROW_COLUMN
+from ..data.status import ROW_COLUMN, SCORED
 from ..errors import LabelError
 from ..gradients.model.state import unwrap
 from ..hub.files import check_table_file
@@ -183,7 +183,7 @@ def find_label_issues(
         progress: Whether to show progress, on the main process.
 
     Raises:
-        LabelError: The dataset has no column of class labels, or one with nulls.
+        LabelError: The dataset has no column of class labels, or one with nulls, or the model makes NaN of all rows.
         DatasetError: As for `SageSelector.fit`.
         ConfigError: The model shows no vector of a row.
 
@@ -227,8 +227,14 @@ def _find(
     kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only(ISSUE_STAGES[1]))
     embeddings, inputs, own = kept.embeddings, kept.inputs, kept.numbers("doubt")
     assert embeddings is not None and inputs is not None and own is not None
-    # Of a row without tokens nothing can be told.
-    rows, doubts = np.flatnonzero(piece.status != NO_TOKENS), np.zeros(len(dataset))
+    # Of a row without tokens, or of which a model makes NaN, nothing can be told.
+    rows, doubts = np.flatnonzero(piece.status == SCORED), np.zeros(len(dataset))
+    if not len(rows):
+        raise LabelError(
+            "Of no row the model gives a finite embedding",
+            where="model",
+            fix="Check the model's weights (is one of them NaN?), and that rows have tokens.",
+        )
     views = [PartOf(embeddings, rows), PartOf(inputs, rows)]
     with stage(ISSUE_STAGES[2], unit="parts", shown=progress):
         found = label_doubts(views, groups.codes[rows], own[rows], config.seed)

@@ -270,7 +270,7 @@ class SageSelector(ScoredInMap):
         if self._resume_dir is None:
             return None
         check_format(self._resume_dir)
-        settings = {"sketch_size": config.sketch_size, "spectrum_power": config.spectrum_power}
+        settings = {name: getattr(config, name) for name in ("sketch_size", "spectrum_power", "max_row_norm")}
         return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 
     # ------------------------------------------------------------------- choose

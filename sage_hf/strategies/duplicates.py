@@ -40,6 +40,8 @@ _BITS, _BANDS = 128, 8
 _NEIGHBOURS, _MOST_BITS = 8, 20
 # Rows that stay of a cluster and take others out, at most; what is left after these stays, too.
 _MOST_LEADERS = 256
+# Rows of a cluster whose vectors are held at a time.
+_LED_ROWS = 2**14
 _ONES = np.array([bin(number).count("1") for number in range(2**16)], dtype=np.uint8)
 
 
@@ -124,14 +126,28 @@ def _clusters(vectors: Vectors, groups: Ints, limit: float, seed: int, runner: J
 
 def _lead(vectors: Vectors, rows: Ints, limit: float, copies: npt.NDArray[np.bool_]) -> None:
     """Marks, of a cluster's rows in their order, those that are near to an earlier one that is not marked itself."""
-    x = unit_rows(vectors[np.sort(rows)])[np.argsort(np.argsort(rows))]
-    left = np.arange(len(rows))
-    for _ in range(_MOST_LEADERS):
-        if len(left) < 2:
-            return
-        is_near = ((x[left[1:]] - x[left[0]]) ** 2).sum(1) <= limit
-        copies[rows[left[1:][is_near]]] = True
-        left = left[1:][~is_near]
+    leaders: list[Floats] = []
+    for block in blocks(len(rows), _LED_ROWS):  # copies of a few rows may be a whole dataset
+        part = rows[block]
+        order = np.argsort(part)
+        x = np.empty((len(part), vectors.shape[1]), dtype=np.float32)
+        x[order] = unit_rows(vectors[part[order]])
+        left = np.arange(len(part))
+        for leader in leaders:
+            left = left[~_near(x, left, leader, limit, part, copies)]
+        while len(left) and len(leaders) < _MOST_LEADERS:
+            leaders.append(x[left[0]])
+            left = left[1:]
+            left = left[~_near(x, left, leaders[-1], limit, part, copies)]
+
+
+def _near(
+    x: Floats, left: Ints, leader: Floats, limit: float, rows: Ints, copies: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Which of the rows that are left, at places of `x`, are near to a leader; these are marked."""
+    is_near = ((x[left] - leader) ** 2).sum(1) <= limit
+    copies[rows[left[is_near]]] = True
+    return np.asarray(is_near)
 
 
 def _signatures(vectors: Vectors, part: slice, planes: Floats) -> npt.NDArray[np.int64]:

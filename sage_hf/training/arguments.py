@@ -72,6 +72,7 @@ class SageArguments:
     sage_gate: float | str | None = _knob("gate")
     sage_spectrum_power: float | str | None = _knob("spectrum_power")
     sage_sketch_size: int | str | None = _knob("sketch_size")
+    sage_max_row_norm: float | str | None = _knob("max_row_norm")
     # HfArgumentParser takes the type in the middle: text.
     sage_projection: int | str | None = _knob("projection")
     sage_row_width: int | str | None = _knob("row_width")

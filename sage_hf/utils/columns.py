@@ -42,9 +42,9 @@ def code_type(count: int) -> type[np.integer[Any]]:
     return np.uint8 if count <= 2**8 else np.int16 if count <= 2**15 else np.int32
 
 
-def blocks(rows: int) -> Iterator[slice]:
-    """Consecutive rows, all once."""
-    return (slice(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS))
+def blocks(rows: int, size: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Consecutive rows, all once, at most `size` at a time."""
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def places_of(mask: npt.NDArray[np.bool_]) -> Array:

@@ -12,6 +12,8 @@ from ..errors import ConfigError
 
 # Settings that name modules or columns.
 _NAMES = ("target_modules", "group_by", "text_columns")
+# Settings that "none" turns off.
+_NONE = ("projection", "group_by", "cache_gradients", "gate", "spectrum_power", "max_row_norm")
 # Digits of the largest whole number that a setting can be.
 _MOST_DIGITS = 19
 
@@ -30,7 +32,7 @@ def from_text(name: str, value: Any) -> Any:
         return value
     if name in _NAMES and value[:1] in ("[", '"') and (names := _from_json(value)) is not None:
         return names
-    if value == "none" and name in ("projection", "group_by", "cache_gradients", "gate", "spectrum_power"):
+    if value == "none" and name in _NONE:
         return None
     if name in AUTO and value != "auto":
         if not value.isdecimal() or len(value) > _MOST_DIGITS:
@@ -40,7 +42,7 @@ def from_text(name: str, value: Any) -> Any:
     if name == "target_modules":
         # Names have letters, digits, dots and underscores; anything else makes it a regular expression.
         return value if value in TARGET_KEYWORDS or re.search(r"[^\w.,-]", value) else value.split(",")
-    if name in ("gate", "spectrum_power") and value != "auto":
+    if name in ("gate", "spectrum_power", "max_row_norm") and value != "auto":
         try:
             return float(value)
         except ValueError:

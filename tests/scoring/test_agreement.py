@@ -1,8 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_hf import Consensus, FrequentDirections, agreement
+from sage_hf.scoring.agreement import cut
 
 from ..reference import exact_agreement
 
@@ -107,3 +109,22 @@ def test_the_state_comes_back():
     consensus.update(torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 1]))
     other.load_state_dict(consensus.state_dict())
     assert torch.equal(consensus.sums, other.sums)
+
+
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_the_consensus_is_the_same_to_the_bit_in_any_batches_and_with_room_for_any_groups(size):
+    vectors, groups = torch.randn(40, 7), torch.arange(40) % 5
+    wanted, found = Consensus(5, 7), Consensus(10_000, 7)
+    wanted.update(vectors, groups)
+    for rows, codes in zip(vectors.split(size), groups.split(size), strict=True):
+        found.update(rows, codes)
+    assert torch.equal(found.sums[:5], wanted.sums) and not found.sums[5:].any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_rows_that_are_cut_keep_their_directions_and_others_all_bits(scale):
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-3e5, 4e5]]) * scale
+    assert cut(rows, None) is rows
+    found = cut(rows, scale)
+    assert torch.equal(found[1:3], rows[1:3])
+    assert torch.allclose(found[[0, 3]] / scale, torch.tensor([[0.6, 0.8], [-0.6, 0.8]]))

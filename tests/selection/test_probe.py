@@ -105,3 +105,9 @@ def test_of_labels_by_lot_plain_rows_teach_no_more(seed):
     inputs, labels = rng.normal(size=(1500, 24)).astype(np.float32), rng.integers(0, 5, 1500)
     _, tried = probe(*question(inputs, labels, np.zeros(1500), quota=30))
     assert all(each.lead < 3 * each.error + 1e-9 for each in tried)
+
+
+def test_in_classes_of_a_few_rows_a_probe_tells_nothing():
+    rng = np.random.default_rng(0)
+    asked = question(rng.normal(size=(300, 8)).astype(np.float32), np.arange(300) % 60, np.full(300, 0.5), quota=1)
+    assert probe(*asked) == (DEFAULT, [])

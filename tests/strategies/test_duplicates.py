@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sage_hf.strategies import duplicates
 from sage_hf.strategies.duplicates import LIMIT, near_duplicates
 from sage_hf.strategies.jobs import JobRunner
 
@@ -86,3 +87,13 @@ def test_whatever_is_out_is_near_to_a_row_of_its_group_that_stays(rows, width, s
     for row in np.flatnonzero(found):
         stays = ~found & (groups == groups[row])
         assert ((unit(x[stays]) - unit(x[row : row + 1])) ** 2).sum(1).min() <= LIMIT + 1e-6
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_large_clusters_are_led_block_by_block_as_at_once(monkeypatch, rows):
+    x = unit(np.random.default_rng(0).normal(size=(4, 8)) * 0.1 + 1)[np.arange(300) % 4]
+    x[::7] = unit(x[::7] + 0.05)
+    doubts = np.random.default_rng(1).random(300)
+    wanted = copies(x, doubts=doubts)
+    monkeypatch.setattr(duplicates, "_LED_ROWS", rows)
+    assert np.array_equal(copies(x, doubts=doubts), wanted) and wanted.any()
