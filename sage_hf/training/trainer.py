@@ -21,6 +21,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import ConfigError, GradientError
@@ -33,7 +34,7 @@ from ..selection.selection import Selection
 from ..strategies.quotas import resolve_budget
 from ..utils.rng import default_seed
 from .arguments import SageArguments
-from .checkpoint import SELECTION_FOLDER, check_selection, load_renamed, load_selection
+from .checkpoint import SELECTION_FOLDER, check_selection, checkpoint_to_resume, load_renamed, load_selection
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
@@ -107,6 +108,18 @@ class SageMixin(PublishesSelection):
             return smoothed(self.label_smoother.epsilon, unwrap(self.model))
         return None
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as Trainer does; arguments as Trainer's.
+
+        A checkpoint that was not written to its end, because the run was killed, is not resumed from: True finds the
+        last one that is whole.
+
+        Raises:
+            OutputError: The checkpoint that is named is not whole.
+        """
+        found = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        return super().train(found, *args, **kwargs)
+
     # ------------------------------------------------------- what Trainer calls
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Trainer's counts for a training whose epochs differ in length; checks what could fail in the middle."""
@@ -162,11 +175,18 @@ class SageMixin(PublishesSelection):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         selection = self.selection
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # what an earlier run left of the same name is not whole any more
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             selection.save_to_disk(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
         super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # Trainer's state is written next, which tells that the checkpoint is whole: no process's file may be missing.
+        Processes(nn.Identity()).wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
