@@ -25,6 +25,7 @@ from .push import push
 from .report import report
 from .select import ListsStrategies, select
 from .show import show
+from .signals import run_until_signal
 
 # Settings that rows are read with, where no gradient is taken.
 _ENCODING = ("batch_size", "num_workers", "text_columns", "max_length", "seed")
@@ -38,7 +39,7 @@ app = typer.Typer(
     cls=Shell,
     help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
     epilog="**Exit codes**: 0 success; 1 an error, whose message says what to do, or an error that the doctor found; "
-    "2 an unknown command or option; 130 interrupted: run the same command again to continue.",
+    "2 an unknown command or option; 130 interrupted, 143 terminated: run the same command again to continue.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -74,4 +75,4 @@ def _root(
 
 def main() -> None:
     """Entry point of `sage-hf` and `python -m sage_hf`."""
-    app()
+    run_until_signal(app)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
 from datasets import Dataset
@@ -37,7 +36,7 @@ _SETTLED = ("sketch_size",)
 _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
 
 
-def checkpoint_to_resume(asked: str | os.PathLike[str] | bool | None, output_dir: str) -> str | bool | None:
+def checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
     """The checkpoint that a training is to go on from: of those in its folder, the last that is whole.
 
     Args:
@@ -57,7 +56,7 @@ def checkpoint_to_resume(asked: str | os.PathLike[str] | bool | None, output_dir
                 where=str(asked),
                 fix="Name an earlier one, or resume_from_checkpoint=True, which finds the last that is whole.",
             )
-        return str(asked)
+        return asked
     held = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
     numbered = {int(number): path for path in held if (number := path.name.rpartition("-")[2]).isdigit()}
     if not asked or not numbered:
