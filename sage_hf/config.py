@@ -254,7 +254,7 @@ class SageConfig:
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
-        for name, low, high, what in (
+        for name, above, below, what in (
             ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
             ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
             ("max_row_norm", _LEAST_NORM, 1 / _LEAST_NORM, "a number above 0, or None"),
@@ -262,10 +262,10 @@ class SageConfig:
             value = getattr(self, name)
             if value is None or (name == "gate" and _is_auto(value)):
                 continue
-            number = _number(value, name, ConfigError, what)
-            if not low < number < high:
+            real = _number(value, name, ConfigError, what)
+            if not above < real < below:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
-            object.__setattr__(self, name, number)
+            object.__setattr__(self, name, real)
         check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(

@@ -1,4 +1,7 @@
-"""Ctrl-C in the shell: the first one stops a command, which says how it goes on; the second ends it at once."""
+"""Signals that end a command (Ctrl-C, SIGTERM): it says how it goes on, and its exit code tells which signal it was.
+
+What is unfinished is put away; a second Ctrl-C ends at once.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,57 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import typer
 
 # What a command that takes long says of its own line, once it was interrupted.
 _SAID = {"select": "Go on with", "compare": "Go on with", "push": "Go on with", "label-issues": "Start again with"}
+# Of an interrupt, and of a scheduler that takes the machine back (SLURM, a spot machine) or a launcher that ends all.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Exit code of an interrupted command.
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 # Seconds in which a launcher may pass on the Ctrl-C that its processes had from the terminal, too.
 _LAUNCHER = 2.0
 _TOKEN = re.compile(r"hf_\w{8,}")
 _LINE: ContextVar[list[str] | None] = ContextVar("line", default=None)
+
+
+def run_until_signal(app: Callable[[], None]) -> None:
+    """Runs the shell; after a signal it ends with 128 and the signal's number: 130 of SIGINT, 143 of SIGTERM."""
+    received: list[int] = []
+    first = 0.0
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if not received:
+            received.append(number)
+            first = now
+            raise KeyboardInterrupt
+        # Launchers and schedulers say it twice, and must not break the tidying up.
+        is_echo = "RANK" in os.environ and now - first <= _LAUNCHER
+        if number == signal.SIGINT and not is_echo:
+            os._exit(INTERRUPTED)
+
+    for number in _SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # else somebody has a reason
+            signal.signal(number, end)
+    try:
+        app()
+    except SystemExit as left:
+        if received and left.code:
+            sys.exit(128 + received[0])
+        raise
+    except (Exception, KeyboardInterrupt):
+        if received:  # whatever it broke
+            sys.exit(128 + received[0])
+        raise
 
 
 @contextmanager
@@ -36,7 +71,6 @@ def interruptible(words: Sequence[str]) -> Iterator[None]:
         words: The words of the line, without the program.
     """
     _LINE.set([*words])
-    before = _listen()
     try:
         yield
     except KeyboardInterrupt as error:
@@ -46,9 +80,6 @@ def interruptible(words: Sequence[str]) -> Iterator[None]:
             if text := about_going_on(_LINE.get() or []):
                 typer.echo(text, err=True)
         raise typer.Exit(INTERRUPTED) from None
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
 
 
 def go_on_with(words: Sequence[str]) -> None:
@@ -88,27 +119,3 @@ def without_tokens(words: Sequence[str]) -> tuple[list[str], bool]:
         else:
             kept.append(word)
     return kept, has_token
-
-
-def _listen() -> Any:
-    """Takes Ctrl-C over where Python has it; returns what had it, None where it stays as it is."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # ignored in the background of a script, or a host's own
-        return None
-    first = 0.0
-    is_launched = "RANK" in os.environ
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if first:
-            if not is_launched or now - first > _LAUNCHER:
-                os._exit(INTERRUPTED)
-            return
-        first = now
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    return before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from .demo import demo
 from .doctor import doctor
 from .env import env
 from .explore import explore
+from .interrupt import run_until_signal
 from .label_issues import label_issues
 from .options import Shell, with_options
 from .push import push
@@ -39,7 +41,7 @@ app = typer.Typer(
     cls=Shell,
     help="Keep the rows of a dataset whose gradients agree: a model and a dataset go in, a smaller dataset comes out.",
     epilog="**Exit codes**: 0 success; 1 an error, whose message says what to do, or an error that the doctor found; "
-    "2 an unknown command or option; 130 interrupted: run the same command again to continue.",
+    "2 an unknown command or option; 130 interrupted, 143 terminated: run the same command again to continue.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -79,4 +81,4 @@ def main() -> None:
     Shells complete a command by its name: completion is that of `sage-hf`, by whichever way it is asked for.
     """
     is_completion = any(word.startswith(("--install-completion", "--show-completion")) for word in sys.argv[1:])
-    app(prog_name="sage-hf" if is_completion else None)
+    run_until_signal(partial(app, prog_name="sage-hf" if is_completion else None))

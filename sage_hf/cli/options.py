@@ -233,10 +233,9 @@ def with_options(command: Callable[..., bool | None], only: Container[str] | Non
                 if isinstance(group, Sources):
                     group.check()
             is_well = command(*groups)
-            from ..passes.processes import launched
+            from ..passes.processes import end_together
 
-            launched().wait_for_everyone()
-            launched().destroy_process_group()
+            end_together()
         if is_well is False:
             raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -30,6 +31,7 @@ from ..errors import ConfigError, DatasetError, HubError, SageError
 from .dataset_card import folder
 from .files import JSON_NAME
 from .reach import LOGIN, obstacle
+from .retry import persistently
 
 LIBRARY = "sage_hf"
 README = "README.md"
@@ -40,22 +42,29 @@ _NO_ROWS = re.compile(r"(\.gitattributes|README\.md|LICENSE.*|sage/.*)$")
 
 
 @contextmanager
-def asking(repo_id: str, what: str, fix: str) -> Iterator[None]:
-    """What the Hub answers, as one of our errors."""
+def asking(repo_id: str, what: str, fix: str, state: str = "") -> Iterator[None]:
+    """What the Hub answers, as one of our errors.
+
+    Args:
+        repo_id: The repository.
+        what: What could not be done.
+        fix: What to do where nothing else is known to be in the way.
+        state: What was done of it by then, and what becomes of that.
+    """
     try:
         yield
     except SageError:
         raise
-    except (HTTPError, OSError, ValueError, DatasetsError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError, DatasetsError) as error:  # an upload's is a RuntimeError
         in_the_way = obstacle(error, repo_id, is_push=True)
-        if in_the_way is not None:
-            raise HubError(in_the_way.what, where=repo_id, fix=in_the_way.fix) from error
-        raise HubError(f"{what}: {first_line(error)}", where=repo_id, fix=fix) from error
+        reason, way_out = in_the_way or (first_line(error), fix)
+        raise HubError(f"{what}: {reason}", where=repo_id, fix=f"{way_out} {state}".strip()) from error
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """What an error says, without what follows; of addresses without the signatures that give a right to write."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", line)
 
 
 def check_push(
@@ -102,7 +111,7 @@ def check_push(
         )
     api = HfApi(token=token, library_name=LIBRARY)
     with asking(repo_id, "The Hub does not know who is asking", LOGIN):
-        user = api.whoami()
+        user = persistently(api.whoami)
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError(
             "The token only gives read access",
@@ -117,7 +126,10 @@ def check_push(
             where=repo_id,
             fix="Choose another repository or config_name.",
         )
-    is_other = has_rows if stats is None else not _is_same(stats, origin)
+    if stats is not None:
+        is_other = not _is_same(stats, origin)
+    else:  # rows without a story may be those of a push that broke off
+        is_other = has_rows and not _is_unfinished(api, repo_id, revision, mark(origin, config_name))
     if is_other and not overwrite:
         raise HubError(
             f"The repository already has other data in the configuration {config_name!r}",
@@ -127,10 +139,16 @@ def check_push(
     return repo_id
 
 
+def mark(origin: Mapping[str, Any], config_name: str) -> str:
+    """What the commit of some rows says of them, by which a push that broke off after it is known."""
+    known = origin["source_digest"] or [origin["source"][name] for name in ("id", "config", "split")]
+    return f"Rows for sage_hf {hashlib.sha256(json.dumps([config_name, known]).encode()).hexdigest()[:16]}"
+
+
 def read_card(api: HfApi, repo_id: str, revision: str | None) -> DatasetCard | None:
     """The card of a dataset repository; None where it has none."""
     try:
-        path = api.hf_hub_download(repo_id, README, repo_type="dataset", revision=revision)
+        path = persistently(lambda: api.hf_hub_download(repo_id, README, repo_type="dataset", revision=revision))
     except (EntryNotFoundError, RevisionNotFoundError):
         return None
     # Bytes, because reading as text would change line ends.
@@ -170,7 +188,7 @@ def check_metadata(repo_id: str, card: DatasetCard) -> None:
                 fix="Shorten it in the source's card, in the repository's card, or with `license`.",
             )
     with asking(repo_id, "The Hub does not take the card's metadata", "Check `license`, and the source's card."):
-        card.validate()
+        persistently(card.validate)
 
 
 def check_license(source: Mapping[str, Any], source_card: DatasetCard | None, license: str | None) -> None:
@@ -194,7 +212,7 @@ def _configuration(
     """Whether a configuration has rows in a repository, and the stats of its selection; None where it has none."""
     with asking(repo_id, "The repository cannot be read", "Check its name and your rights to it. " + LOGIN):
         try:
-            held = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
+            held = persistently(lambda: api.list_repo_files(repo_id, repo_type="dataset", revision=revision))
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return False, None
         card = read_card(api, repo_id, revision)
@@ -206,8 +224,15 @@ def _configuration(
         facts = f"{folder(config_name)}/{JSON_NAME}"
         if facts not in held:
             return has_rows, None
-        file = api.hf_hub_download(repo_id, facts, repo_type="dataset", revision=revision)
+        file = persistently(lambda: api.hf_hub_download(repo_id, facts, repo_type="dataset", revision=revision))
         return has_rows, json.loads(Path(file).read_text(encoding="utf-8"))["stats"]
+
+
+def _is_unfinished(api: HfApi, repo_id: str, revision: str | None, marked: str) -> bool:
+    """Whether the last commit of a repository is that of some rows, and their card has not followed."""
+    with asking(repo_id, "The repository cannot be read", "Check its name and your rights to it. " + LOGIN):
+        commits = persistently(lambda: api.list_repo_commits(repo_id, repo_type="dataset", revision=revision))
+    return bool(commits) and marked in commits[0].message
 
 
 def _is_same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """To the Hub and back: the kept rows, their scores and their story.
 
 Rows first, then the card: while a push is under way, or after one that broke off, no card tells of rows that are not
-there. The Hub library's own functions send the files and retry.
+there, and the same call goes on from what is there. The Hub library's own functions send the files; what they do not
+ask for again when the Hub fails is asked again here.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ from .checks import (
     check_push,
     check_rows,
     first_line,
+    mark,
     read_card,
 )
 from .dataset_card import Pushed, card_facts, folder, merge, metadata, render_section, withdraw
 from .files import ARRAYS_NAME, JSON_NAME
 from .pictures import Seen, save_pictures
+from .retry import persistently
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,10 @@ def push(
         return None
     source = what.stats.source
     # A pull request replaces nothing until its reader agrees.
+    origin = {"source": source, "source_digest": what.stats.source_digest}
     repo_id = check_push(
         repo_id,
-        {"source": source, "source_digest": what.stats.source_digest},
+        origin,
         config_name=config_name,
         revision=revision,
         overwrite=overwrite or create_pr,
@@ -140,21 +144,24 @@ def push(
         check_metadata(repo_id, make_card(None))
 
         with asking(repo_id, "The repository cannot be made", "Check its name and your rights."):
-            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            persistently(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True))
             if revision is not None and not revision.startswith("refs/"):
-                api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
+                branch = revision
+                persistently(lambda: api.create_branch(repo_id, branch=branch, repo_type="dataset", exist_ok=True))
         destination = _Destination(api, repo_id, revision, create_pr)
         if splits:
             with asking(
                 repo_id,
                 "The rows could not be pushed",
-                "Nothing tells of them yet. Run it again with overwrite: sent files are kept.",
+                "Check your rights to the repository.",
+                "No card tells of them. The same again goes on: files that were sent are not sent twice.",
             ):
                 at("rows")
                 destination.withdraw(config_name)
-                destination.push_rows(DatasetDict(splits), config_name, private)
-        fix = "The rows that are there stand without it. Run it again with overwrite."
-        with asking(repo_id, "The card could not be pushed", fix):
+                destination.push_rows(DatasetDict(splits), config_name, private, mark(origin, config_name))
+        state = "The rows are there, and stand without it. " if splits else "Nothing is there yet. "
+        state += "The same again goes on."
+        with asking(repo_id, "The card could not be pushed", "Check your rights to the repository.", state):
             at("card and scores")
             return destination.push_story(scores, config_name, make_card)
 
@@ -168,7 +175,7 @@ def fetch(repo_id: str, config_name: str, revision: str | None, token: str | Non
     wanted = folder(config_name)
     with asking(repo_id, "The repository cannot be read", "Check its name and the revision. " + LOGIN):
         api = HfApi(token=token, library_name=LIBRARY)
-        held = api.list_repo_files(repo_id, repo_type="dataset", revision=revision)
+        held = persistently(lambda: api.list_repo_files(repo_id, repo_type="dataset", revision=revision))
         if f"{wanted}/{JSON_NAME}" not in held or f"{wanted}/{ARRAYS_NAME}" not in held:
             others = sorted({path.split("/")[1] for path in held if re.fullmatch(rf"sage/[^/]+/{ARRAYS_NAME}", path)})
             raise HubError(
@@ -176,12 +183,11 @@ def fetch(repo_id: str, config_name: str, revision: str | None, token: str | Non
                 where=repo_id,
                 fix=f"Use config_name={others[0]!r}." if others else "Name one that sage_hf pushed to.",
             )
-        root = snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=revision,
-            token=token,
-            allow_patterns=[f"{wanted}/{JSON_NAME}", f"{wanted}/{ARRAYS_NAME}"],
+        patterns = [f"{wanted}/{JSON_NAME}", f"{wanted}/{ARRAYS_NAME}"]
+        root = persistently(
+            lambda: snapshot_download(
+                repo_id, repo_type="dataset", revision=revision, token=token, allow_patterns=patterns
+            )
         )
     return Path(root) / wanted
 
@@ -195,24 +201,29 @@ class _Destination:
 
     def withdraw(self, config_name: str) -> None:
         """Takes the story of rows that are about to be replaced out of the card."""
-        card = read_card(self.api, self.repo_id, self.revision)
-        rest = withdraw(card, config_name) if card is not None else None
-        if rest is not None:
-            add = CommitOperationAdd(README, str(rest).encode())
-            self._commit([add], f"Withdraw the card of {config_name}, whose rows are being replaced")
 
-    def push_rows(self, splits: DatasetDict, config_name: str, private: bool | None) -> None:
-        """All splits, by the way of datasets."""
-        done = splits.push_to_hub(
-            self.repo_id,
-            config_name,
-            private=private,
-            token=self.api.token,
-            revision=self.revision,
-            create_pr=self.create_pr,
-            commit_message="Rows chosen by sage_hf",
+        def operations(held: DatasetCard | None, _: list[str]) -> list[Any]:
+            rest = withdraw(held, config_name) if held is not None else None
+            return [] if rest is None else [CommitOperationAdd(README, str(rest).encode())]
+
+        self._commit(operations, f"Withdraw the card of {config_name}, whose rows are being replaced")
+
+    def push_rows(self, splits: DatasetDict, config_name: str, private: bool | None, marked: str) -> None:
+        """All splits, by the way of datasets, in a commit whose description marks them."""
+        self._follow(
+            self._asked(
+                lambda: splits.push_to_hub(
+                    self.repo_id,
+                    config_name,
+                    private=private,
+                    token=self.api.token,
+                    revision=self.revision,
+                    create_pr=self.create_pr,
+                    commit_message="Rows chosen by sage_hf",
+                    commit_description=marked,
+                )
+            )
         )
-        self._follow(done)
 
     def push_story(
         self, files: Path, config_name: str, make_card: Callable[[DatasetCard | None], DatasetCard]
@@ -220,29 +231,51 @@ class _Destination:
         """The card, the scores and the pictures, in one commit."""
         inside = folder(config_name)
         adds = {f"{inside}/{file.name}": file for file in sorted(files.iterdir())}
-        held = self.api.list_repo_files(self.repo_id, repo_type="dataset", revision=self.revision)
-        stale = [path for path in held if path.startswith(f"{inside}/") and path not in adds]
-        done = self._commit(
-            [
+
+        def operations(held: DatasetCard | None, paths: list[str]) -> list[Any]:
+            stale = [path for path in paths if path.startswith(f"{inside}/") and path not in adds]
+            return [
                 *(CommitOperationDelete(path) for path in stale),
                 *(CommitOperationAdd(path, file) for path, file in adds.items()),
-                CommitOperationAdd(README, str(make_card(read_card(self.api, self.repo_id, self.revision))).encode()),
-            ],
-            "Card and scores by sage_hf",
-        )
+                CommitOperationAdd(README, str(make_card(held)).encode()),
+            ]
+
+        done = self._commit(operations, "Card and scores by sage_hf")
+        assert done is not None
         return replace(done, pr_url=self.pull_request)
 
-    def _commit(self, operations: list[Any], message: str) -> CommitInfo:
-        done = self.api.create_commit(
-            self.repo_id,
-            operations,
-            commit_message=message,
-            repo_type="dataset",
-            revision=self.revision,
-            create_pr=self.create_pr,
-        )
-        self._follow(done)
+    def _commit(
+        self, operations: Callable[[DatasetCard | None, list[str]], list[Any]], message: str
+    ) -> CommitInfo | None:
+        """Commits what follows from the card and the files that are there; None where it is nothing.
+
+        A commit of somebody else's in between is seen, and what follows is made anew: it would be lost otherwise.
+        """
+
+        def commit() -> CommitInfo | None:
+            there = self.api.dataset_info(self.repo_id, revision=self.revision)
+            paths = [file.rfilename for file in there.siblings or []]
+            made = operations(read_card(self.api, self.repo_id, there.sha) if README in paths else None, paths)
+            if not made:
+                return None
+            return self.api.create_commit(
+                self.repo_id,
+                made,
+                commit_message=message,
+                repo_type="dataset",
+                revision=self.revision,
+                create_pr=self.create_pr,
+                parent_commit=None if self.create_pr else there.sha,
+            )
+
+        done = self._asked(commit)
+        if done is not None:
+            self._follow(done)
         return done
+
+    def _asked(self, commit: Callable[[], Any]) -> Any:
+        """Asked again where the Hub fails; but what opens a pull request might open two."""
+        return commit() if self.create_pr else persistently(commit, conflicts=True)
 
     def _follow(self, done: CommitInfo) -> None:
         if self.create_pr:

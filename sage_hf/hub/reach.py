@@ -1,4 +1,4 @@
-"""Why something of the Hub could not be had: offline on purpose, no network, nobody logged in, or not there."""
+"""Why something of the Hub could not be had: offline on purpose, no network, nobody logged in, not there, not now."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ _REFUSED = (
     "not found on the Hub",
 )
 _GATED = ("gated repo", "is a gated dataset")
-_UNAUTHORIZED, _FORBIDDEN = 401, 403
+_UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 401, 403, 429
+# Answers that are others a moment later, and those after somebody else's commit.
+_MOMENTARY, _CONFLICTS = (408, _TOO_MANY, 500, 502, 503, 504), (409, 412)
+# What the Hub's library asks again for by itself.
+_ASKED_AGAIN = ("/preupload/", "/info/lfs/", "/tree/", "/paths-info/", "/blob/")
 
 
 class Obstacle(NamedTuple):
@@ -76,7 +80,18 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
             f"The Hub cannot be reached at {constants.ENDPOINT}",
             f"Check the network (a proxy, a firewall, HF_ENDPOINT) and try again{local}.",
         )
+    status = _status(chain)
+    if status == _TOO_MANY:
+        wait = seconds_to_wait(error)
+        return Obstacle(
+            "The Hub takes no more requests for now (429)",
+            f"Wait {f'{wait:.0f} seconds' if wait else 'some minutes'}, and run the same again.",
+        )
+    if status in _MOMENTARY:
+        return Obstacle(f"The Hub has an error of its own ({status})", "Run the same again a little later.")
     if is_push:
+        if status == _UNAUTHORIZED:
+            return Obstacle("The Hub does not accept the token, or not any more (401)", LOGIN)
         return None
     if any(isinstance(each, RevisionNotFoundError) for each in chain):
         return Obstacle(f"{name!r} has no such revision on the Hub", "Name a branch, tag or commit that it has.")
@@ -94,6 +109,43 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
     return None
 
 
+def is_momentary(error: BaseException, conflicts: bool = False) -> bool:
+    """Whether the Hub may answer otherwise when it is asked again: an error of its own, or no answer at all.
+
+    Args:
+        error: What its library raised.
+        conflicts: Whether somebody else's commit, which came first, counts.
+    """
+    chain = list(_causes(error))
+    status = _status(chain)
+    if status is not None:
+        return status in _MOMENTARY or (conflicts and status in _CONFLICTS)
+    if any(isinstance(each, OfflineModeIsEnabled) for each in chain):
+        return False
+    return any(isinstance(each, HTTPError | ConnectionError | TimeoutError) for each in chain)
+
+
+def is_asked_again(error: BaseException) -> bool:
+    """Whether the Hub's library has asked again already, for as long as it does."""
+    for each in _causes(error):
+        answer = getattr(each, "response", None)
+        request = getattr(answer, "request", None) or getattr(each, "_request", None)
+        if request is not None:
+            return request.method == "PUT" or any(part in str(request.url) for part in _ASKED_AGAIN)
+    return False
+
+
+def seconds_to_wait(error: BaseException) -> float:
+    """For how long the Hub asks to be left alone; 0 where it does not say."""
+    for each in _causes(error):
+        headers = getattr(getattr(each, "response", None), "headers", None) or {}
+        try:
+            return max(0.0, float(headers.get("Retry-After", "")))
+        except ValueError:
+            continue
+    return 0.0
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and what led to it."""
     seen: set[int] = set()
@@ -105,5 +157,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _status(chain: list[BaseException]) -> int | None:
     """The HTTP status of the Hub's answer; None where it gave none."""
-    answers = (each.response for each in chain if isinstance(each, HfHubHTTPError) and each.response is not None)
-    return next((answer.status_code for answer in answers), None)
+    answers = (getattr(each, "response", None) for each in chain if isinstance(each, HTTPError | HfHubHTTPError))
+    return next((answer.status_code for answer in answers if answer is not None), None)

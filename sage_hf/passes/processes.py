@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from ..errors import SageError
 from .merge_tree import MergeTree, Partial
+from .pulse import roll
 
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.uint8)
 _MOST_AXES = 4
@@ -34,7 +35,16 @@ _GATHERED_ROWS = 2**16
 def launched() -> PartialState:
     """accelerate's state of this process; `torchrun` without an accelerator gives it gloo, which it would not take."""
     is_launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=True) if is_launched and not torch.accelerator.is_available() else PartialState()
+    state = PartialState(cpu=True) if is_launched and not torch.accelerator.is_available() else PartialState()
+    if state.num_processes > 1 and dist.is_initialized():
+        roll()  # from now on, others see that this one lives
+    return state
+
+
+def end_together() -> None:
+    """Waits for all at the end of a run, and takes their connection down; nothing where there is one process."""
+    Processes(nn.Identity()).wait()
+    launched().destroy_process_group()
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -66,6 +76,7 @@ class Processes:
         rank: This one's number, from 0.
         count: Number of processes.
         together: Whether every forward pass needs all of them, though each has rows of its own.
+        stage: What they are at, for messages.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -76,12 +87,19 @@ class Processes:
         self.count: int = state.num_processes if shares else 1
         is_gpu = self.count > 1 and "nccl" in str(dist.get_backend())
         self._device = state.device if is_gpu else torch.device("cpu")
+        self.stage = ""
+
+    def worked(self) -> None:
+        """Tells the others, who may wait, that this one goes on; called once a batch."""
+        if self.count > 1:
+            roll().work()
 
     def array_from_main(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The main process's array (float32, float64, int64 or uint8), in every process, whatever the others gave."""
         if self.count == 1:
             return values
-        return np.asarray(self._broadcast(torch.from_numpy(np.ascontiguousarray(values))).cpu().numpy())
+        with self._exchange():
+            return np.asarray(self._broadcast(torch.from_numpy(np.ascontiguousarray(values))).cpu().numpy())
 
     def broadcast_object(self, values: Any) -> Any:
         """What the main process has to tell, as JSON can hold it, in every process."""
@@ -92,7 +110,7 @@ class Processes:
         """Gives tensors, in place, the main process's values, to the bit; every process must have the same of them."""
         if self.count == 1:
             return
-        with torch.no_grad():
+        with self._exchange(), torch.no_grad():
             for tensor in (each for each in tensors if each.numel()):
                 sent = tensor.detach().to(self._device, copy=True).contiguous()
                 dist.broadcast(sent.view(-1).view(torch.uint8), src=0)
@@ -105,13 +123,15 @@ class Processes:
             return number
         numbers = torch.zeros(self.count, dtype=torch.int64, device=self._device)
         numbers[self.rank] = number
-        dist.all_reduce(numbers)
+        with self._exchange():
+            dist.all_reduce(numbers)
         return int(numbers.max())
 
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
-            dist.barrier()
+            with self._exchange():
+                dist.barrier()
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
@@ -136,7 +156,11 @@ class Processes:
         if self.count > 1:
             failed = torch.zeros(self.count, dtype=torch.int64, device=self._device)
             failed[self.rank] = error is not None
-            dist.all_reduce(failed)
+            try:
+                with self._exchange():
+                    dist.all_reduce(failed)
+            except SageError as lost:  # of two reasons, the own one says more
+                raise (error or lost) from lost.__cause__
             if error is None and failed.any():
                 numbers = failed.nonzero().flatten().tolist()
                 raise SageError(
@@ -156,13 +180,17 @@ class Processes:
         """
         if self.count == 1:
             return
-        for owner, part in enumerate(parts):
-            for start in range(part.start, part.stop, _GATHERED_ROWS):
-                stop = min(start + _GATHERED_ROWS, part.stop)
-                values = torch.from_numpy(np.array(column[start:stop])).to(self._device)
+        blocks = (
+            (owner, slice(start, min(start + _GATHERED_ROWS, part.stop)))
+            for owner, part in enumerate(parts)
+            for start in range(part.start, part.stop, _GATHERED_ROWS)
+        )
+        with self._exchange():
+            for owner, block in blocks:
+                values = torch.from_numpy(np.array(column[block])).to(self._device)
                 dist.broadcast(values, src=owner)
                 if owner != self.rank:
-                    column[start:stop] = values.cpu().numpy()
+                    column[block] = values.cpu().numpy()
 
     def merge(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> Partial:
         """The whole tree's result, in every process.
@@ -176,15 +204,18 @@ class Processes:
 
     def join(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> None:
         """Brings the nodes of all processes into the main one's tree, and takes them out of the others'."""
+        if self.count == 1:
+            return
         step = 1
-        while step < self.count:
-            if self.rank % (2 * step) == step:
-                self._send_tree(tree, self.rank - step)
-                tree.nodes.clear()
-                break
-            if self.rank + step < self.count:
-                self._receive_tree(tree, self.rank + step, new_partial)
-            step *= 2
+        with self._exchange():
+            while step < self.count:
+                if self.rank % (2 * step) == step:
+                    self._send_tree(tree, self.rank - step)
+                    tree.nodes.clear()
+                    break
+                if self.rank + step < self.count:
+                    self._receive_tree(tree, self.rank + step, new_partial)
+                step *= 2
 
     def share(self, tree: MergeTree, new_partial: Callable[[], Partial]) -> Partial:
         """The result of the main process's tree, in every process."""
@@ -192,13 +223,22 @@ class Processes:
             return tree.result()
         result = tree.result() if self.rank == 0 else new_partial()
         state = result.state_dict()
-        for name in sorted(state):
-            state[name] = self._broadcast(state[name])
+        with self._exchange():
+            for name in sorted(state):
+                state[name] = self._broadcast(state[name])
         if self.rank != 0:
             result.load_state_dict(state)
         return result
 
     # ---------------------------------------------------------------- internals
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Around what is exchanged, once all are there; of several processes."""
+        everyone, where = roll(), ", ".join(filter(None, [self.stage, f"process {self.rank}"]))
+        everyone.meet(where)
+        with everyone.exchange(where):
+            yield
+
     def _send_tree(self, tree: MergeTree, target: int) -> None:
         self._send(torch.tensor([[start, size] for start, size, _ in tree.nodes]).reshape(-1, 2), target)
         for _, _, node in tree.nodes:

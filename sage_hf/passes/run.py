@@ -73,6 +73,7 @@ class Passes:
         Raises:
             SageError: A row cannot be read, encoded or grouped, or another process failed.
         """
+        self.processes.stage = job.title
         run = self._run = self._begin(source, job)
         windows = source.windows(Division(self.processes.count, self.processes.rank, run.nodes))
         with stage(job.title, job.rows, shown=self.settings.progress) as line:
@@ -177,6 +178,7 @@ class Passes:
                     (rows, extracted.status, extracted.numbers, job.add(partial, rows, codes[rows].long(), extracted))
                 )
                 line.update(len(rows))
+                self.processes.worked()
         for rows, status, numbers, values in seen:  # once a shard, so that no batch waits for the device
             chosen = rows.numpy()
             piece.status[chosen] = status.cpu().numpy()

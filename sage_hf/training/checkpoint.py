@@ -1,4 +1,5 @@
-"""What Trainer's checkpoints lack: the subset that is trained on, and weights whose names on disk are not the model's.
+"""What Trainer's checkpoints lack: the subset that is trained on, weights whose names on disk are not the model's, and
+whether they are whole.
 
 `save_pretrained` writes some models (ViT, several vision-language ones) under the names of an older layout, and
 `Trainer` reads a checkpoint without turning the names back: it warns of missing keys and goes on with the weights that
@@ -7,17 +8,23 @@ it had (huggingface/transformers issues 43701 and 48805). A resumed training mus
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
 from datasets import Dataset
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..config import SageConfig
 from ..errors import ConfigError, OutputError
 from ..selection.selection import Selection
 from ..utils.rng import isolated_rng
+
+logger = logging.getLogger(__name__)
 
 # Folder of the current subset in a checkpoint.
 SELECTION_FOLDER = "sage_selection"
@@ -27,6 +34,51 @@ CHOSEN_AT = "trained_steps"
 _SETTLED = ("sketch_size",)
 # Settings that change no score.
 _HARMLESS = {"batch_size", "check_gradients", "recheck_every"}
+
+
+def checkpoint_to_resume(asked: str | bool | None, output_dir: str) -> str | bool | None:
+    """The checkpoint that a training is to go on from: of those in its folder, the last that is whole.
+
+    Args:
+        asked: A checkpoint, True for the last one, or nothing.
+        output_dir: The training's folder.
+
+    Returns:
+        The same for `Trainer.train`; None where a run was killed while it wrote its first checkpoint.
+
+    Raises:
+        OutputError: The checkpoint that was named is not whole.
+    """
+    if not isinstance(asked, bool) and asked:
+        if Path(asked).is_dir() and not _is_whole(Path(asked)):
+            raise OutputError(
+                f"The checkpoint is not whole: it has no {TRAINER_STATE_NAME} that can be read, which is written last",
+                where=str(asked),
+                fix="Name an earlier one, or resume_from_checkpoint=True, which finds the last that is whole.",
+            )
+        return asked
+    held = [path for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir()]
+    numbered = {int(number): path for path in held if (number := path.name.rpartition("-")[2]).isdigit()}
+    if not asked or not numbered:
+        return asked
+    whole = [number for number, path in numbered.items() if _is_whole(path)]
+    last = max(whole, default=-1)
+    if last < max(numbered):
+        logger.warning(
+            "%s is not whole, because its run ended while it was written: training %s.",
+            numbered[max(numbered)].name,
+            f"goes on from {numbered[last].name}" if whole else "begins again",
+        )
+    return str(numbered[last]) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint was written; Trainer's state is the last file of it."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def load_selection(checkpoint: Path, dataset: Dataset, needed: bool) -> Selection | None:

@@ -21,6 +21,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..errors import ConfigError, GradientError
@@ -34,7 +35,7 @@ from ..strategies.quotas import resolve_budget
 from ..utils.interruption import told_if_interrupted
 from ..utils.rng import default_seed
 from .arguments import SageArguments
-from .checkpoint import SELECTION_FOLDER, check_selection, load_renamed, load_selection
+from .checkpoint import SELECTION_FOLDER, check_selection, checkpoint_to_resume, load_renamed, load_selection
 from .loss import from_compute_loss_func, smoothed
 from .pacer import Pacer
 from .publishing import PublishesSelection
@@ -108,12 +109,20 @@ class SageMixin(PublishesSelection):
             return smoothed(self.label_smoother.epsilon, unwrap(self.model))
         return None
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer's; if it is interrupted, a warning says which checkpoint it goes on from."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as Trainer does; arguments as Trainer's.
+
+        A checkpoint that was not written to its end, because the run was killed, is not resumed from: True finds the
+        last one that is whole. If the training is interrupted, a warning says which checkpoint it goes on from.
+
+        Raises:
+            OutputError: The checkpoint that is named is not whole.
+        """
+        found = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         if not self._is_on:
-            return super().train(*args, **kwargs)
+            return super().train(found, *args, **kwargs)
         with told_if_interrupted(self._about_interruption):
-            return super().train(*args, **kwargs)
+            return super().train(found, *args, **kwargs)
 
     def _about_interruption(self) -> str:
         steps, folder = self.state.global_step, Path(self._get_output_dir(trial=None))
@@ -178,11 +187,18 @@ class SageMixin(PublishesSelection):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         selection = self.selection
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:  # what an earlier run left of the same name is not whole any more
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         if selection is not None and self.args.should_save:
             # Before the rest, because Trainer pushes and deletes checkpoints at the end of it.
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             selection.save_to_disk(folder / SELECTION_FOLDER, include_dataset=False, overwrite=True)
         super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # Trainer's state is written next, which tells that the checkpoint is whole: no process's file may be missing.
+        Processes(nn.Identity()).wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -8,7 +8,9 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -26,15 +28,17 @@ class Repo:
         self.branches = {"main": {}}
         self.commits = {}
         self.pull_requests = 0
+        self.log = {}
         self.commit("main", {})
 
-    def commit(self, branch, files):
+    def commit(self, branch, files, title="initial commit", message=""):
         self.branches[branch] = files
         # As git's: of what it holds and what came before, because datasets caches by it.
         held = {path: hashlib.sha1(content).hexdigest() for path, content in sorted(files.items())}
         oid = hashlib.sha1(json.dumps([branch, len(self.commits), held]).encode()).hexdigest()
         self.commits[oid] = files
         self.last = {**getattr(self, "last", {}), branch: oid}
+        self.log.setdefault(branch, list(self.log.get("main", []))).insert(0, (oid, title, message))
         return oid
 
     def files(self, revision):
@@ -56,10 +60,26 @@ class FakeHub(ThreadingHTTPServer):
 
     def clear(self):
         self.repos, self.blobs, self.requests, self.failures = {}, {}, [], []
+        self.faults = {}
 
     def fail(self, method, pattern, status=500, times=1):
         """The next `times` requests of this method whose path holds the pattern end with the status; -1: all."""
         self.failures.append([method, re.compile(pattern), status, times])
+
+    def break_at(self, numbers, fault, wait=0):
+        """The requests of these numbers, counted from now and from 0, meet a fault.
+
+        A status, with Retry-After where `wait` is given; "hang up": no answer; "lost": it is done, and no answer
+        comes; "half": half of the answer; "silent": nothing for a second. -1 is all after the last number.
+        """
+        self.requests.clear()
+        self.faults = dict.fromkeys(numbers, (fault, wait))
+
+    def fault(self):
+        number = len(self.requests) - 1
+        if -1 in self.faults and number > max(self.faults):
+            return self.faults[-1]
+        return self.faults.get(number)
 
     def files(self, name, kind="dataset", revision="main"):
         """Path to content of a repository's files."""
@@ -115,7 +135,23 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = self._chunks()
+        self.server.body = self.body
         self.server.requests.append((method, path))
+        self.is_half = False
+        fault, wait = self.server.fault() or (None, 0)
+        if fault == "silent":
+            time.sleep(1.5)
+        if fault in ("hang up", "silent"):
+            self._hang_up()
+            return
+        if isinstance(fault, int):
+            error = {"error": "failed on demand"}
+            self._send(
+                fault, error, {"X-Error-Message": "failed on demand", **({"Retry-After": wait} if wait else {})}
+            )
+            return
+        self.is_half = fault == "half"
+        self.is_lost = fault == "lost"
         status = self.server.should_fail(method, path)
         if status is not None:
             self._send(status, {"error": "failed on demand"})
@@ -142,6 +178,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status, content, headers=None):
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if getattr(self, "is_lost", False):
+            self._hang_up()
+            return
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         if not isinstance(content, bytes):
@@ -149,8 +188,16 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if getattr(self, "is_half", False):
+            self.wfile.write(data[: len(data) // 2] if self.command != "HEAD" else b"")
+            self._hang_up()
+        elif self.command != "HEAD":
             self.wfile.write(data)
+
+    def _hang_up(self):
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     # --------------------------------------------------------------------- rights
     def _role(self):
@@ -218,7 +265,8 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def preupload(self, kinds, name, revision):
-        self._repo(kinds.removesuffix("s"), name, write=True)
+        repo = self._repo(kinds.removesuffix("s"), name, write=True)
+        held = repo.files(unquote(revision)) or {}
         files = json.loads(self.body)["files"]
         large = re.compile(r"\.(parquet|png|svg|safetensors|npy|bin|arrow)$")
         modes = [
@@ -226,6 +274,7 @@ class Handler(BaseHTTPRequestHandler):
                 "path": file["path"],
                 "uploadMode": "lfs" if large.search(file["path"]) else "regular",
                 "shouldIgnore": False,
+                "oid": _oid(held[file["path"]], bool(large.search(file["path"]))) if file["path"] in held else None,
             }
             for file in files
         ]
@@ -249,10 +298,14 @@ class Handler(BaseHTTPRequestHandler):
         repo = self._repo(kind, name, write=True)
         if repo.files(revision) is None:
             raise Missing(404, "RevisionNotFound", f"Revision {revision} not found")
-        files = dict(repo.files(revision))
+        files, title, message = dict(repo.files(revision)), "", ""
         for line in filter(None, self.body.splitlines()):
             entry = json.loads(line)
             value = entry["value"]
+            if entry["key"] == "header":
+                title, message = value["summary"], value.get("description", "")
+                if value.get("parentCommit") not in (None, repo.sha(revision)):
+                    raise Missing(412, "", "A commit has happened since. Please refresh and try again.")
             if entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
@@ -267,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
             repo.pull_requests += 1
             revision = f"refs/pr/{repo.pull_requests}"
             answer["pullRequestUrl"] = f"{url}/discussions/{repo.pull_requests}"
-        oid = repo.commit(revision, files)
+        oid = repo.commit(revision, files, title, message)
         self._send(200, {"success": True, "commitOid": oid, "commitUrl": f"{url}/commit/{oid}", **answer})
 
     def branch(self, kinds, name, branch):
@@ -304,6 +357,15 @@ class Handler(BaseHTTPRequestHandler):
         found = [{"name": each, "ref": f"refs/heads/{each}", "targetCommit": repo.sha(each)} for each in repo.branches]
         self._send(200, {"branches": found, "converts": [], "tags": [], "pullRequests": []})
 
+    def history(self, kinds, name, revision):
+        repo = self._repo(kinds.removesuffix("s"), name)
+        if revision not in repo.log:
+            raise Missing(404, "RevisionNotFound", f"Revision {revision} not found")
+        about = {"authors": [], "date": "2026-01-01T00:00:00.000Z"}
+        self._send(
+            200, [{"id": oid, "title": title, "message": said, **about} for oid, title, said in repo.log[revision]]
+        )
+
     def resolve(self, prefix, name, revision, path):
         repo, files = self._files("dataset" if prefix else "model", name, revision)
         if path not in files:
@@ -327,6 +389,13 @@ class Handler(BaseHTTPRequestHandler):
         self._send(400 if errors else 200, {"errors": errors, "warnings": []})
 
 
+def _oid(content, is_large):
+    """As git names a file: of a large one, its sha256."""
+    if is_large:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
 def _entry(path, content):
     return {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
 
@@ -341,6 +410,7 @@ ROUTES = (
     ("GET", rf"/api/{KIND}/{NAME}/revision/{REVISION}", Handler.info),
     ("GET", rf"/api/{KIND}/{NAME}/refs", Handler.refs),
     ("GET", rf"/api/{KIND}/{NAME}/tree/{REVISION}(/(?P<path>.+))?", Handler.tree),
+    ("GET", rf"/api/{KIND}/{NAME}/commits/{REVISION}", Handler.history),
     ("POST", rf"/api/{KIND}/{NAME}/paths-info/{REVISION}", Handler.paths),
     ("POST", rf"/api/{KIND}/{NAME}/preupload/{REVISION}", Handler.preupload),
     ("POST", rf"/api/{KIND}/{NAME}/commit/{REVISION}", Handler.commit),

@@ -51,9 +51,13 @@ def test_what_is_in_the_way_is_told_with_what_to_do(error, offline, what, fix, m
 def test_a_hub_that_answers_is_no_lost_network(monkeypatch):
     monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: "hf_read")
     for status, push, told in (
-        (401, True, None),
+        (401, True, "does not accept the token"),
         (404, False, "nothing on the Hub that you may read"),
-        (500, False, None),
+        (418, False, None),
+        (418, True, None),
+        (429, False, "takes no more requests"),
+        (500, False, "an error of its own"),
+        (503, True, "an error of its own"),
     ):
         answer = SimpleNamespace(status_code=status, headers={}, request=None)
         error = (RepositoryNotFoundError if status == 404 else HfHubHTTPError)("refused", response=answer)

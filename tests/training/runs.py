@@ -47,7 +47,7 @@ def make(model, args, rows, trainer_class=SageTrainer, **others):
 
 def train(model, args, rows, trainer_class=SageTrainer, resume=None, **others):
     trainer = make(model, args, rows, trainer_class, **others)
-    trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+    trainer.train(resume_from_checkpoint=resume if resume is None or resume is True else str(resume))
     return trainer
 
 

@@ -118,6 +118,29 @@ def test_resume_finds_the_last_checkpoint_by_itself(tmp_path):
     assert difference(again.model, whole.model) == 0
 
 
+@pytest.mark.parametrize("left", [0, 30, None])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path, caplog, left):
+    whole, _ = run(tmp_path, save_strategy="steps", save_steps=4)
+    state = tmp_path / "checkpoint-11" / "trainer_state.json"
+    state.unlink() if left is None else state.write_text(state.read_text()[:left])
+    (tmp_path / "checkpoint-old").mkdir()
+    with pytest.raises(SageError, match="The checkpoint is not whole") as caught:
+        run(tmp_path / "named", tmp_path / "checkpoint-11")
+    assert "checkpoint-11" in caught.value.where
+    again, rows = run(tmp_path, True, save_strategy="steps", save_steps=4)
+    assert "checkpoint-11 is not whole" in caplog.text and "goes on from checkpoint-8" in caplog.text
+    assert difference(again.model, whole.model) == 0
+    assert len(rows) == 3
+
+
+def test_a_training_whose_first_checkpoint_was_not_written_to_its_end_begins_again(tmp_path, caplog):
+    whole, _ = run(tmp_path / "whole")
+    (tmp_path / "again" / "checkpoint-4").mkdir(parents=True)
+    again, _ = run(tmp_path / "again", True)
+    assert "begins again" in caplog.text
+    assert difference(again.model, whole.model) == 0
+
+
 def test_the_subset_is_in_the_checkpoint_as_readable_files(tmp_path):
     trainer, _ = run(tmp_path, save_strategy="epoch")
     folders = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))

@@ -205,7 +205,9 @@ def test_scores_are_refused_for_another_revision_and_for_other_rows(hub, source)
         Selection.from_hub("me/scores", Dataset.from_dict(changed[:], features=changed.features))
     commit = hub.repos["dataset", "me/squares"].sha("main")
     # The same rows at a later commit: what was chosen from is named.
-    card(hub, "me/squares").push_to_hub("me/squares", commit_message="a word")
+    held = card(hub, "me/squares")
+    held.text += "\nA word.\n"
+    held.push_to_hub("me/squares", commit_message="a word")
     later = load_dataset("me/squares", split="train")
     assert hub.repos["dataset", "me/squares"].sha("main") != commit
     with pytest.raises(DatasetError, match=f"made from revision {commit}"):
@@ -365,11 +367,35 @@ def test_a_card_that_cannot_be_pushed_is_told_and_the_rows_stand(hub, selection)
             selection.push_to_hub("me/kept")
     finally:
         del hub.should_fail
-    assert "Run it again with overwrite" in str(caught.value)
+    assert "The same again goes on" in str(caught.value)
     assert len(load_dataset("me/kept", split="train")) == 12
     assert "sage_hf: default" not in card(hub).text
-    selection.push_to_hub("me/kept", overwrite=True)
+    with pytest.raises(HubError, match="other data"):  # rows of others are not meant
+        choose(image_rows(40, seed=3)).push_to_hub("me/kept")
+    selection.push_to_hub("me/kept")
     assert "12 of the 40 rows" in card(hub).text
+
+
+def test_a_commit_of_somebody_else_in_between_is_not_lost(hub, selection):
+    selection.push_to_hub("me/kept")
+    real = hub.should_fail
+
+    def write_before_the_card(method, path):
+        if path.endswith("/commit/main") and b"Card and scores" in hub.body and not hub.between:
+            hub.between = True
+            files = dict(hub.files("me/kept"))
+            files["README.md"] += b"\nA word of the owner.\n"
+            hub.repos["dataset", "me/kept"].commit("main", files)
+        return real(method, path)
+
+    hub.should_fail, hub.between = write_before_the_card, False
+    try:
+        selection.choose(fraction=0.5).push_to_hub("me/kept")
+    finally:
+        del hub.should_fail
+    assert hub.between
+    assert "A word of the owner." in card(hub).text
+    assert "20 of the 40 rows" in card(hub).text
 
 
 def test_what_is_pushed_tells_nothing_private(hub, selection, tmp_path):
