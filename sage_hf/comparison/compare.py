@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -135,7 +136,7 @@ def compare(
         BudgetError: A fraction is out of range.
         DatasetError: A dataset is empty, cannot be encoded, or both are the same.
         LabelError: The test rows have no labels.
-        OutputError: The folder holds trainings with other settings, or cannot be written.
+        OutputError: The folder holds trainings with other settings, is used by another run, or cannot be written.
 
     Example:
         >>> comparison = compare(model, train, test, model_init=lambda seed: build(), output_dir="out/compare")
@@ -191,47 +192,48 @@ def compare(
     with everyone.agreed():
         if output_dir is not None and everyone.rank == 0:
             folder = RunFolder(Path(output_dir), settings, overwrite_output_dir)
-    done = {run.key: run for run in _runs_from_main(everyone, list(folder.runs.values()) if folder else [])}
-    missing = [key for key in plan if key not in done]
-    if done:
-        logger.info("%d of %d trainings are finished already.", len(plan) - len(missing), len(plan))
-    selector = SageSelector(
-        model,
-        processing_class=processing_class,
-        data_collator=data_collator,
-        config=config,
-        progress=progress,
-        resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
-    )
-    rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
-    shown: dict[str, Any] = {"desc": "trainings", "unit": "training", "delay": 0.0}
-    with progress_bar(total=len(plan), initial=len(plan) - len(missing), disable=not progress, **shown) as bar:
-        for key in missing:
-            strategy, fraction, seed = key
-            bar.set_postfix_str(f"{strategy} {100 * fraction:g} % seed {seed}")
-            chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
-            done[key] = _train_one(experiment, key, chosen, folder, everyone)
-            bar.update()
-    runs = [done[key] for key in plan]
-    name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
-    comparison = Comparison(
-        runs=runs,
-        metric=name,
-        greater_is_better=direction(name) if callable(direction) else direction,
-        strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
-        fractions=sorted({key[1] for key in plan if key[0] != ALL}),
-        tolerance=tolerance,
-        settings=_card_settings(model, experiment, settings),
-        guessing=guessing(experiment.metric, _classes_of(eval_dataset, column)),
-        eval_rows=len(eval_dataset),
-    )
-    if folder is not None:
-        comparison.save(folder.folder)
-        picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
-        with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
-            part.write_text(comparison.card(picture), encoding="utf-8")
-    everyone.wait()
-    return comparison
+    with nullcontext() if folder is None else closing(folder):
+        done = {run.key: run for run in _runs_from_main(everyone, list(folder.runs.values()) if folder else [])}
+        missing = [key for key in plan if key not in done]
+        if done:
+            logger.info("%d of %d trainings are finished already.", len(plan) - len(missing), len(plan))
+        selector = SageSelector(
+            model,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            config=config,
+            progress=progress,
+            resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
+        )
+        rows = _find_rows(selector, train_dataset, [key for key in missing if key[0] != ALL], folder, everyone)
+        shown: dict[str, Any] = {"desc": "trainings", "unit": "training", "delay": 0.0}
+        with progress_bar(total=len(plan), initial=len(plan) - len(missing), disable=not progress, **shown) as bar:
+            for key in missing:
+                strategy, fraction, seed = key
+                bar.set_postfix_str(f"{strategy} {100 * fraction:g} % seed {seed}")
+                chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
+                done[key] = _train_one(experiment, key, chosen, folder, everyone)
+                bar.update()
+        runs = [done[key] for key in plan]
+        name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
+        comparison = Comparison(
+            runs=runs,
+            metric=name,
+            greater_is_better=direction(name) if callable(direction) else direction,
+            strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
+            fractions=sorted({key[1] for key in plan if key[0] != ALL}),
+            tolerance=tolerance,
+            settings=_card_settings(model, experiment, settings),
+            guessing=guessing(experiment.metric, _classes_of(eval_dataset, column)),
+            eval_rows=len(eval_dataset),
+        )
+        if folder is not None:
+            comparison.save(folder.folder)
+            picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
+            with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
+                part.write_text(comparison.card(picture), encoding="utf-8")
+        everyone.wait()
+        return comparison
 
 
 # ------------------------------------------------------------------------- plan

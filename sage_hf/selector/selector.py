@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -41,7 +41,7 @@ from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
-from ..passes.resume import FORMAT_VERSION, check_format
+from ..passes.resume import FORMAT_VERSION, hold_run, say_if_other_format
 from ..passes.run import Passes
 from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
@@ -78,9 +78,9 @@ class SageSelector(ScoredInMap):
         config: The settings.
         progress: Whether to show progress bars, on the main process.
         resume_dir: Folder for the finished parts of `fit` and `select`: if a run is killed, the same call with the
-            same folder continues from there, with any number of processes, and gives the same result. All processes
-            must be able to read it. Nothing in it is deleted automatically, except for the gradient rows of a finished
-            run. None: nothing is stored.
+            same folder continues from there, with any number of processes, and gives the same result; damaged parts
+            are run again. All processes must be able to read it; one run at a time may use it. Nothing in it is
+            deleted automatically, except for the gradient rows of a finished run. None: nothing is stored.
         optimizer_state: Folder of the Trainer checkpoint that `model` was loaded from, with its `optimizer.pt`. With a
             target, the updates that Adam would make of the rows are then compared with the target's plain gradients,
             as in LESS. Takes exact gradients of a few rows at a time: for adapters and small models.
@@ -123,6 +123,7 @@ class SageSelector(ScoredInMap):
             self._outside.append(self._updates.fingerprint)
         self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
+        self._held = ExitStack()
         self._progress = progress
         self._resume_dir = Path(resume_dir) if resume_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
@@ -176,7 +177,8 @@ class SageSelector(ScoredInMap):
             groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
             plan_consensus(config, width, self.collector.device, len(shards), groups.count)
-            key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
+            is_kept = self._resume_dir is not None or config.cache_gradients in CACHE_DTYPES
+            key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside, is_kept)
             folder = self._folder(key, config, consensus=config.consensus, groups=groups.codes)
             say_targets(self.collector, config)
             cache = None
@@ -186,8 +188,7 @@ class SageSelector(ScoredInMap):
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
             if missing:
                 self._check_gradients(source)
-            is_kept = cache is not None and bool(missing)
-            reader = reader_for(self.collector, source, needs or set(), is_kept, config.seed)
+            reader = reader_for(self.collector, source, needs or set(), bool(cache and missing), config.seed)
             widths = Widths(int(config.sketch_size), *((reader.width, reader.input_width) if reader else ()))
             embedding_width = widths.embedding + widths.inputs
             streaming = is_streaming(config, groups.count, width)
@@ -199,6 +200,7 @@ class SageSelector(ScoredInMap):
             elif config.cache_gradients == "auto" and not (needs is None and streaming):
                 cache = self._cache_of_run(folder, embedding_width, reserved)
             self._passes = self._new_passes(folder, cache, reader)
+        hold_run(folder, self._held)
         say_check(self.collector, config, not missing)
         say_rows(cache, len(dataset), width, embedding_width)
         source.batch_size = self._batch_size()
@@ -226,6 +228,7 @@ class SageSelector(ScoredInMap):
             is_kept = config.cache_gradients == "auto" and needs is not None
             cache = self._cache_of_run(folder, embedding_width) if is_kept else None
             self._passes = self._new_passes(folder, cache, reader)
+        hold_run(folder, self._held)
         say_rows(cache, None, self.collector.width, embedding_width)
         self.fitted = fit_stream(self._passes, source, config, key)
         return self.fitted, source
@@ -241,33 +244,33 @@ class SageSelector(ScoredInMap):
 
     def _cache_of_run(self, folder: Path | None, embedding_width: int, reserved: int = 0) -> GradientCache:
         """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
-        name = "gradients-with-embeddings" if embedding_width else "gradients"
-        place = folder / name if folder is not None else None
+        place = folder and folder / ("gradients-with-embeddings" if embedding_width else "gradients")
         return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
     @contextmanager
     def _rows_of_run(self) -> Iterator[None]:
-        """Inside, the gradient rows of a run; a killed or failed one leaves those in `resume_dir`."""
-        is_done = False
-        try:
-            yield
-            is_done = True
-        finally:
-            cache, processes = self._passes.cache, self._passes.processes
-            self._passes.cache = None
-            if cache is not None and self.config.cache_gradients == "auto":
-                if self._resume_dir is None:
-                    cache.remove()
-                elif is_done:
-                    processes.wait()  # another process may read them still
-                    if processes.rank == 0:
+        """Inside, the gradient rows and the lock of a run; a killed or failed one leaves its rows in `resume_dir`."""
+        with ExitStack() as self._held:
+            is_done = False
+            try:
+                yield
+                is_done = True
+            finally:
+                cache, processes = self._passes.cache, self._passes.processes
+                self._passes.cache = None
+                if cache is not None and self.config.cache_gradients == "auto":
+                    if self._resume_dir is None:
                         cache.remove()
+                    elif is_done:
+                        processes.wait()  # another process may read them still
+                        if processes.rank == 0:
+                            cache.remove()
 
     def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
         if self._resume_dir is None:
             return None
-        check_format(self._resume_dir)
+        say_if_other_format(self._resume_dir)
         settings = {"sketch_size": config.sketch_size, "spectrum_power": config.spectrum_power}
         return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 
