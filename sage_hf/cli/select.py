@@ -17,7 +17,7 @@ from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError
 from ..hub.files import check_rows_output, is_row_file
 from ..hub.paths import check_list_file
-from .folders import note_source, print_kept
+from .folders import holding, note_source, print_kept
 from .options import INPUT, Inputs, main_console, option, plain
 from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
@@ -134,6 +134,11 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     `sage-hf select distilbert-base-uncased stanfordnlp/imdb --fraction 0.1 --warmup-steps 200 -o imdb-10pct`
     """
     options.check()
+    with holding(options.output):
+        _select(options, inputs, config)
+
+
+def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from datasets import Dataset
 
     from ..hub.provenance import describe_origin

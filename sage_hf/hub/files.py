@@ -67,8 +67,8 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     try:
         facts = json.loads(at.read_text(encoding="utf-8"))
         version = facts.get("format_version") if isinstance(facts, dict) else None
-        check_seal(at, is_needed=version == FORMAT_VERSION)
         if version in _READ:
+            check_seal(at, is_needed=version == FORMAT_VERSION)
             at = folder / ARRAYS_NAME
             check_files(folder, [ARRAYS_NAME], facts.get("files", {}))
             arrays = load_file(at)
@@ -96,9 +96,9 @@ def check_files(folder: Path, names: Iterable[str], digests: Mapping[str, str]) 
     for name in names:
         if digests.get(name, UNSEALED) not in (UNSEALED, file_digest(folder / name)):
             raise OutputError(
-                "The selection is damaged: a file was changed, cut or exchanged after it was written",
+                f"The selection is damaged: {name} is not the file that {JSON_NAME} tells of",
                 where=str(folder / name),
-                fix="Restore this file, or make the selection again.",
+                fix="It was changed, cut or exchanged: restore it, or make the selection again.",
             )
 
 

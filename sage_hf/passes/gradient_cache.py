@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, file_digest, seal, set_aside
-from ..utils.files import whole_file
+from ..utils.files import part_ending, whole_file
 from ..utils.locks import writing
 from .embeddings import Embedded
 from .extractor import Extracted, halved, restored
@@ -159,7 +159,7 @@ class GradientCache:
         Raises:
             OutputError: The disk is full, or the files cannot be written, and all rows must be kept.
         """
-        part = self._rows(number).with_suffix(f".{os.getpid()}.part")
+        part = self._rows(number).with_suffix(f".{part_ending()}")
         shard = _Shard(part, len(rows), self.dtype, {_DIGEST: str(digest), _NAME: self._name_of(number)})
         try:
             for numbers, extracted in made:
@@ -172,6 +172,8 @@ class GradientCache:
                     # Of two runs that write the same shard, one does: its files must be a pair.
                     with writing(self.folder / ".lock"):
                         if not self.holds(number, digest):
+                            for folder in filter(Path.is_dir, (self._rows(number), self._columns(number))):
+                                set_aside(folder, "it is a folder", "its rows are stored anew")
                             self.written += shard.finish(self._rows(number), self._columns(number))
         finally:
             shard.drop()

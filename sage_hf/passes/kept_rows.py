@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 from ..errors import OutputError
 from ..strategies import Vectors
 from ..strategies.base import Derived
-from ..utils.files import free_disk, reserve
+from ..utils.files import free_disk, part_ending, reserve
 from .extractor import Extracted, halved
 
 _ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
@@ -136,7 +135,7 @@ class KeptRows(RowRecords):
         kind = widths.record
         if path is None:
             path = self._temporary()
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{part_ending()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():

@@ -267,7 +267,7 @@ class Selection(SelectionBase):
         selection.signals = signals if read_signals(folder, signals, digests) else None
         if source is not None:
             selection.attach(source)
-        elif (folder / "dataset_info.json").is_file():
+        elif (folder / "dataset_info.json").exists():
             selection.__dict__["dataset"] = cls._read_rows(folder, len(selection), digests)
         return selection
 

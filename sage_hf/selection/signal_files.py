@@ -126,8 +126,9 @@ def read_signals(folder: Path, signals: RowSignals, digests: Mapping[str, str]) 
             raise ValueError(f"they are of {len(records.array)} rows, and the selection is of {len(signals.scores)}")
     except (OSError, ValueError, EOFError, SafetensorError) as error:
         logger.warning(
-            "%s: the selection goes without them, and rows are chosen by their scores alone.",
-            f"The signals of the rows cannot be read ({error})",
+            "The signals of the rows cannot be read from %s, so rows are chosen by their scores alone: %s",
+            folder,
+            error,
         )
         return False
     for name in _COLUMNS:

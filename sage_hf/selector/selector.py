@@ -23,7 +23,7 @@ from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
 from ..config import CACHE_DTYPES, SageConfig
-from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
+from ..data.batches import CHECKED_ROWS, BatchSource, RowSource, check_dataset
 from ..data.columns import class_column, find_groups, find_labels, find_text_classes, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.groups import Groups
@@ -123,12 +123,11 @@ class SageSelector(ScoredInMap):
             self._outside.append(self._updates.fingerprint)
         self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
-        self._held = ExitStack()
         self._progress = progress
         self._resume_dir = Path(resume_dir) if resume_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = self._new_passes()
-        self._encoder: Batcher | None = None
+        self._encoder, self._held = None, ExitStack()  # of the last fit; of this run
 
     @property
     def sketch(self) -> FrequentDirections | None:
@@ -225,8 +224,8 @@ class SageSelector(ScoredInMap):
             key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
             folder = self._folder(key, config, group_by=config.group_by)
             embedding_width = reader.width + reader.input_width if reader else 0
-            is_kept = config.cache_gradients == "auto" and needs is not None
-            cache = self._cache_of_run(folder, embedding_width) if is_kept else None
+            is_cached = config.cache_gradients == "auto" and needs is not None
+            cache = self._cache_of_run(folder, embedding_width) if is_cached else None
             self._passes = self._new_passes(folder, cache, reader)
         hold_run(folder, self._held)
         say_rows(cache, None, self.collector.width, embedding_width)
@@ -236,8 +235,7 @@ class SageSelector(ScoredInMap):
     def _new_passes(
         self, folder: Path | None = None, cache: GradientCache | None = None, reader: EmbeddingReader | None = None
     ) -> Passes:
-        config = self.config
-        every = config.recheck_every if config.check_gradients else 0
+        config, every = self.config, self.config.recheck_every if self.config.check_gradients else 0
         is_half = config.cache_gradients != "float32"  # with and without a file alike
         settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
         return Passes(GradientExtractor(self.collector, every, reader, self._updates), settings, cache)
@@ -259,12 +257,10 @@ class SageSelector(ScoredInMap):
                 cache, processes = self._passes.cache, self._passes.processes
                 self._passes.cache = None
                 if cache is not None and self.config.cache_gradients == "auto":
-                    if self._resume_dir is None:
-                        cache.remove()
-                    elif is_done:
+                    if self._resume_dir is not None and is_done:
                         processes.wait()  # another process may read them still
-                        if processes.rank == 0:
-                            cache.remove()
+                    if self._resume_dir is None or (is_done and processes.rank == 0):
+                        cache.remove()
 
     def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{part_ending()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -39,6 +40,11 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
+
+
+def part_ending() -> str:
+    """How the name of a file ends while it is written: no other process's, on any machine, ends so."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 @contextmanager
