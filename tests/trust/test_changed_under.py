@@ -11,7 +11,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sage_hf import DatasetError, SageConfig, Selection, warm_up
+from sage_hf import SageConfig, Selection, warm_up
+from sage_hf.errors import DatasetError
 
 from ..cases import image_rows, vit
 from .files import equal, select

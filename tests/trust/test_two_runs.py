@@ -88,12 +88,12 @@ def test_selections_share_a_cache_at_once(tmp_path, monkeypatch, caplog, changes
     whole = select(**{**changes, "cache_dir": tmp_path / "alone"})
     for at in some(range(1, 13), cases(2, 12)):
         tried()
-        folder, found = tmp_path / str(at), []
+        again, found = {**changes, "cache_dir": tmp_path / str(at)}, []
         with monkeypatch.context() as patched:
-            in_the_middle(patched, at, lambda folder=folder: found.append(select(**{**changes, "cache_dir": folder})))
-            assert equal(select(**{**changes, "cache_dir": folder}), whole)
+            in_the_middle(patched, at, lambda again=again, found=found: found.append(select(**again)))
+            assert equal(select(**again), whole)
         assert equal(found[0], whole)
-        assert equal(select(**{**changes, "cache_dir": folder}), whole)
+        assert equal(select(**again), whole)
     assert not [line for line in caplog.messages if "damaged" in line]
     assert not list(tmp_path.rglob("*.part"))
 
