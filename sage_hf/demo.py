@@ -24,6 +24,7 @@ from .hub.pictures import KEPT_COLOUR
 from .selection.selection import Selection
 from .selector.selector import SageSelector
 from .training.warmup import warm_up
+from .utils.files import whole_file
 
 FRACTION = 0.1
 WRONG_SHARE = 0.2
@@ -132,9 +133,9 @@ def run_demo(
         groups.append(Trained(name, len(rows), int(digits.is_wrong[rows].sum()), accuracies))
         say(f"Trained {trainings} x {training_steps} steps on {len(rows)} rows ({name}).")
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     numbers = {"groups": [asdict(group) for group in groups], "stats": selection.stats.to_dict()}
-    (folder / "demo.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    with whole_file(folder / "demo.json", "Choose a folder that can be written to.") as part:
+        part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     draw(selection, digits.is_wrong, groups, folder / "demo.png")
     return selection, groups
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..hub.paths import check_list_file, check_new_rows
+from .folders import holding
 from .options import argument, main_console, option
 from .paths import check_local
 
@@ -58,7 +59,8 @@ def apply(options: ApplyOptions) -> None:
     console = main_console(stderr=False)
     if console.quiet:  # one process of a launch writes
         return
-    card = save_cleaned(done, options.output, options.overwrite, Path(options.dataset).name)
+    with holding(options.output):
+        card = save_cleaned(done, options.output, options.overwrite, Path(options.dataset).name)
     counts = f"{done.relabelled.total():,} relabelled, {done.dropped.total():,} dropped, {done.kept:,} kept"
     console.print(f"Of {done.listed:,} rows on the list: {counts}.{said_of_absent(done.absent)}")
     pairs = sorted(done.relabelled.items(), key=lambda item: (-item[1], item[0]))

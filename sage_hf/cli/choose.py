@@ -8,7 +8,7 @@ from typing import Any
 
 from ..hub.files import check_rows_output, is_row_file
 from ..utils.setting_text import from_text
-from .folders import pass_source_on, print_kept, with_rows
+from .folders import holding, pass_source_on, print_kept, with_rows
 from .options import argument, option
 
 
@@ -42,10 +42,11 @@ def choose(options: ChooseOptions) -> None:
     changes: dict[str, Any] = {} if options.gate is None else {"gate": from_text("gate", options.gate)}
     for name in ("fraction", "num_examples", "strategy", "balance", "min_per_group"):
         changes[name] = getattr(options, name)
-    chosen = with_rows(options.folder, options.dataset).choose(**changes)
-    if is_row_file(options.output):
-        chosen.save_rows(options.output, overwrite=options.overwrite)
-    else:
-        chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
-        pass_source_on(options.folder, options.output, options.dataset)
+    with holding(options.output):
+        chosen = with_rows(options.folder, options.dataset).choose(**changes)
+        if is_row_file(options.output):
+            chosen.save_rows(options.output, overwrite=options.overwrite)
+        else:
+            chosen.save_to_disk(options.output, keep_signals=options.keep_signals, overwrite=options.overwrite)
+            pass_source_on(options.folder, options.output, options.dataset)
     print_kept(chosen, options.output)

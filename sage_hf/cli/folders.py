@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +13,9 @@ from typing import TYPE_CHECKING
 from ..config import SageConfig
 from ..errors import ConfigError, DatasetError, OutputError, SageError
 from ..hub.files import read_scores
+from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, seal
+from ..utils.files import whole_file
+from ..utils.locks import only_run
 from .options import Sources, main_console, plain
 from .output import is_quiet, was_said
 
@@ -100,6 +106,27 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
     return selection
 
 
+@contextmanager
+def holding(output: Path) -> Iterator[None]:
+    """Keeps other commands from an output while this one runs; in a launch the main process does.
+
+    Raises:
+        OutputError: Another command is writing there.
+    """
+    if os.environ.get("RANK", "0") != "0":  # before torch is imported
+        yield
+        return
+    place = output.absolute()
+    new = [parent for parent in place.parents if not parent.exists()]
+    try:
+        with only_run(place.with_name(f".{place.name}.lock"), output, "Wait until it ends, or name another --output."):
+            yield
+    finally:
+        for parent in new:
+            with suppress(OSError):  # it is not empty
+                parent.rmdir()
+
+
 def print_kept(selection: Selection | StreamSelection, output: Path) -> None:
     """Prints what was kept and where it is: a summary, or one line where --quiet was given."""
     from ..selection.report import summary
@@ -144,15 +171,20 @@ def _absolute(dataset: str) -> str:
 
 
 def _write_source(folder: Path, noted: NotedSource) -> None:
-    (folder / _SOURCE_NAME).write_text(json.dumps(asdict(noted), indent=2) + "\n", encoding="utf-8")
+    with whole_file(folder / _SOURCE_NAME, "Free some space, and name the dataset with --dataset.") as part:
+        part.write_text(json.dumps({CHECKSUM: UNSEALED, **asdict(noted)}, indent=2) + "\n", encoding="utf-8")
+        seal(part)
 
 
 def _read_source(folder: Path) -> NotedSource | None:
     try:
-        return NotedSource(**json.loads((folder / _SOURCE_NAME).read_text(encoding="utf-8")))
+        values = json.loads((folder / _SOURCE_NAME).read_text(encoding="utf-8"))
+        check_seal(folder / _SOURCE_NAME, is_needed=False)  # folders of older versions have none
+        values.pop(CHECKSUM, None)
+        return NotedSource(**values)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"The record of the original dataset cannot be read: {error}",
             where=str(folder / _SOURCE_NAME),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import SageConfig
 from ..hub.files import check_table_output
 from ..utils.bars import planned, stage
+from .folders import holding
 from .options import LOADING, Inputs, main_console, option
 
 
@@ -34,6 +36,11 @@ def label_issues(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig
     """
     if options.output is not None:
         check_table_output(options.output, options.overwrite)
+    with nullcontext() if options.output is None else holding(options.output):
+        _list(options, inputs, config)
+
+
+def _list(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> None:
     from datasets import Dataset
 
     from ..selector.label_issues import ISSUE_STAGES, find_label_issues

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..hub.files import check_rows_output, is_row_file
 from ..hub.paths import check_list_file
 from ..utils.bars import planned, stage
-from .folders import note_source, print_kept
+from .folders import holding, note_source, print_kept
 from .interrupt import go_on_with
 from .options import INPUT, LOADING, Inputs, main_console, option, plain
 from .paths import check_folder, check_local
@@ -148,7 +148,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     else:
         stages += fit_stages(settled, (), count) * len(_paths(options.checkpoints))
         stages += [*fit_stages(settled, needed(settled), count), CHOOSING]
-    with planned([*stages, WRITING, *([PUSHING] if options.push_to_hub else [])]):
+    with holding(options.output), planned([*stages, WRITING, *([PUSHING] if options.push_to_hub else [])]):
         _select(options, inputs, config)
 
 

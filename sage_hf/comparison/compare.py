@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -138,7 +139,7 @@ def compare(
         BudgetError: A fraction is out of range.
         DatasetError: A dataset is empty, cannot be encoded, or both are the same.
         LabelError: The test rows have no labels.
-        OutputError: The folder holds trainings with other settings, or cannot be written.
+        OutputError: The folder holds trainings with other settings, is used by another run, or cannot be written.
 
     Example:
         >>> comparison = compare(model, train, test, model_init=lambda seed: build(), output_dir="out/compare")
@@ -194,63 +195,66 @@ def compare(
     with everyone.agreed():
         if output_dir is not None and everyone.rank == 0:
             folder = RunFolder(Path(output_dir), settings, overwrite_output_dir)
-    done = {run.key: run for run in _runs_from_main(everyone, list(folder.runs.values()) if folder else [])}
-    missing = [key for key in plan if key not in done]
-    if done:
-        logger.info("%d of %d trainings are finished already.", len(plan) - len(missing), len(plan))
-    selector = SageSelector(
-        model,
-        processing_class=processing_class,
-        data_collator=data_collator,
-        config=config,
-        progress=progress,
-        resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
-    )
-    kept = folder.read_rows() if folder is not None else {}
-    wanted = [key for key in missing if key[0] != ALL]
-    is_known = bool(everyone.array_from_main(np.array([all(key in kept for key in wanted)], dtype=np.int64))[0])
-    stages = [] if is_known else [*fit_stages(config, _needed(config, wanted)), CHOOSING]
+    with nullcontext() if folder is None else closing(folder):
+        done = {run.key: run for run in _runs_from_main(everyone, list(folder.runs.values()) if folder else [])}
+        missing = [key for key in plan if key not in done]
+        if done:
+            logger.info("%d of %d trainings are finished already.", len(plan) - len(missing), len(plan))
+        selector = SageSelector(
+            model,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            config=config,
+            progress=progress,
+            resume_dir=Path(output_dir) / _PASSES if output_dir is not None else None,
+        )
+        kept = folder.read_rows() if folder is not None else {}
+        wanted = [key for key in missing if key[0] != ALL]
+        is_known = bool(everyone.array_from_main(np.array([all(key in kept for key in wanted)], dtype=np.int64))[0])
+        stages = [] if is_known else [*fit_stages(config, _needed(config, wanted)), CHOOSING]
 
-    def about_interruption() -> str:
-        if folder is None:
-            return "Nothing is kept. With output_dir= (a folder), the same call would go on from the last training."
-        count = len(plan) - len(missing) + sum(key in done for key in missing)
-        return f"{count} of {len(plan)} trainings are kept in {output_dir}. The same call goes on from there."
+        def about_interruption() -> str:
+            if folder is None:
+                return (
+                    "Nothing is kept. With output_dir= (a folder), the same call would go on from the last training."
+                )
+            count = len(plan) - len(missing) + sum(key in done for key in missing)
+            return f"{count} of {len(plan)} trainings are kept in {output_dir}. The same call goes on from there."
 
-    with planned([*stages, _TRAINING], shown=progress), told_if_interrupted(about_interruption):
-        if is_known:
-            none = np.zeros(0, dtype=np.int64)
-            rows = {key: everyone.array_from_main(kept.get(key, none)) for key in wanted}
-        else:
-            rows = _find_rows(selector, train_dataset, wanted, folder, kept)
-        with stage(_TRAINING, len(plan), "trainings", shown=progress) as line:
-            line.skip(len(plan) - len(missing))
-            for key in missing:
-                strategy, fraction, seed = key
-                line.note(f"{strategy} {100 * fraction:g} % seed {seed}")
-                chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
-                done[key] = _train_one(experiment, key, chosen, folder, everyone)
-                line.update()
-    runs = [done[key] for key in plan]
-    name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
-    comparison = Comparison(
-        runs=runs,
-        metric=name,
-        greater_is_better=direction(name) if callable(direction) else direction,
-        strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
-        fractions=sorted({key[1] for key in plan if key[0] != ALL}),
-        tolerance=tolerance,
-        settings=_card_settings(model, experiment, settings),
-        guessing=guessing(experiment.metric, _classes_of(eval_dataset, column)),
-        eval_rows=len(eval_dataset),
-    )
-    if folder is not None:
-        comparison.save(folder.folder)
-        picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
-        with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
-            part.write_text(comparison.card(picture), encoding="utf-8")
-    everyone.wait()
-    return comparison
+        with planned([*stages, _TRAINING], shown=progress), told_if_interrupted(about_interruption):
+            if is_known:
+                none = np.zeros(0, dtype=np.int64)
+                rows = {key: everyone.array_from_main(kept.get(key, none)) for key in wanted}
+            else:
+                rows = _find_rows(selector, train_dataset, wanted, folder, kept)
+            with stage(_TRAINING, len(plan), "trainings", shown=progress) as line:
+                line.skip(len(plan) - len(missing))
+                for key in missing:
+                    strategy, fraction, seed = key
+                    line.note(f"{strategy} {100 * fraction:g} % seed {seed}")
+                    chosen = rows[key] if strategy != ALL else np.arange(len(train_dataset))
+                    done[key] = _train_one(experiment, key, chosen, folder, everyone)
+                    line.update()
+        runs = [done[key] for key in plan]
+        name = next(iter(runs[0].metrics))  # the first number that a metric computes counts
+        comparison = Comparison(
+            runs=runs,
+            metric=name,
+            greater_is_better=direction(name) if callable(direction) else direction,
+            strategies=list(dict.fromkeys(key[0] for key in plan if key[0] != ALL)),
+            fractions=sorted({key[1] for key in plan if key[0] != ALL}),
+            tolerance=tolerance,
+            settings=_card_settings(model, experiment, settings),
+            guessing=guessing(experiment.metric, _classes_of(eval_dataset, column)),
+            eval_rows=len(eval_dataset),
+        )
+        if folder is not None:
+            comparison.save(folder.folder)
+            picture = save_picture(comparison.plot(), folder.folder)[0].name if can_draw() else None
+            with whole_file(folder.folder / CARD_NAME, "Choose a folder that can be written to.") as part:
+                part.write_text(comparison.card(picture), encoding="utf-8")
+        everyone.wait()
+        return comparison
 
 
 # ------------------------------------------------------------------------- plan

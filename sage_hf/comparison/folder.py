@@ -10,8 +10,11 @@ What a killed run leaves is whole but for the last line, which may be torn.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,18 +22,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datasets.fingerprint import Hasher
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from transformers.utils.generic import flatten_dict
 
 from ..errors import OutputError
+from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, sealed, set_aside
 from ..utils.files import whole_file
+from ..utils.locks import only_run
 from .runs import Key, Run
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 SETTINGS_NAME, ROWS_NAME, RUNS_NAME = "settings.json", "rows.safetensors", "runs.jsonl"
 # What format 1 had in place of `runs.jsonl`.
 _OLD_RUNS_NAME = "cells.jsonl"
+_BUSY = "Wait until it ends, or name another folder (output_dir, -o)."
 _FIX = "Choose a folder that can be written to, on a disk with room."
 
 
@@ -49,9 +56,23 @@ class RunFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.folder = folder
+        self._lock = ExitStack()
+        self._lock.enter_context(only_run(folder / ".lock", folder, _BUSY))
+        try:
+            self._open(settings, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets other runs have the folder."""
+        self._lock.close()
+
+    def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
+        folder = self.folder
         self.settings: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **settings}))
         self.fingerprint: str = Hasher.hash(self.settings)
-        lines = self._read_lines()
+        lines, damage = self._read_lines()
         is_other = any(fingerprint != self.fingerprint for fingerprint, _ in lines)
         if is_other and not overwrite:
             raise OutputError(
@@ -63,6 +84,8 @@ class RunFolder:
         self.runs: dict[Key, Run] = {} if is_other else {run.key: run for _, run in lines}
         with whole_file(folder / SETTINGS_NAME, _FIX) as part:
             part.write_text(json.dumps({**self.settings, "fingerprint": self.fingerprint}, indent=2) + "\n")
+        if damage is not None:
+            self._set_aside(damage)
         # Written anew, so that no torn line stays before the next one.
         with whole_file(folder / RUNS_NAME, _FIX) as part:
             part.write_text("".join(map(self._line, self.runs.values())), encoding="utf-8")
@@ -84,9 +107,14 @@ class RunFolder:
 
     def read_rows(self) -> dict[Key, npt.NDArray[np.int64]]:
         """The rows that were chosen with these settings; none where they are not there whole."""
+        path = self.folder / ROWS_NAME
+        if not path.exists():
+            return {}
         try:
-            arrays = load_file(self.folder / ROWS_NAME)
-        except (OSError, SafetensorError):
+            arrays = load_file(path)
+            check_seal(path, is_needed=False)
+        except DAMAGE as error:
+            set_aside(path, error, "the rows are chosen again")
             return {}
         if arrays.pop(self.fingerprint, None) is None:
             return {}
@@ -101,14 +129,32 @@ class RunFolder:
         arrays = {json.dumps(key): np.ascontiguousarray(chosen) for key, chosen in rows.items()}
         arrays[self.fingerprint] = np.zeros(0, dtype=np.int64)
         with whole_file(self.folder / ROWS_NAME, _FIX) as part:
-            save_file(arrays, part)
+            save_file(arrays, part, {CHECKSUM: UNSEALED})
+            seal(part)
 
     # ---------------------------------------------------------------- internals
     def _line(self, run: Run) -> str:
-        return json.dumps({"fingerprint": self.fingerprint, **asdict(run)}, ensure_ascii=False) + "\n"
+        head = {CHECKSUM: UNSEALED, "fingerprint": self.fingerprint}
+        return sealed(json.dumps({**head, **asdict(run)}, ensure_ascii=False)) + "\n"
 
-    def _read_lines(self) -> list[tuple[str, Run]]:
-        """The trainings that are there, each with the fingerprint of its settings."""
+    def _set_aside(self, damage: str) -> None:
+        """Keeps damaged lines in a copy, and warns: only these trainings are made again."""
+        path = self.folder / RUNS_NAME
+        aside = path.with_name(f"{RUNS_NAME}.damaged")
+        try:
+            shutil.copyfile(path, aside)
+        except OSError as error:
+            raise OutputError(f"{error}", where=str(aside), fix=_FIX) from error
+        logger.warning(
+            "%s is damaged (%s): that training is made again. The file is kept as %s.", path, damage, aside.name
+        )
+
+    def _read_lines(self) -> tuple[list[tuple[str, Run]], str | None]:
+        """The trainings that are there, each with the fingerprint of its settings; and what is damaged, if anything.
+
+        Raises:
+            OutputError: The folder cannot be read, or holds something else.
+        """
         path = self.folder / RUNS_NAME
         if not path.exists():
             names = {each.name for each in self.folder.iterdir()} if self.folder.is_dir() else set()
@@ -119,25 +165,25 @@ class RunFolder:
                     where=str(self.folder),
                     fix="Choose a new or empty folder.",
                 )
-            return []
+            return [], None
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except IsADirectoryError as error:
+            set_aside(path, error, "its trainings are made again")
+            return [], None
         except OSError as error:
             raise OutputError(f"{error}", where=str(path), fix="Choose another folder.") from error
-        read = []
-        for number, line in enumerate(lines):
+        read, damage = [], None
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
             try:
+                check_seal(line.rstrip("\n"), is_needed=False)  # lines of older versions have none
                 values = json.loads(line)
+                values.pop(CHECKSUM, None)
                 read.append((values.pop("fingerprint"), Run(**values)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                if number + 1 == len(lines):
-                    break  # torn: the run was killed while it wrote
-                raise OutputError(
-                    f"Line {number + 1} is not a training: {error}",
-                    where=str(path),
-                    fix="Delete the line or the file.",
-                ) from error
-        return read
+                if line.endswith("\n"):  # the last may be torn: the run was killed while it wrote
+                    damage = damage or f"line {number}: {error}"
+        return read, damage
 
     def _differences(self) -> str:
         """Which settings differ, as far as the folder tells."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..errors import ConfigError, OutputError
 from ..hub.cards import fill
+from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, seal
 from ..utils.files import whole_file
 from ..utils.shown import ShortRepr
 from .advice import advise
@@ -238,7 +239,11 @@ class Comparison(ShortRepr):
         """
         file = _file(path)
         with whole_file(file, "Choose a folder that can be written to.") as part:
-            part.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.write_text(
+                json.dumps({CHECKSUM: UNSEALED, **self.to_dict()}, indent=2, ensure_ascii=False) + "\n",
+                encoding="utf-8",
+            )
+            seal(part)
         return file
 
     @classmethod
@@ -250,9 +255,12 @@ class Comparison(ShortRepr):
         """
         try:
             values = json.loads(_file(path).read_text(encoding="utf-8"))
+            check_seal(_file(path), is_needed=False)
         except (OSError, ValueError) as error:
             raise OutputError(
-                f"The comparison cannot be read: {error}", where=str(path), fix="Name a folder of sage-hf compare."
+                f"The comparison cannot be read: {error}",
+                where=str(path),
+                fix="Name a folder of sage-hf compare; of a damaged file, compare again: finished trainings are kept.",
             ) from error
         return cls.from_dict(values)
 

@@ -15,6 +15,7 @@ from ..selection.rows import ShownRow
 from ..selection.selection import Selection
 from ..selector.cleaning import DROP, KEEP, RELABEL
 from ..selector.issue_list import KINDS
+from ..utils.files import whole_file
 
 # Before the name of a class that is a word of `sage-hf apply`.
 _WORDS, _CLASS = (KEEP, DROP, RELABEL), "class:"
@@ -79,7 +80,7 @@ def marked(selection: Selection, row: ShownRow, action: str) -> Mark:
 
 def write_marks(marks: Iterable[Mark], path: Path) -> Path:
     """Writes marks to a csv, by row number, as a list of label issues with its actions filled in."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path, "Free some space.") as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(KINDS)
         for mark in sorted(marks, key=lambda each: each.row):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +13,48 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
+from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, file_digest, seal
+from ..utils.files import recover, whole_folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+# 2 has no checksums.
+_READ = (2, FORMAT_VERSION)
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
 # Endings of a file that holds rows, and what writes it, of `datasets.Dataset`.
 TABLE_WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
 
-def write_scores(folder: Path, arrays: dict[str, npt.NDArray[Any]], facts: dict[str, Any]) -> None:
-    """Writes the two files of scores and settings to a folder that is there."""
+def write_scores(
+    folder: Path,
+    arrays: dict[str, npt.NDArray[Any]],
+    facts: dict[str, Any],
+    digests: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the two files of scores and settings to a folder that is there, and the checksums of all that it holds.
+
+    Args:
+        folder: The folder, with all other files of the selection.
+        arrays: Of the rows.
+        facts: JSON-ready.
+        digests: Those of files in the folder that are known by now.
+    """
     save_file(arrays, folder / ARRAYS_NAME)
-    text = json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=2, ensure_ascii=False)
+    known = {**(digests or {})}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != JSON_NAME)
+    files = {name: known.get(name) or file_digest(folder / name) for name in names}
+    head = {"format_version": FORMAT_VERSION, CHECKSUM: UNSEALED}
+    text = json.dumps({**head, **facts, "files": files}, indent=2, ensure_ascii=False)
     (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+    seal(folder / JSON_NAME)
 
 
 def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Reads what `write_scores` wrote.
+    """Reads what `write_scores` wrote, or an earlier version of it.
 
     Raises:
-        OutputError: The folder holds no selection, or one of a later version.
+        OutputError: The folder holds no selection, a damaged one, or one of a later version.
     """
+    recover(folder)
     if not folder.exists():
         raise OutputError("There is no such folder", where=str(folder), fix="Check the path.")
     if not (folder / JSON_NAME).is_file() or not (folder / ARRAYS_NAME).is_file():
@@ -43,21 +63,43 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
             where=str(folder),
             fix=f"Name a folder with {JSON_NAME} and {ARRAYS_NAME}.",
         )
+    at = folder / JSON_NAME
     try:
-        facts = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        arrays = load_file(folder / ARRAYS_NAME)
+        facts = json.loads(at.read_text(encoding="utf-8"))
+        version = facts.get("format_version") if isinstance(facts, dict) else None
+        if version in _READ:
+            check_seal(at, is_needed=version == FORMAT_VERSION)
+            at = folder / ARRAYS_NAME
+            check_files(folder, [ARRAYS_NAME], facts.get("files", {}))
+            arrays = load_file(at)
     except (OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(
-            f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
+            f"The selection cannot be read: {error}", where=str(at), fix="Make it again, or restore its files."
         ) from error
-    version = facts.get("format_version") if isinstance(facts, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in _READ:
         raise OutputError(
             f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
             where=str(folder / JSON_NAME),
             fix="Select again, or use the version of sage_hf that wrote it.",
         )
     return arrays, facts
+
+
+def check_files(folder: Path, names: Iterable[str], digests: Mapping[str, str]) -> None:
+    """Refuses files of a selection that are not what was written; of a selection without checksums none is.
+
+    Raises:
+        OutputError: One was changed, cut, or exchanged for another selection's.
+    """
+    for name in names:
+        if digests.get(name, UNSEALED) not in (UNSEALED, file_digest(folder / name)):
+            raise OutputError(
+                f"The selection is damaged: {name} is not the file that {JSON_NAME} tells of",
+                where=str(folder / name),
+                fix="It was changed, cut or exchanged: restore it, or make the selection again.",
+            )
 
 
 def write_selection(
@@ -78,30 +120,13 @@ def write_selection(
         OutputError: The folder holds something, or cannot be written.
     """
     check_output(folder, overwrite)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{error}", where=str(folder), fix="Choose a folder that can be written to.") from error
-    try:
+    with whole_folder(folder, "The selection") as working:
         if write_rows is not None:
             write_rows(working / "part")
             for file in (working / "part").iterdir():
                 file.rename(working / file.name)
             (working / "part").rmdir()
         write_more(working)
-        working.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        working.rename(folder)
-    except OSError as error:
-        raise OutputError(
-            f"The selection could not be written: {error}",
-            where=str(folder),
-            fix="Free some space, or choose another folder.",
-        ) from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
     return folder
 
 
@@ -111,6 +136,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     Raises:
         OutputError: The folder holds another selection, or anything else.
     """
+    recover(path)
     if not path.exists():
         check_place(path)
         return

@@ -83,7 +83,9 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
         else:
             continue
         order = rows.column_names
-        rows = rows.remove_columns(name).add_column(name, values, feature=Value("string")).select_columns(order)
+        text = f"{name} as text"  # added before the other goes: of a table without columns nobody knows the rows
+        rows = rows.add_column(text, values, feature=Value("string")).remove_columns(name)
+        rows = rows.rename_column(text, name).select_columns(order)
     return rows
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -19,12 +20,12 @@ from ..config import CLUSTERS, SageConfig
 from ..data.batches import RowSource
 from ..data.groups import Groups
 from ..data.status import SCORED
-from ..errors import OutputError
 from ..scoring.agreement import Consensus, agreement, agreement_by_target, sketched, unit
 from ..strategies.base import PartOf
 from ..strategies.coverage import GradientDirections
 from ..strategies.partition import cluster
 from ..utils.bars import stage
+from ..utils.checksums import DAMAGE, set_aside
 from ..utils.columns import blocks
 from ..utils.shown import ShortRepr
 from .extractor import Extracted
@@ -117,7 +118,7 @@ def keep_rows(passes: Passes, source: RowSource, matrix: Tensor, job: Pass) -> t
     widths = Widths(len(matrix), passes.extractor.embedding_width, passes.extractor.input_width)
     if widths.embedding:  # an earlier run may have kept none
         job = replace(job, name=f"{job.name}-with-embeddings")
-    kept = _open(passes, len(source.dataset), widths, job.name)
+    kept = _open(passes, source, widths, job.name)
 
     def write(partial: Partial, rows: Tensor, codes: Tensor, extracted: Extracted) -> Tensor | None:
         z = sketched(extracted.vectors, matrix)
@@ -134,20 +135,39 @@ def keep_only(title: str) -> Pass:
     return Pass(title, lambda partial, rows, codes, extracted: None)
 
 
-def _open(passes: Passes, rows: int, widths: Widths, name: str) -> KeptRows:
+def _open(passes: Passes, source: RowSource, widths: Widths, name: str) -> KeptRows:
+    rows = len(source.dataset)
     if passes.settings.folder is None:
         return KeptRows(rows, widths)
     path = passes.settings.folder / f"{name}.npy"
     with passes.processes.agreed():
         if passes.processes.rank == 0:
-            if not path.exists() and FinishedNodes(path.with_name(name)).find():
-                raise OutputError(
-                    "The stored signals of finished shards are missing",
-                    where=str(path),
-                    fix=f"Delete the folder {path.with_name(name)}, too: its shards are run again.",
-                )
+            finished = FinishedNodes(path.with_name(name))
+            try:
+                if finished.find_whole() or path.exists():
+                    _check_kept(path, finished, source, widths)
+            except DAMAGE as error:
+                finished.forget()
+                set_aside(path, error, "its rows are scored again")
             KeptRows(rows, widths, path)
     return KeptRows(rows, widths, path)
+
+
+def _check_kept(path: Path, finished: FinishedNodes, source: RowSource, widths: Widths) -> None:
+    """Refuses a file that does not hold what finished shards have written to it.
+
+    Raises:
+        OutputError: It cannot be read, or is of something else.
+        ValueError: It is missing, or a shard's rows are others.
+    """
+    if not path.exists():
+        raise ValueError("finished shards have written to it")
+    kept, size = KeptRows(len(source.dataset), widths, path), source.shard_size
+    for start, count in finished.find():
+        for shard, digest in enumerate(finished.digests(start, count), start):
+            rows = range(shard * size, min((shard + 1) * size, len(source.dataset)))
+            if kept.digest(rows) != digest:
+                raise ValueError(f"rows {rows.start} to {rows.stop - 1} are not what was written")
 
 
 def exact_consensus(passes: Passes, source: RowSource, groups: Groups, matrix: Tensor) -> GroupConsensus:

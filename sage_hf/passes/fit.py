@@ -19,7 +19,7 @@ from ..data.groups import Groups
 from ..data.longest import LongestRow
 from ..scoring.sketch import FrequentDirections
 from ..strategies.coverage import spectrum_weights
-from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
+from ..utils.fingerprint import content_digest, dataset_digest, model_fingerprint, settled
 from ..utils.shown import ShortRepr
 from .consensus import GroupConsensus
 
@@ -40,7 +40,12 @@ class RunKey:
 
     @classmethod
     def of(
-        cls, model: nn.Module, rows: Dataset | Row | None, settings: Mapping[str, Any], outside: Sequence[Any]
+        cls,
+        model: nn.Module,
+        rows: Dataset | Row | None,
+        settings: Mapping[str, Any],
+        outside: Sequence[Any],
+        is_kept: bool = True,
     ) -> RunKey:
         """The key of a run.
 
@@ -50,9 +55,13 @@ class RunKey:
                 compared when they are read.
             settings: Those that change what is made.
             outside: What else the user gave: processor, collator, loss function.
+            is_kept: Whether there are files of the run, for which all rows of a dataset are read: its fingerprint
+                tells how it was made, not what it holds now.
         """
         versions = (torch.__version__, transformers.__version__, next(model.parameters()).device.type)
-        identity = rows._fingerprint if isinstance(rows, Dataset) else rows
+        identity: Any = rows
+        if isinstance(rows, Dataset):
+            identity = (rows._fingerprint, content_digest(rows) if is_kept else None)
         return cls(
             model_fingerprint(model),
             dataset_digest(rows) if isinstance(rows, Dataset) else None,

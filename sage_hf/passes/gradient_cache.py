@@ -16,17 +16,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..errors import ConfigError, OutputError
-from ..utils.files import whole_file
+from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, file_digest, seal, set_aside
+from ..utils.files import part_ending, whole_file
+from ..utils.locks import writing
 from ..utils.notices import OF_THIS_PROCESS
 from .embeddings import Embedded
 from .extractor import Extracted, halved, restored
@@ -34,13 +39,14 @@ from .extractor import Extracted, halved, restored
 logger = logging.getLogger(__name__)
 
 # Changes whenever the rows, their order or the files would be others.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # Share of the free disk that the rows of one run take at most, where nobody asked for a file.
 DISK_SHARE = 0.2
 _FULL = "Free some space; shards that are finished are kept, and the next run goes on from them."
 # Bytes a row beside its numbers: row number, factor, loss, status.
 _BESIDE = 24
-_DIGEST = "digest"
+# In the file of columns: the digest of a stream's shard, that of the file of rows, and which shard of what it is.
+_DIGEST, _ROWS_DIGEST, _NAME = "digest", "rows", "name"
 
 
 class GradientCache:
@@ -63,6 +69,8 @@ class GradientCache:
         self.written = 0
         self._room = room
         self._processes = 1
+        self._name = folder.name
+        self._checked: set[int] = set()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -77,7 +85,7 @@ class GradientCache:
         Raises:
             OutputError: The folder cannot be made.
         """
-        temporary = None
+        temporary, name = None, None if folder is None else f"{folder.parent.name}/{folder.name}"
         try:
             if folder is None:
                 temporary = tempfile.TemporaryDirectory(prefix="sage_hf-")
@@ -91,7 +99,7 @@ class GradientCache:
                 f"The folder for gradient rows cannot be created: {error}", where=where, fix=fix
             ) from error
         cache = cls(folder, "float16", int(max(0, free - reserved) * DISK_SHARE) // processes)
-        cache._temporary, cache._processes = temporary, processes
+        cache._temporary, cache._processes, cache._name = temporary, processes, name or cache._name
         return cache
 
     @property
@@ -152,7 +160,8 @@ class GradientCache:
         Raises:
             OutputError: The disk is full, or the files cannot be written, and all rows must be kept.
         """
-        shard = _Shard(self._rows(number).with_suffix(f".{os.getpid()}.part"), len(rows), self.dtype)
+        part = self._rows(number).with_suffix(f".{part_ending()}")
+        shard = _Shard(part, len(rows), self.dtype, {_DIGEST: str(digest), _NAME: self._name_of(number)})
         try:
             for numbers, extracted in made:
                 with self._writing():
@@ -161,26 +170,51 @@ class GradientCache:
                 yield numbers, extracted
             with self._writing():
                 if shard.count == len(rows):
-                    self.written += shard.finish(self._rows(number), self._columns(number), digest)
+                    # Of two runs that write the same shard, one does: its files must be a pair.
+                    with writing(self.folder / ".lock"):
+                        if not self.holds(number, digest):
+                            for folder in filter(Path.is_dir, (self._rows(number), self._columns(number))):
+                                set_aside(folder, "it is a folder", "its rows are stored anew")
+                            self.written += shard.finish(self._rows(number), self._columns(number))
         finally:
             shard.drop()
 
-    def read(self, number: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]]:
+    def read(self, number: int, first: int, device: torch.device) -> Iterator[tuple[Tensor, Extracted]] | None:
         """The batches of a shard as they were written: row numbers from `first` on, and what was extracted of them.
 
-        Raises:
-            OutputError: The files cannot be read.
+        Returns:
+            None where they are not what was written, or gone: the shard is set aside.
         """
+        columns, rows = self._columns(number), self._rows(number)
+        at = columns
         try:
-            with safe_open(self._columns(number), framework="np") as file:
-                columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            gradients = np.load(self._rows(number), mmap_mode="r")
-        except (OSError, ValueError, EOFError, SafetensorError) as error:
-            raise OutputError(
-                f"Cached gradients cannot be read: {error}",
-                where=str(self._rows(number)),
-                fix=f"Delete the folder {self.folder}.",
-            ) from error
+            if number not in self._checked:
+                check_seal(columns)
+            with safe_open(columns, framework="np") as file:
+                metadata = file.metadata()
+                if metadata[_NAME] != self._name_of(number):
+                    raise ValueError("it is of another shard, or of other rows")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            at = rows
+            # All of it, before the first batch counts: the pages are read again at once, from memory.
+            if number not in self._checked and file_digest(rows) != metadata[_ROWS_DIGEST]:
+                raise ValueError("its checksum is another, so it was changed or cut after it was written")
+            gradients = np.load(rows, mmap_mode="r")
+        except DAMAGE as error:
+            set_aside(at, error, "its rows are computed again")
+            with suppress(OSError):
+                (columns if at == rows else rows).unlink(missing_ok=True)
+            return None
+        self._checked.add(number)
+        return self._batches(tensors, gradients, first, device)
+
+    def is_whole(self, number: int, digest: int = 0) -> bool:
+        """As `holds`, and whether the files are what was written."""
+        return self.holds(number, digest) and self.read(number, 0, torch.device("cpu")) is not None
+
+    def _batches(
+        self, columns: dict[str, npt.NDArray[Any]], gradients: npt.NDArray[Any], first: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Extracted]]:
         start = 0
         for size in columns["batches"].tolist():
             part = slice(start, start + size)
@@ -229,6 +263,9 @@ class GradientCache:
         except OSError as error:
             raise OutputError(f"{error}", where=str(self.folder), fix="Choose another cache_dir.") from error
 
+    def _name_of(self, number: int) -> str:
+        return f"{self._name}/{number}"
+
     def _rows(self, number: int) -> Path:
         return self.folder / f"rows-{number:06d}.npy"
 
@@ -245,9 +282,10 @@ class _Shard:
         count: Number of rows so far.
     """
 
-    def __init__(self, part: Path, rows: int, dtype: np.dtype) -> None:
+    def __init__(self, part: Path, rows: int, dtype: np.dtype, metadata: dict[str, str]) -> None:
         self.count = 0
-        self._part, self._rows, self._dtype = part, rows, dtype
+        self._part, self._rows, self._dtype, self._metadata = part, rows, dtype, metadata
+        self._digest = xxhash.xxh3_128()
         self._file: IO[bytes] | None = None
         self._columns: list[dict[str, np.ndarray]] = []
 
@@ -261,8 +299,10 @@ class _Shard:
             self._file = self._part.open("wb")
             shape = (self._rows, vectors.shape[1])
             header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self._file, header)
-        self._file.write(vectors.cpu().numpy().astype(self._dtype, copy=False).tobytes())
+            head = BytesIO()
+            np.lib.format.write_array_header_1_0(head, header)
+            self._write(head.getvalue())
+        self._write(vectors.cpu().numpy().astype(self._dtype, copy=False).tobytes())
         columns |= {"losses": extracted.numbers.float(), "status": extracted.status}
         if (embedded := extracted.embedded) is not None:
             columns["embeddings"], columns["embedding_factors"] = halved(embedded.embeddings)
@@ -271,7 +311,12 @@ class _Shard:
         self._columns.append({name: column.cpu().numpy() for name, column in columns.items()})
         self.count += len(numbers)
 
-    def finish(self, rows: Path, columns: Path, digest: int) -> int:
+    def _write(self, content: bytes) -> None:
+        assert self._file is not None
+        self._file.write(content)
+        self._digest.update(content)
+
+    def finish(self, rows: Path, columns: Path) -> int:
         """Gives the files their names; how many bytes they have."""
         assert self._file is not None
         self._file.flush()
@@ -280,7 +325,8 @@ class _Shard:
         self._part.replace(rows)
         with whole_file(columns, _FULL) as part:
             joined = {name: np.concatenate([each[name] for each in self._columns]) for name in self._columns[0]}
-            save_file(joined, part, {_DIGEST: str(digest)})
+            save_file(joined, part, {**self._metadata, _ROWS_DIGEST: self._digest.hexdigest(), CHECKSUM: UNSEALED})
+            seal(part)
         return rows.stat().st_size + columns.stat().st_size
 
     def drop(self) -> None:

@@ -79,7 +79,8 @@ class Pass:
             Rows are counted from the window's first.
         new_partial: Makes what a shard gathers into.
         codes: [M] int64 groups of a window's rows.
-        settle: Puts what `add` wrote elsewhere onto the disk, before a shard counts as finished.
+        settle: Puts what `add` wrote elsewhere of some rows onto the disk, before their shard counts as finished, and
+            returns a digest of it.
         name: Name of the folder for what is finished; the title's by default.
         rows: Number of rows of a stream, where an earlier pass has counted them.
     """
@@ -88,7 +89,7 @@ class Pass:
     add: Callable[[Partial, Tensor, Tensor, Extracted], Tensor | None]
     new_partial: Callable[[], Partial] = Partial
     codes: Callable[[Window], npt.NDArray[np.integer[Any]]] = one_group
-    settle: Callable[[], None] | None = None
+    settle: Callable[[range], int] | None = None
     name: str = ""
     rows: int | None = None
 

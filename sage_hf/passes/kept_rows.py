@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from torch import Tensor
 
 from ..errors import OutputError
 from ..strategies import Vectors
 from ..strategies.base import Derived
-from ..utils.files import free_disk, reserve
+from ..utils.files import free_disk, part_ending, reserve
 from .extractor import Extracted, halved
 
 _ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
@@ -77,6 +79,9 @@ class RowRecords:
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
 
+    def check(self) -> None:
+        """Refuses records that are not what was written; those of a run are."""
+
     @property
     def _has_embeddings(self) -> bool:
         return "embedding" in (self.array.dtype.names or ())
@@ -130,10 +135,10 @@ class KeptRows(RowRecords):
         kind = widths.record
         if path is None:
             path = self._temporary()
+        part = path.with_suffix(f".{part_ending()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                part = path.with_suffix(".part")
                 np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=(rows,))
                 with part.open("rb+") as file:
                     reserve(file.fileno(), part.stat().st_size)
@@ -144,6 +149,9 @@ class KeptRows(RowRecords):
                 where=str(path),
                 fix=_ELSEWHERE,
             ) from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
         try:
             there = np.load(path, mmap_mode="r")  # "r+" would make a short file longer
             if (there.shape, there.dtype) != ((rows,), kind):
@@ -155,7 +163,7 @@ class KeptRows(RowRecords):
             raise OutputError(
                 f"The stored signals of finished shards cannot be read: {error}",
                 where=str(path),
-                fix=f"Delete this file and the folder {path.with_suffix('')}: its shards are run again.",
+                fix="Start again: a damaged file is set aside, and its shards are run again.",
             ) from error
 
     def _temporary(self) -> Path:
@@ -192,10 +200,15 @@ class KeptRows(RowRecords):
                 records[name] = column.cpu().numpy()
         self.array[rows.numpy()] = records
 
-    def flush(self) -> None:
-        """Puts what was written onto the disk."""
+    def flush(self, rows: range) -> int:
+        """Puts what was written onto the disk; the digest of some rows."""
         assert isinstance(self.array, np.memmap)
         self.array.flush()
+        return self.digest(rows)
+
+    def digest(self, rows: range) -> int:
+        """63 bits from the records of consecutive rows."""
+        return xxhash.xxh3_64(self.bytes[rows.start : rows.stop].data).intdigest() >> 1
 
     def read(self, rows: range | slice) -> Tensor:
         """Z of consecutive rows, [len(rows), l] on the CPU."""

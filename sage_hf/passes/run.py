@@ -20,7 +20,7 @@ from torch import Tensor
 from ..data.batches import Numbered
 from ..data.loader import load
 from ..data.windows import Division, Unit, Window
-from ..errors import DatasetError, GradientError, SageError
+from ..errors import DatasetError, GradientError, OutputError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
 from ..utils.bars import Stage, stage
 from ..utils.notices import OF_THIS_PROCESS
@@ -126,7 +126,8 @@ class Passes:
         with self.processes.agreed(), isolated_rng(self.settings.seed):
             if self.settings.folder is not None:
                 run.finished = FinishedNodes(self.settings.folder / job.name)
-                run.nodes = run.finished.find()
+                # What is damaged is found by the main process alone, so that all make the same plan.
+                run.nodes = run.finished.find_whole() if self.processes.rank == 0 else []
             if self.processes.together:
                 run.spare = source.spare_batch()
         run.nodes = [(start, size) for start, size in self.processes.broadcast_object(run.nodes)]
@@ -136,9 +137,10 @@ class Passes:
         """This process's shards of a window, those that are finished from their files."""
         missing = [unit for unit in window.units if not unit.is_finished]
         # Settled here: the batches that are made ahead are of these shards, whatever another run caches meanwhile.
-        self._computed = {
-            unit.start for unit in missing if not (self.cache and self.cache.holds(unit.start, _digest(window, unit)))
-        }
+        # A forward pass that needs all processes cannot be made up for later: what is damaged must be known by now.
+        cache = self.cache
+        holds = cache and (cache.is_whole if self.processes.together else cache.holds)
+        self._computed = {unit.start for unit in missing if not (holds and holds(unit.start, _digest(window, unit)))}
         computed = [window.rows_of(unit) for unit in missing if unit.start in self._computed]
         own = sum(-(-len(rows) // run.source.batch_size) for rows in computed)
         with self.processes.agreed(), ForwardSync(self, own, run.spare):
@@ -154,9 +156,8 @@ class Passes:
                     continue
                 run.tree.push(self.run_shard(run.job, unit.start, batches, piece, line), unit.start)
                 if run.finished is not None and not run.source.is_stream:
-                    if run.job.settle is not None:
-                        run.job.settle()
-                    run.finished.write(run.tree.nodes[-1], piece.columns_of(unit))
+                    digests = [] if run.job.settle is None else [run.job.settle(window.rows_of(unit))]
+                    run.finished.write(run.tree.nodes[-1], piece.columns_of(unit), digests)
         return piece
 
     def run_shard(self, job: Pass, number: int, batches: Iterator[Numbered], piece: Piece, line: Stage) -> Partial:
@@ -191,7 +192,17 @@ class Passes:
         """Row numbers and what is extracted of a shard's batches: from the cache, or computed for it."""
         rows = window.rows_of(Unit(number))
         if self.cache is not None and number not in self._computed:
-            return self.cache.read(number, rows.start, self.extractor.device)
+            read = self.cache.read(number, rows.start, self.extractor.device)
+            if read is not None:
+                return read
+            if self.processes.together:  # it was whole when the plan was made
+                raise OutputError(
+                    "Gradient rows were damaged while the run read them",
+                    where=str(self.cache.folder),
+                    fix="Start again: they are computed again.",
+                )
+            # Damaged: computed for this pass, and kept by the next run, which knows what else it has to hold.
+            return self._made(load(window.batches, [rows], 0, self.extractor.device), len(rows), window.first)
         made = self._made(batches, len(rows), window.first)
         return made if self.cache is None else self.cache.keep(number, rows, made, _digest(window, Unit(number)))
 
@@ -329,7 +340,7 @@ class _Run:
         first = (unit.start - start) * window.shard_size
         columns = self.finished.columns(start, size, first, first + unit.size * window.shard_size)
         digests = self.finished.digests(start, size, unit.start - start, unit.start - start + unit.size)
-        if len(rows) != len(columns["status"]) or digests != window.digests:
+        if len(rows) != len(columns["status"]) or (window.digests and digests != window.digests):
             raise self._other_stream(window.first)
         for name, column in piece.columns.items():
             column[rows.start : rows.stop] = columns[name]

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, load_from_disk
 from huggingface_hub import CommitInfo
 
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
-from ..hub.files import check_table_output, read_scores, write_scores, write_selection
+from ..hub.files import check_files, check_table_output, read_scores, write_scores, write_selection
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.row_files import write_rows
@@ -27,6 +27,11 @@ from ..utils.deprecation import warn_old
 from ..utils.files import whole_file
 from ..utils.interruption import told_if_interrupted
 from .brief import about
+
+# Files of `Dataset.save_to_disk` beside those that end in .arrow.
+_OF_ROWS = ("dataset_info.json", "state.json")
+# Bytes of kept rows whose checksums are looked at when a selection is loaded: a quarter of a second from a disk.
+_CHECKED_BYTES = 2**28
 
 
 class SelectionBase(ABC):
@@ -93,9 +98,8 @@ class SelectionBase(ABC):
 
         def write_more(folder: Path) -> None:
             at("scores and signals")
-            write_scores(folder, *self._files())
-            if keep_signals:
-                self._write_signals(folder)
+            digests = self._write_signals(folder) if keep_signals else {}
+            write_scores(folder, *self._files(), digests)
 
         with stage("writing", shown=is_wanted()):
             return write_selection(Path(path), overwrite, write_rows, write_more)
@@ -124,8 +128,8 @@ class SelectionBase(ABC):
         """Reads what `save_to_disk` wrote."""
 
     @classmethod
-    def _read(cls, folder: Path, name: str, field: Callable[[Any], Any]) -> dict[str, Any]:
-        """The fields of what a folder holds, one of them, `name`, as it is in the JSON file.
+    def _read(cls, folder: Path, name: str, field: Callable[[Any], Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """The fields of what a folder holds, one of them, `name`, as it is in the JSON file; and its files' digests.
 
         Raises:
             OutputError: The folder holds no selection of this kind, or one of another version.
@@ -145,7 +149,7 @@ class SelectionBase(ABC):
                 "config": SageConfig.from_dict(values["config"]),
                 name: field(values[name]),
                 **cls._read_more(arrays, values),
-            }
+            }, values.get("files", {})
         except (KeyError, TypeError, ConfigError) as error:
             raise OutputError(
                 f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
@@ -157,6 +161,30 @@ class SelectionBase(ABC):
     def _read_more(cls, arrays: dict[str, npt.NDArray[Any]], values: dict[str, Any]) -> dict[str, Any]:
         """Further fields of what a folder holds."""
         return {}
+
+    @classmethod
+    def _read_rows(cls, folder: Path, count: int, digests: Mapping[str, str]) -> Dataset:
+        """The kept rows of a folder; their checksums are looked at where that takes no time.
+
+        Raises:
+            OutputError: They cannot be read, are not so many, or not what was written.
+        """
+        files = [path for path in folder.iterdir() if path.suffix == ".arrow" or path.name in _OF_ROWS]
+        try:
+            if sum(path.stat().st_size for path in files) <= _CHECKED_BYTES:
+                check_files(folder, [path.name for path in files], digests)
+            rows = load_from_disk(str(folder))
+            if not isinstance(rows, Dataset) or len(rows) != count:
+                raise ValueError(f"they are {len(rows)}, and {count} were kept")
+            return rows
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(
+                f"The kept rows cannot be read: {error}",
+                where=str(folder),
+                fix="Restore its files, make the selection again, or pass the source of a dataset.",
+            ) from error
 
     def save(self, *args: Any, **options: Any) -> Path:
         """`save_to_disk` as it was called before 0.2.0, for one version."""
@@ -299,8 +327,8 @@ class SelectionBase(ABC):
         return {name: getattr(self, name) for name in self._arrays}, values
 
     @abstractmethod
-    def _write_signals(self, folder: Path) -> None:
-        """Writes what further choices need to a folder that is there."""
+    def _write_signals(self, folder: Path) -> dict[str, str]:
+        """Writes what further choices need to a folder that is there; digests of its files that are known."""
 
     def _write_rows(self, folder: Path) -> None:
         at("rows")

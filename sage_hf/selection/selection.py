@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 
 from ..config import SageConfig
 from ..data.classes import with_class_names
 from ..data.groups import Groups
 from ..data.stats import GroupStats, SelectionStats
 from ..data.status import REASONS, ROW_COLUMN, SCORE_COLUMN, SCORED
-from ..errors import DatasetError, OutputError
+from ..errors import DatasetError
 from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
@@ -213,6 +213,7 @@ class Selection(SelectionBase):
         Raises:
             BudgetError: The budget is impossible, or given twice.
             ConfigError: A setting is unknown, or the strategy or the gate needs what `signals` lacks.
+            OutputError: The signals of a loaded selection are damaged.
         """
         changes: dict[str, Any] = {"strategy": strategy, "balance": balance, "min_per_group": min_per_group}
         changes = {name: value for name, value in changes.items() if value is not None}
@@ -224,6 +225,8 @@ class Selection(SelectionBase):
         budget = resolve_budget(len(self.scores), config.fraction, config.num_examples)
         signals = self.signals or self._plain_signals()
         with stage("choosing rows", unit="parts", shown=is_wanted()):
+            if signals.records is not None:
+                signals.records.check()
             choice = choose_rows(config, signals, budget)
         indices = choice.indices
         table = group_table(signals.groups, self.status, self.scores, indices)
@@ -256,22 +259,18 @@ class Selection(SelectionBase):
             source: The dataset that was selected from; when omitted, `dataset` gives the rows saved in the folder.
 
         Raises:
-            OutputError: The folder holds no selection, or one of a later version.
+            OutputError: The folder holds no selection, a damaged one, or one of a later version.
             DatasetError: `source` is not the dataset that was selected from.
         """
         folder = Path(path)
-        selection = cls(**cls._read(folder, "source_fingerprint", str))
+        values, digests = cls._read(folder, "source_fingerprint", str)
+        selection = cls(**values)
         signals = selection._plain_signals()
-        selection.signals = signals if read_signals(folder, signals) else None
+        selection.signals = signals if read_signals(folder, signals, digests) else None
         if source is not None:
             selection.attach(source)
-        elif (folder / "dataset_info.json").is_file():
-            try:
-                selection.__dict__["dataset"] = load_from_disk(str(folder))
-            except (OSError, ValueError) as error:
-                raise OutputError(
-                    f"The kept rows cannot be read: {error}", where=str(folder), fix="Pass the source instead."
-                ) from error
+        elif (folder / "dataset_info.json").exists():
+            selection.__dict__["dataset"] = cls._read_rows(folder, len(selection), digests)
         return selection
 
     @classmethod
@@ -307,10 +306,11 @@ class Selection(SelectionBase):
             DatasetError: It is another dataset than the one that was selected from, or another revision of it.
         """
         here, then = describe_dataset(source)["revision"], self.stats.source.get("revision")
-        # The fingerprint tells how a dataset was made; where it differs, the rows decide, of which a part is read.
+        # The fingerprint tells how a dataset was made, the digest, for which a part is read, what the rows are now.
+        is_made_so = source._fingerprint == self.source_fingerprint
         same = len(source) == len(self.scores) and (
-            source._fingerprint == self.source_fingerprint
-            or ((here is None or then is None or here == then) and dataset_digest(source) == self.stats.source_digest)
+            (is_made_so or here is None or then is None or here == then)
+            and dataset_digest(source) == self.stats.source_digest
         )
         if not same and here and then and here != then:
             raise DatasetError(
@@ -340,9 +340,8 @@ class Selection(SelectionBase):
             arrays |= {name: getattr(self.verdicts, name) for name in _VERDICTS}
         return arrays, values | {"label_names": self.label_names}
 
-    def _write_signals(self, folder: Path) -> None:
-        if self.signals is not None:
-            write_signals(folder, self.signals)
+    def _write_signals(self, folder: Path) -> dict[str, str]:
+        return {} if self.signals is None else write_signals(folder, self.signals)
 
     # ------------------------------------------------------------------ sharing
     def _rows(self, folder: Path) -> Dataset:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import ClassLabel, Dataset, DatasetInfo, Features, IterableDataset, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, IterableDataset, Value
 from datasets.iterable_dataset import ExamplesIterable
 from torch.utils.data import get_worker_info
 
@@ -19,7 +19,7 @@ from ..data.classes import Classes
 from ..data.stats import SelectionStats
 from ..data.status import ROW_COLUMN, SCORE_COLUMN
 from ..data.stream import to_disk
-from ..errors import DatasetError, OutputError
+from ..errors import DatasetError
 from ..hub.pictures import Seen
 from ..utils.columns import places_by_code
 from ..utils.deprecation import warn_old
@@ -99,21 +99,18 @@ class StreamSelection(SelectionBase):
             OutputError: The folder holds no selection from a stream.
         """
         folder = Path(path)
-        fields = cls._read(folder, "set_aside", lambda rows: {int(row): reason for row, reason in rows.items()})
-        try:
-            return cls(**fields, saved=load_from_disk(str(folder)))
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"The kept rows cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
-            ) from error
+        fields, digests = cls._read(
+            folder, "set_aside", lambda rows: {int(row): reason for row, reason in rows.items()}
+        )
+        return cls(**fields, saved=cls._read_rows(folder, len(fields["indices"]), digests))
 
     # ------------------------------------------------------------------ sharing
     def _saved(self) -> Dataset:
         assert self.saved is not None
         return self.saved
 
-    def _write_signals(self, folder: Path) -> None:
-        pass  # a stream keeps nothing of the kind
+    def _write_signals(self, folder: Path) -> dict[str, str]:
+        return {}  # a stream keeps nothing of the kind
 
     def _rows(self, folder: Path) -> Dataset:
         if self.source is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from ..hub.files import TABLE_WRITERS
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
 from ..hub.tables import holds_bytes, is_nested, write_table
-from ..utils.files import whole_file
+from ..utils.files import whole_file, whole_folder
 from .cleaning import Cleaned
 
 _HUB = "https://huggingface.co/datasets"
@@ -57,19 +55,9 @@ def save_cleaned(
         with whole_file(beside, "Free some space and start again.") as part:
             part.write_text(card, encoding="utf-8")
         return beside
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-        try:
-            cleaned.dataset.with_format(None).save_to_disk(str(working / "part"))
-            (working / "part" / "README.md").write_text(card, encoding="utf-8")
-            if place.exists():
-                shutil.rmtree(place)
-            (working / "part").rename(place)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{error}", where=str(place), fix="Free some space, or choose another folder.") from error
+    with whole_folder(place, "The rows") as working:
+        cleaned.dataset.with_format(None).save_to_disk(str(working))
+        (working / "README.md").write_text(card, encoding="utf-8")
     return place / "README.md"
 
 

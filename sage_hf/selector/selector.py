@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Set
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -22,7 +23,7 @@ from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
 from ..config import CACHE_DTYPES, SageConfig
-from ..data.batches import CHECKED_ROWS, Batcher, BatchSource, RowSource, check_dataset
+from ..data.batches import CHECKED_ROWS, BatchSource, RowSource, check_dataset
 from ..data.columns import find_groups, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.groups import Groups
@@ -40,7 +41,7 @@ from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
-from ..passes.resume import FORMAT_VERSION, check_format
+from ..passes.resume import FORMAT_VERSION, hold_run, say_if_other_format
 from ..passes.run import Passes
 from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
@@ -81,9 +82,9 @@ class SageSelector(ScoredInMap):
         progress: Whether to show progress, on the main process: a line on a terminal or in a notebook, elsewhere
             one every half minute.
         resume_dir: Folder for the finished parts of `fit` and `select`: if a run is killed, the same call with the
-            same folder continues from there, with any number of processes, and gives the same result. All processes
-            must be able to read it. Nothing in it is deleted automatically, except for the gradient rows of a finished
-            run. None: nothing is stored.
+            same folder continues from there, with any number of processes, and gives the same result; damaged parts
+            are run again. All processes must be able to read it; one run at a time may use it. Nothing in it is
+            deleted automatically, except for the gradient rows of a finished run. None: nothing is stored.
         optimizer_state: Folder of the Trainer checkpoint that `model` was loaded from, with its `optimizer.pt`. With a
             target, the updates that Adam would make of the rows are then compared with the target's plain gradients,
             as in LESS. Takes exact gradients of a few rows at a time: for adapters and small models.
@@ -130,7 +131,7 @@ class SageSelector(ScoredInMap):
         self._resume_dir = Path(resume_dir) if resume_dir is not None else None
         self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = self._new_passes()
-        self._encoder: Batcher | None = None
+        self._encoder, self._held = None, ExitStack()  # of the last fit; of this run
 
     @property
     def sketch(self) -> FrequentDirections | None:
@@ -187,7 +188,8 @@ class SageSelector(ScoredInMap):
             groups = self._groups(dataset)
             shards, width = source.shards(), self.collector.width
             plan_consensus(config, width, self.collector.device, len(shards), groups.count)
-            key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside)
+            is_kept = self._resume_dir is not None or config.cache_gradients in CACHE_DTYPES
+            key = RunKey.of(self.collector.model, dataset, config.gradient_settings, self._outside, is_kept)
             folder = self._folder(key, config, consensus=config.consensus, groups=groups.codes)
             say_targets(self.collector, config)
             cache = None
@@ -197,8 +199,7 @@ class SageSelector(ScoredInMap):
             missing = [shard for number, shard in enumerate(shards) if not (cache and cache.holds(number))]
             if missing:
                 self._check_gradients(source)
-            is_kept = cache is not None and bool(missing)
-            reader = reader_for(self.collector, source, needs or set(), is_kept, config.seed)
+            reader = reader_for(self.collector, source, needs or set(), bool(cache and missing), config.seed)
             widths = Widths(int(config.sketch_size), *((reader.width, reader.input_width) if reader else ()))
             embedding_width = widths.embedding + widths.inputs
             if not (streaming := is_streaming(config, groups.count, width)):
@@ -212,6 +213,7 @@ class SageSelector(ScoredInMap):
             elif config.cache_gradients == "auto" and not (needs is None and streaming):
                 cache = self._cache_of_run(folder, embedding_width, reserved)
             self._passes = self._new_passes(folder, cache, reader)
+        hold_run(folder, self._held)
         say_check(self.collector, config, not missing)
         say_rows(cache, len(dataset), width, embedding_width)
         source.batch_size = self._batch_size()
@@ -240,25 +242,24 @@ class SageSelector(ScoredInMap):
             key = RunKey.of(self.collector.model, source.example, config.gradient_settings, self._outside)
             folder = self._folder(key, config, group_by=config.group_by)
             embedding_width = reader.width + reader.input_width if reader else 0
-            is_kept = config.cache_gradients == "auto" and needs is not None
-            cache = self._cache_of_run(folder, embedding_width) if is_kept else None
+            is_cached = config.cache_gradients == "auto" and needs is not None
+            cache = self._cache_of_run(folder, embedding_width) if is_cached else None
             self._passes = self._new_passes(folder, cache, reader)
+        hold_run(folder, self._held)
         say_rows(cache, None, self.collector.width, embedding_width)
         return source, key
 
     def _new_passes(
         self, folder: Path | None = None, cache: GradientCache | None = None, reader: EmbeddingReader | None = None
     ) -> Passes:
-        config = self.config
-        every = config.recheck_every if config.check_gradients else 0
+        config, every = self.config, self.config.recheck_every if self.config.check_gradients else 0
         is_half = config.cache_gradients != "float32"  # with and without a file alike
         settings = PassSettings(config.seed, self._progress, config.num_workers, folder, is_half)
         return Passes(GradientExtractor(self.collector, every, reader, self._updates), settings, cache)
 
     def _cache_of_run(self, folder: Path | None, embedding_width: int, reserved: int = 0) -> GradientCache:
         """Gradient rows that go with this run: in its folder, where a killed one goes on, or in a temporary one."""
-        name = "gradients-with-embeddings" if embedding_width else "gradients"
-        place = folder / name if folder is not None else None
+        place = folder and folder / ("gradients-with-embeddings" if embedding_width else "gradients")
         return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
     def _about_interruption(self) -> str:
@@ -269,7 +270,7 @@ class SageSelector(ScoredInMap):
         """Where what is finished of a run lies: on budget, strategy and balance nothing of it depends."""
         if self._resume_dir is None:
             return None
-        check_format(self._resume_dir)
+        say_if_other_format(self._resume_dir)
         settings = {name: getattr(config, name) for name in ("sketch_size", "spectrum_power", "max_row_norm")}
         return self._resume_dir / key.folder(format=FORMAT_VERSION, **settings, **more)
 

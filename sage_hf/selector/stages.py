@@ -58,7 +58,7 @@ def stream_stages(config: SageConfig) -> list[str]:
 
 @contextmanager
 def rows_of_run(selector: Any) -> Iterator[None]:
-    """Inside, the gradient rows of a run; a killed or failed one leaves those in `resume_dir`.
+    """Inside, the gradient rows and the lock of a run; a killed or failed one leaves its rows in `resume_dir`.
 
     Args:
         selector: The selector, whose passes may be others at the end.
@@ -71,13 +71,14 @@ def rows_of_run(selector: Any) -> Iterator[None]:
     finally:
         passes: Passes = selector._passes
         cache, passes.cache = passes.cache, None
-        if cache is not None and selector.config.cache_gradients == "auto":
-            if selector._resume_dir is None:
-                cache.remove()
-            elif is_done:
-                passes.processes.wait()  # another process may read them still
-                if passes.processes.rank == 0:
+        with selector._held:
+            if cache is not None and selector.config.cache_gradients == "auto":
+                if selector._resume_dir is None:
                     cache.remove()
+                elif is_done:
+                    passes.processes.wait()  # another process may read them still
+                    if passes.processes.rank == 0:
+                        cache.remove()
 
 
 def about_kept(passes: Passes, resume_dir: Path | None) -> str:

@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 
 from datasets import Dataset
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
@@ -123,11 +123,21 @@ def load_renamed(model: nn.Module, folder: Path) -> bool:
     """Loads the weights in a folder by `from_pretrained` where Trainer could not have matched their names.
 
     Anything but safetensors is left alone. Returns whether there was something to do.
+
+    Raises:
+        OutputError: A file is damaged.
     """
     saved: set[str] = set()
     for path in folder.glob("model*.safetensors"):  # one, or several shards
-        with safe_open(path, framework="pt") as file:
-            saved.update(file.keys())
+        try:
+            with safe_open(path, framework="pt") as file:
+                saved.update(file.keys())
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"The weights in the checkpoint cannot be read: {error}",
+                where=str(path),
+                fix="Restore the file, or resume from an earlier checkpoint.",
+            ) from error
     if not isinstance(model, PreTrainedModel) or not saved - set(model.state_dict()):
         return False
     # The widest type holds all others exactly.

@@ -29,14 +29,16 @@ from ..data.columns import open_source
 from ..data.encoding import Collator
 from ..data.meaning import loss_of_guessing
 from ..data.training_batches import TrainingBatches
-from ..errors import ConfigError, OutputError
+from ..errors import ConfigError
 from ..gradients.model.padding import padding_shown
 from ..gradients.model.state import unchanged_config, unwrap
 from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
 from ..utils.bars import stage
+from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, set_aside
 from ..utils.files import whole_file
 from ..utils.interruption import told_if_interrupted
+from ..utils.locks import writing
 from ..utils.rng import isolated_rng
 from .warmup_steps import Course, take_steps
 
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 WARM_UPS = Path(HF_DATASETS_CACHE) / "sage_hf" / "warm-ups"
 WARMING_UP = "warm-up"
 # Changes whenever the same call would end with other weights, or a file hold something else.
-_VERSION = 2
+_VERSION = 3
 # Settings of how rows are encoded and drawn.
 _SETTINGS = ("text_columns", "max_length", "seed")
 
@@ -222,28 +224,42 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _read(model: nn.Module, file: Path) -> dict[str, float | None] | None:
-    """Gives a model the weights at the end of the warm-up, and returns its course; None without a file."""
+    """Gives a model the weights at the end of the warm-up, and returns its course; None without a file.
+
+    A damaged file is set aside.
+    """
     if not file.exists():
         return None
     try:
-        with safe_open(file, framework="pt") as held, torch.no_grad():
-            for name, tensor in _trained(model).items():
-                tensor.copy_(held.get_tensor(name))
-            return vars(Course(**json.loads(held.metadata()["course"])))
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise OutputError(
-            f"The stored warm-up cannot be read: {error}", where=str(file), fix="Delete this file, and run again."
-        ) from error
+        check_seal(file)
+        with safe_open(file, framework="pt") as held:
+            metadata = held.metadata()
+            if metadata["name"] != file.stem:
+                raise ValueError("it is of another warm-up")
+            course = Course(**json.loads(metadata["course"]))
+            trained = _trained(model)
+            tensors = {name: held.get_tensor(name) for name in trained}
+    except DAMAGE as error:
+        set_aside(file, error, "the warm-up is made again")
+        return None
+    with torch.no_grad():
+        for name, tensor in trained.items():
+            tensor.copy_(tensors[name])
+    return vars(course)
 
 
 def _write(model: nn.Module, file: Path, course: Course) -> bool:
     """Keeps the end of a warm-up; whether it could be."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(model).items()}
+    metadata = {"format": "pt", "name": file.stem, "course": json.dumps(vars(course)), CHECKSUM: UNSEALED}
     try:
-        for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
-            left.unlink(missing_ok=True)
-        with whole_file(file, "Free some space.") as part:
-            save_file(tensors, part, metadata={"format": "pt", "course": json.dumps(vars(course))})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(file.parent / ".lock"):  # else the part of a run that still writes would be deleted
+            for left in file.parent.glob(f".{file.name}.*.part"):  # by a run that was killed while it wrote
+                left.unlink(missing_ok=True)
+            with whole_file(file, "Free some space.") as part:
+                save_file(tensors, part, metadata=metadata)
+                seal(part)
     except (OSError, SafetensorError) as error:
         logger.warning("The warm-up could not be stored, and will be repeated next time: %s", error)
         return False

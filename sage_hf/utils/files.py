@@ -1,12 +1,16 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from ..errors import OutputError
 
@@ -22,18 +26,82 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{part_ending()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:  # which safetensors raises of a full disk
         raise OutputError(f"{error}", where=str(path), fix=fix) from error
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
+
+
+def part_ending() -> str:
+    """How the name of a file ends while it is written: no other process's, on any machine, ends so."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+@contextmanager
+def whole_folder(folder: Path, what: str) -> Iterator[Path]:
+    """Gives a folder beside to write to, which takes the name at the end; until then what has it stays.
+
+    Args:
+        folder: The name in the end; a folder that has it is replaced.
+        what: What is written, for the message: "The selection".
+
+    Raises:
+        OutputError: It cannot be written; what had the name is still there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{error}", where=str(folder), fix="Choose a folder that can be written to.") from error
+    try:
+        yield working
+        working.chmod(0o755)
+        _swap(working, folder)
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"{what} could not be written: {error}",
+            where=str(folder),
+            fix="Free some space, or choose another folder.",
+        ) from error
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _swap(working: Path, folder: Path) -> None:
+    before = _before(folder)
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.replace(before)
+    try:
+        working.replace(folder)
+    except OSError:
+        recover(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Gives a folder its name back that a run was killed while it replaced."""
+    before = _before(folder)
+    if before.is_dir() and not folder.exists():
+        with suppress(OSError):  # another process has done it, or it is for reading only
+            before.replace(folder)
+
+
+def _before(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.before")
 
 
 def reserve(descriptor: int, size: int) -> None:

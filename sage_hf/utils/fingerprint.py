@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import xxhash
 from datasets import Dataset
@@ -51,6 +52,27 @@ def dataset_digest(dataset: Dataset) -> str:
     stored = dataset.with_format("arrow")[rows.tolist()].combine_chunks()  # lists come quickly out of one chunk
     for name in sorted(stored.column_names):
         digest.update(repr(stored.column(name).to_pylist()).encode())
+    return digest.hexdigest()
+
+
+# Rows that are hashed at once.
+_HASHED_ROWS = 256
+
+
+def content_digest(dataset: Dataset) -> str:
+    """32 hexadecimal digits from all rows, in their order, as they are stored: gigabytes a second.
+
+    Of images that are stored as paths, the paths count. Two datasets of the same rows may differ in it where their
+    columns are stored in other types; the same dataset does not.
+    """
+    digest = xxhash.xxh3_128(repr(sorted(dataset.column_names)).encode())
+    stored = dataset.with_format("arrow").select_columns(sorted(dataset.column_names))
+    for rows in stored.iter(_HASHED_ROWS):
+        sink = pa.BufferOutputStream()
+        rows = rows.combine_chunks().replace_schema_metadata(None)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:  # without what a slice's buffers hold beside it
+            writer.write_table(rows)
+        digest.update(memoryview(sink.getvalue()))
     return digest.hexdigest()
 
 

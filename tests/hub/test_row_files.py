@@ -44,3 +44,8 @@ def test_images_without_files_are_refused_before_a_run_for_text_and_kept_in_parq
     check_table_rows(tmp_path / "kept.parquet", held)
     write_rows(held, tmp_path / "kept.parquet")
     assert Dataset.from_parquet(str(tmp_path / "kept.parquet"))[1]["image"].size == (2, 2)
+
+
+def test_classes_that_are_the_only_column_are_written(tmp_path):
+    labels = rows([None, None]).select_columns("label")
+    assert write_rows(labels, tmp_path / "kept.csv").read_text().splitlines() == ['"label"', '"dog"', '"cat"']

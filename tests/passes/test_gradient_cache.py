@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.passes import gradient_cache
-from sage_hf.passes.extractor import halved, restored
+from sage_hf.passes.extractor import Extracted, halved, restored
 from sage_hf.passes.gradient_cache import GradientCache
 from sage_hf.passes.run import Passes
 
@@ -179,7 +179,7 @@ def test_an_exception_leaves_no_half_shard(tmp_path):
     with pytest.raises(SageError, match="77"):
         choose(tmp_path, rows=Dataset.from_dict(rows), group_by=None)
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["rows-000000.npy", "rows-000000.safetensors"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["rows-000000.npy", "rows-000000.safetensors"]
 
 
 def test_a_full_disk_is_said_before_and_while_writing(tmp_path, monkeypatch):
@@ -204,13 +204,39 @@ def test_a_full_disk_is_said_before_and_while_writing(tmp_path, monkeypatch):
     assert not list((tmp_path / "full").rglob("*.part"))
 
 
-def test_a_broken_file_names_the_folder_to_delete(tmp_path):
-    choose(tmp_path)
+def test_a_broken_file_is_set_aside_and_made_again(tmp_path, caplog):
+    whole = choose(tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / "rows-000000.npy").write_bytes(b"nonsense")
-    with pytest.raises(SageError, match="cannot be read") as caught:
-        choose(tmp_path)
-    assert str(folder) in caught.value.fix
+    path = folder / "rows-000000.npy"
+    held = path.read_bytes()
+    path.write_bytes(b"nonsense")
+    assert_equal(choose(tmp_path), whole)
+    assert sum(str(path) in line for line in caplog.messages) == 1
+    assert path.with_name("rows-000000.npy.damaged").read_bytes() == b"nonsense"
+    assert_equal(choose(tmp_path), whole)
+    assert path.read_bytes() == held
+
+
+def test_of_two_runs_that_write_a_shard_one_does(tmp_path):
+    batch = (torch.arange(3), Extracted(torch.ones(3, 4), torch.ones(3), torch.zeros(3, dtype=torch.uint8)))
+    first, second = (GradientCache(tmp_path / "rows", "float32") for _ in range(2))
+    other = (batch[0], Extracted(2 * batch[1].vectors, batch[1].numbers, batch[1].status))
+    list(zip(first.keep(0, range(3), iter([batch])), second.keep(0, range(3), iter([other])), strict=True))
+    for cache in (first, second):
+        ((rows, read),) = cache.read(0, 0, torch.device("cpu"))
+        assert rows.tolist() == [0, 1, 2] and len(read.vectors.unique()) == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_shard_of_other_rows_is_not_read(tmp_path):
+    batch = (torch.arange(3), Extracted(torch.ones(3, 4), torch.ones(3), torch.zeros(3, dtype=torch.uint8)))
+    cache = GradientCache(tmp_path / "rows", "float32")
+    for number in range(2):
+        list(cache.keep(number, range(3), iter([batch])))
+    for end in ("npy", "safetensors"):
+        (tmp_path / "rows" / f"rows-000000.{end}").replace(tmp_path / "rows" / f"rows-000001.{end}")
+    assert cache.holds(1) and not cache.is_whole(1)
+    assert not cache.holds(1)
 
 
 def test_only_known_types_are_taken():

@@ -57,7 +57,7 @@ def test_nothing_on_disk_is_a_pickle(selection, tmp_path):
     selection.save_to_disk(tmp_path / "kept")
     kinds = {path.suffix for path in (tmp_path / "kept").iterdir()}
     assert kinds == {".json", ".safetensors", ".arrow"}
-    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["format_version"] == 2
+    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["format_version"] == 3
 
 
 def test_a_folder_that_holds_something_is_never_lost(selection, tmp_path):
@@ -101,7 +101,7 @@ def test_what_is_no_selection_or_a_later_one_is_refused(selection, tmp_path):
         Selection.load_from_disk(tmp_path)
     selection.save_to_disk(tmp_path / "kept")
     about = tmp_path / "kept" / "selection.json"
-    about.write_text(about.read_text().replace('"format_version": 2', '"format_version": 99'))
+    about.write_text(about.read_text().replace('"format_version": 3', '"format_version": 99'))
     with pytest.raises(OutputError, match="format 99"):
         Selection.load_from_disk(tmp_path / "kept")
     about.write_text('{"format_version": 2}')

@@ -1,9 +1,11 @@
 """Signals that are kept with a selection choose as a new selection would."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from sage_hf import SageConfig, SageSelector, Selection
+from sage_hf import SageConfig, SageSelector, Selection, StreamSelection
 from sage_hf.errors import ConfigError, OutputError
 from sage_hf.strategies import STRATEGIES
 
@@ -75,13 +77,55 @@ def test_what_one_strategy_did_not_need_is_not_there_for_another(rows, tmp_path)
     assert not list((tmp_path / "kept").glob("signals*"))
 
 
-def test_signals_that_are_cut_short_or_of_other_rows_are_refused(selection, tmp_path):
+def test_without_signals_that_are_cut_short_or_of_other_rows_the_selection_loads_and_says_so(
+    selection, tmp_path, caplog
+):
     selection.save_to_disk(tmp_path / "kept")
     file = tmp_path / "kept" / "signals.npy"
     held = file.read_bytes()
     file.write_bytes(held[: len(held) // 2])
-    with pytest.raises(OutputError, match="signals of the rows cannot be read"):
-        Selection.load_from_disk(tmp_path / "kept")
+    assert Selection.load_from_disk(tmp_path / "kept").signals is None
     np.save(file, selection.signals.records.array[:7])
-    with pytest.raises(OutputError, match="they are of 7 rows"):
-        Selection.load_from_disk(tmp_path / "kept")
+    loaded = Selection.load_from_disk(tmp_path / "kept")
+    assert loaded.signals is None and np.array_equal(loaded.indices, selection.indices)
+    assert ["signals of the rows cannot be read" in line for line in caplog.messages] == [True, True]
+    assert "they are of 7 rows" in caplog.messages[1]
+
+
+def test_signals_with_a_changed_bit_are_refused_when_they_are_needed(selection, tmp_path):
+    selection.save_to_disk(tmp_path / "kept")
+    file = tmp_path / "kept" / "signals.npy"
+    held = bytearray(file.read_bytes())
+    held[-5] ^= 4
+    file.write_bytes(held)
+    loaded = Selection.load_from_disk(tmp_path / "kept")
+    with pytest.raises(OutputError, match="signals of the rows are damaged") as caught:
+        loaded.choose(fraction=0.5)
+    assert caught.value.where == str(file)
+    with pytest.raises(OutputError, match="signals of the rows are damaged"):
+        loaded.save_to_disk(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    file.unlink()  # as it says
+    assert len(Selection.load_from_disk(tmp_path / "kept").choose(fraction=0.5, strategy="loss")) == 30
+
+
+@pytest.mark.parametrize("kind", ["dataset", "stream"])
+def test_a_selection_of_format_2_is_read(kind, tmp_path):
+    """Made by version 0.1.0: `image_rows(24)`, of a dataset with signals and of a stream."""
+    folder = Path(__file__).parent / "format_2" / kind
+    if kind == "stream":
+        loaded = StreamSelection.load_from_disk(folder)
+        assert loaded.indices.tolist() == [0, 1, 3, 13, 17, 23]
+        assert [row["sage_row"] for row in loaded.dataset] == loaded.indices.tolist()
+    else:
+        loaded = Selection.load_from_disk(folder)
+        assert loaded.indices.tolist() == [1, 2, 4, 9, 14, 18]
+        assert loaded.dataset["sage_row"][:] == loaded.indices.tolist()
+        assert (
+            Selection.load_from_disk(folder, source=image_rows(24)).dataset["sage_row"][:] == loaded.indices.tolist()
+        )
+        assert len(loaded.choose(fraction=0.5, strategy="coverage")) == 12
+    loaded.save_to_disk(tmp_path / "new")
+    again = type(loaded).load_from_disk(tmp_path / "new")
+    assert '"format_version": 3' in (tmp_path / "new" / "selection.json").read_text()
+    assert np.array_equal(again.indices, loaded.indices) and again.stats == loaded.stats

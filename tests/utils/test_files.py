@@ -1,0 +1,57 @@
+"""A file or folder is whole, or what it was before."""
+
+import os
+
+import pytest
+
+from sage_hf.errors import OutputError
+from sage_hf.utils.files import recover, whole_file, whole_folder
+
+
+def write(folder, text):
+    with whole_folder(folder, "It") as working:
+        (working / "file").write_text(text)
+
+
+def test_a_folder_takes_the_place_of_what_was_there(tmp_path):
+    for text in ("one", "two"):
+        write(tmp_path / "out", text)
+        assert (tmp_path / "out" / "file").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["moving the old one", "moving the new one"])
+def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch, at):
+    write(tmp_path / "out", "old")
+    rename, calls = os.replace, []
+
+    def failing(*paths):
+        calls.append(paths)
+        if len(calls) == at + 1:
+            raise OSError(28, "No space left on device")
+        return rename(*paths)
+
+    monkeypatch.setattr("pathlib.os.replace", failing)
+    with pytest.raises(OutputError, match="No space left"):
+        write(tmp_path / "out", "new")
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path):
+    write(tmp_path / "out", "old")
+    (tmp_path / "out").rename(tmp_path / ".out.before")
+    recover(tmp_path / "out")
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    recover(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_safetensors_raises_of_a_full_disk_is_an_error_of_ours(tmp_path):
+    from safetensors import SafetensorError
+
+    with pytest.raises(OutputError, match="No space") as caught, whole_file(tmp_path / "file", "Free some space."):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert caught.value.fix == "Free some space."
+    assert not list(tmp_path.iterdir())
