@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..config import (
@@ -31,6 +31,7 @@ from ..config import (
     from_text,
 )
 from ..errors import ConfigError, SageError
+from ..utils.console import PlainConsole
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
 from .wording import in_the_shell
@@ -277,7 +278,7 @@ class Shell(TyperGroup):
         try:
             return super().invoke(ctx)
         except SageError as error:
-            console = Console(stderr=True)
+            console = PlainConsole(stderr=True)
             what, where, fix = in_the_shell(error)
             console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
             console.print(f"[bold]What to do:[/] {plain(fix)}")
@@ -285,7 +286,7 @@ class Shell(TyperGroup):
         except KeyboardInterrupt:
             if ctx.invoked_subcommand in _RESUMED and os.environ.get("RANK", "0") == "0":
                 text = "Interrupted. What is finished is kept, and the same command goes on from there."
-                Console(stderr=True).print(text)
+                PlainConsole(stderr=True).print(text)
             raise typer.Exit(130) from None
 
 
@@ -305,13 +306,13 @@ def renamed(words: list[str]) -> list[str]:
     return made
 
 
-def main_console(stderr: bool = True) -> Console:
+def main_console(stderr: bool = True) -> PlainConsole:
     """A console that prints in the main process of a launch alone; on stderr nothing where --quiet was given."""
     from ..passes.processes import launched
 
-    return Console(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
+    return PlainConsole(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
 
 
 def plain(text: str) -> str:
     """Text that `rich` prints as it is."""
-    return text.replace("[", r"\[")
+    return escape(text)

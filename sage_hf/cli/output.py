@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from rich.console import Console
 from rich.text import Text
 
-from ..errors import ConfigError
+from ..errors import ConfigError, without_secrets
 from ..utils.bars import Progress, progress_as
+from ..utils.console import PlainConsole
 from .wording import options_for
 
 # What `datasets` reads when it is imported.
@@ -89,7 +89,8 @@ class Lines(logging.Handler):
         """Prints a record; a warning after the word."""
         try:
             head = {logging.WARNING: ("Warning: ", "bold yellow"), logging.ERROR: ("Error: ", "bold red")}
-            Console(stderr=True).print(Text.assemble(head.get(record.levelno, ""), options_for(self.format(record))))
+            text = options_for(without_secrets(self.format(record)))
+            PlainConsole(stderr=True).print(Text.assemble(head.get(record.levelno, ""), text))
         except Exception:
             self.handleError(record)
 

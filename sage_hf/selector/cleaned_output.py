@@ -14,16 +14,15 @@ from huggingface_hub import DatasetCardData
 
 from ..data.classes import names_of
 from ..errors import OutputError
-from ..hub.cards import cell, fill
 from ..hub.dataset_card import size_category
 from ..hub.files import TABLE_WRITERS
+from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
 from ..hub.tables import holds_bytes, is_nested, write_table
 from ..utils.files import whole_file
 from .cleaning import Cleaned
 
-_HUB = "https://huggingface.co/datasets"
 # Classes, and pairs of them, that a card lists: the most frequent.
 _LISTED = 20
 _BUILDERS = {".csv": "csv", ".parquet": "parquet"}
@@ -94,9 +93,9 @@ def cleaned_card(cleaned: Cleaned, place: Path, source_name: str | None = None) 
     )
     values: dict[str, Any] = {
         **origin,
-        "metadata": data.to_yaml(),
+        "metadata": Markdown(data.to_yaml()),
         "name": name.split("/")[-1],
-        "source_link": f"[{cell(name)}]({_HUB}/{name})" if source["id"] else cell(name),
+        "source_link": dataset_link(name) if source["id"] else cell(name),
         "load": _load(place),
         "rows_before": len(cleaned.source),
         "rows_now": len(cleaned.dataset),
@@ -120,13 +119,13 @@ def _most(counts: Counter[Any]) -> tuple[list[tuple[Any, int]], int]:
     return ranked[:_LISTED], len(ranked[_LISTED:])
 
 
-def _load(place: Path) -> str:
+def _load(place: Path) -> Markdown:
     """Code that loads the rows."""
     if place.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
-        return f"from datasets import load_from_disk\n\nrows = load_from_disk({place.name!r})"
+        return Markdown(f"from datasets import load_from_disk\n\nrows = load_from_disk({quoted(place.name)})")
     builder = _BUILDERS.get(place.suffix, "json")
-    call = f'load_dataset("{builder}", data_files={place.name!r}, split="train")'
-    return f"from datasets import load_dataset\n\nrows = {call}"
+    call = f'load_dataset("{builder}", data_files={quoted(place.name)}, split="train")'
+    return Markdown(f"from datasets import load_dataset\n\nrows = {call}")
 
 
 def _check_columns(cleaned: Cleaned, place: Path) -> None:

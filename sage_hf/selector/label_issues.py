@@ -22,7 +22,7 @@ from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups, name_of
 from ..data.status import NO_TOKENS, ROW_COLUMN
-from ..errors import LabelError
+from ..errors import LabelError, printable
 from ..gradients.model.state import unwrap
 from ..hub.files import check_table_file
 from ..hub.tables import write_table
@@ -133,12 +133,13 @@ class LabelIssues(ShortRepr):
         rows = self._list(self.rows[:most]).rows
         content = next(iter(content_columns(rows, self.column)), None)
         if content is not None:
-            table.add_column(content, max_width=_SHOWN)  # the column that gives way on a narrow screen
+            # The column that gives way on a narrow screen.
+            table.add_column(Text(printable(content)), max_width=_SHOWN)
         for row in rows:
             cells = [f"{row[ROW_COLUMN]:,}", f"{row[DOUBT_COLUMN]:.3f}", row[LABEL_COLUMN], row[SUGGESTION_COLUMN]]
             if content is not None:
                 cells.append(" ".join(str(row[content]).split())[: 2 * _SHOWN])
-            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
+            table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in cells))
         return table
 
     def _list(self, rows: npt.NDArray[np.int64]) -> IssueList:
