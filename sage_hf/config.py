@@ -241,7 +241,9 @@ class SageConfig:
         words |= {"target_reduction": TARGET_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}", where=name, fix=_one_of(getattr(self, name), allowed)
+                )
         for name, low, high, what in (
             ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
             ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
@@ -321,9 +323,14 @@ def check_strategy(name: str, known: Iterable[str] = STRATEGY_LINES) -> None:
         ConfigError: The name is unknown.
     """
     if name not in known:
-        nearest = get_close_matches(str(name), list(known), 1)
-        guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"{guess}Use one of {list(known)}.")
+        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=_one_of(name, known))
+
+
+def _one_of(value: Any, known: Iterable[str | None]) -> str:
+    """What to do where a value is none of some words: a question after the nearest, and all of them."""
+    nearest = get_close_matches(str(value), [word for word in known if word is not None], 1)
+    guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{guess}Use one of {list(known)}."
 
 
 def from_text(name: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, DatasetError
 from .options import INPUT, Inputs, main_console, option, plain
+from .output import is_quiet
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -129,7 +130,8 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         overwrite_output_dir=options.overwrite,
     )
     console = main_console(stderr=False)
-    console.print(comparison.table())
+    if not is_quiet():
+        console.print(comparison.table())
     console.print(plain(comparison.recommendation))
     console.print(f"Written to {options.output}.", markup=False)
 

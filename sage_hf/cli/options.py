@@ -14,23 +14,14 @@ import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from ..config import (
-    BALANCES,
-    CONSENSUSES,
-    LOSS_REDUCTIONS,
-    PRESETS,
-    STRATEGY_LINES,
-    TARGET_REDUCTIONS,
-    SageConfig,
-    from_text,
-)
-from ..errors import ConfigError, SageError
+from ..config import SageConfig, from_text
+from ..errors import ConfigError, OutputError, SageError
 from ..utils.console import PlainConsole
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
@@ -62,13 +53,11 @@ _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 _TYPES: dict[str, Any] = {
     "fraction": float | None,
     "num_examples": int | None,
-    "strategy": Literal[tuple(STRATEGY_LINES)],
-    "balance": Literal[BALANCES],
-    "consensus": Literal[CONSENSUSES],
-    "preset": Literal[PRESETS],
-    "loss_reduction": Literal[LOSS_REDUCTIONS],
-    "target_reduction": Literal[TARGET_REDUCTIONS],
 }
+# Settings that are one of some words, which the help names; that a word is none of them is told by `SageConfig`.
+_WORDS = ("strategy", "balance", "consensus", "preset", "loss_reduction", "target_reduction")
+# Characters of a part of an error that are shown.
+_LONGEST = 1500
 # Commands that go on where they were interrupted.
 _RESUMED = ("select", "compare")
 # Commands and options of the version before, which still work.
@@ -257,7 +246,7 @@ def _parameter(kind: type, field: Field[Any]) -> inspect.Parameter:
     if kind is SageConfig:
         hint = _TYPES.get(name, str | None if default is None else type(default))
         settings["rich_help_panel"] = _PANEL_OF.get(name, "How to choose")
-        settings["metavar"] = "WORD" if get_origin(hint) is Literal else None  # the help names the words
+        settings["metavar"] = "WORD" if name in _WORDS else None
     flag = "--" + name.replace("_", "-")
     flags = settings.pop("flags", f"{flag}/--no-{flag[2:]}" if default is True else flag).split()
     made = typer.Argument(**settings) if settings.pop("is_argument", False) else typer.Option(*flags, **settings)
@@ -277,9 +266,9 @@ class Shell(TyperGroup):
         """Runs a command."""
         try:
             return super().invoke(ctx)
-        except SageError as error:
+        except (SageError, OSError, UnicodeError) as error:
             console = PlainConsole(stderr=True)
-            what, where, fix = in_the_shell(error)
+            what, where, fix = map(_cut, in_the_shell(as_ours(error)))
             console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
             console.print(f"[bold]What to do:[/] {plain(fix)}")
             raise typer.Exit(1) from error
@@ -288,6 +277,23 @@ class Shell(TyperGroup):
                 text = "Interrupted. What is finished is kept, and the same command goes on from there."
                 PlainConsole(stderr=True).print(text)
             raise typer.Exit(130) from None
+
+
+def as_ours(error: Exception) -> SageError:
+    """An error of the disk that nobody expected, such as of a name that is too long, as one of ours."""
+    if isinstance(error, SageError):
+        return error
+    name, what = getattr(error, "filename", None), getattr(error, "strerror", None)
+    return OutputError(
+        str(what or f"{type(error).__name__}: {error}"),
+        where=str(name or "a file"),
+        fix="Check the path and its name.",
+    )
+
+
+def _cut(text: str) -> str:
+    """The beginning and the end of a text that no terminal could hold."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def renamed(words: list[str]) -> list[str]:

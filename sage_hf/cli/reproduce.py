@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SageConfig
+from ..errors import without_secrets
 from .options import Inputs
 
 
@@ -30,7 +31,7 @@ def select_command(inputs: Inputs, config: SageConfig, output: str, **options: A
         if name in ("target", "checkpoints"):
             value = [_public(path) for path in value.split(",")]
         command += [flag, "none" if value is None else ",".join(value) if isinstance(value, list) else str(value)]
-    return [*command, "--output", output]
+    return [without_secrets(word) for word in [*command, "--output", output]]
 
 
 def _public(path: str) -> str:

@@ -27,7 +27,7 @@ def write_table(rows: Dataset, place: Path) -> None:
         OutputError: The file cannot be written.
     """
     rows = rows.with_format(None)
-    with whole_file(place, "Free some space and start again.") as part:
+    with whole_file(place.absolute(), "Free some space and start again.") as part:
         if place.suffix == ".csv":
             _write_csv(rows, part)
         elif place.suffix == ".parquet":

@@ -265,7 +265,7 @@ class Selection(SelectionBase):
             selection.attach(source)
         elif (folder / "dataset_info.json").is_file():
             try:
-                selection.__dict__["dataset"] = load_from_disk(str(folder))
+                selection.__dict__["dataset"] = load_from_disk(str(folder.absolute()))
             except (OSError, ValueError) as error:
                 raise OutputError(
                     f"The kept rows cannot be read: {error}", where=str(folder), fix="Pass the source instead."

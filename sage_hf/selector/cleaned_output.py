@@ -56,6 +56,7 @@ def save_cleaned(
         with whole_file(beside, "Free some space and start again.") as part:
             part.write_text(card, encoding="utf-8")
         return beside
+    place = place.absolute()  # datasets would take a:/b for an address
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
