@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
 from ..errors import OutputError
 from .files import check_table_output
-from .tables import write_table
+from .tables import holds_bytes, write_table
 
 _BINARY = ".parquet"
 
@@ -26,6 +26,8 @@ def check_table_rows(path: Path, rows: Dataset | IterableDataset) -> None:
     """
     if path.suffix == ".csv" and rows.features is not None:
         _check_cells(path, rows.features)
+    if path.suffix != _BINARY and rows.features is not None:
+        check_no_bytes(path, rows.features)
     if path.suffix != _BINARY and isinstance(rows, Dataset):
         as_text(rows.with_format(None).select(range(min(1, len(rows)))), path)
 
@@ -39,6 +41,21 @@ def _check_cells(path: Path, features: Features) -> None:
             where=str(path),
             fix="End the name in .jsonl or .parquet.",
         )
+
+
+def check_no_bytes(path: Path, features: Features) -> None:
+    """Refuses bytes in a file of text, but for files, of which the paths are written.
+
+    Raises:
+        OutputError: Names the column.
+    """
+    for name, feature in features.items():
+        if holds_bytes(feature) and not _has_path(feature):
+            raise OutputError(
+                f"A {path.suffix} file cannot hold the bytes of column {name!r}",
+                where=str(path),
+                fix="Name a folder, or a file that ends in .parquet.",
+            )
 
 
 def write_rows(rows: Dataset, path: str | os.PathLike[str], overwrite: bool = False) -> Path:

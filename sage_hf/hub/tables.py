@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Value
 from datasets.table import embed_table_storage
 
 from ..utils.files import whole_file
+from .held import check_files, check_parquet
 
 _BATCH = 1000
 
@@ -25,8 +26,12 @@ def write_table(rows: Dataset, place: Path) -> None:
 
     Raises:
         OutputError: The file cannot be written.
+        DatasetError: parquet cannot hold a column, or a row names a file of another kind than its column.
     """
     rows = rows.with_format(None)
+    if place.suffix == ".parquet":
+        check_parquet(rows.features, place.name)
+        check_files(rows)
     with whole_file(place.absolute(), "Free some space and start again.") as part:
         if place.suffix == ".csv":
             _write_csv(rows, part)

@@ -19,6 +19,7 @@ from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
 from ..hub.files import check_table_output, read_scores, write_scores, write_selection
+from ..hub.held import check_files
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.row_files import write_rows
@@ -86,6 +87,7 @@ class SelectionBase(ABC):
 
         Raises:
             OutputError: The folder holds something, or cannot be written.
+            DatasetError: A row names a file that is not there, or of another kind than its column.
         """
         write_rows = self._write_rows if include_dataset else None
 
@@ -298,7 +300,9 @@ class SelectionBase(ABC):
 
     def _write_rows(self, folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
-            self._rows(Path(cache)).with_format(None).save_to_disk(str(folder))
+            rows = self._rows(Path(cache)).with_format(None)
+            check_files(rows)
+            rows.save_to_disk(str(folder))
 
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:

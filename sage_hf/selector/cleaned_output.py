@@ -16,6 +16,7 @@ from ..data.classes import names_of
 from ..errors import OutputError
 from ..hub.dataset_card import size_category
 from ..hub.files import TABLE_WRITERS
+from ..hub.held import check_files
 from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
@@ -49,6 +50,7 @@ def save_cleaned(
     place = check_new_rows(path, overwrite)
     if place.suffix in (".csv", ".json", ".jsonl"):
         _check_columns(cleaned, place)
+    check_files(cleaned.dataset)
     card = cleaned_card(cleaned, place, source_name)
     if place.suffix in TABLE_WRITERS:
         write_table(cleaned.dataset, place)

@@ -155,7 +155,10 @@ def test_a_table_with_gaps_and_other_names_becomes_rows_that_a_trainer_takes(fol
     ("options", "words"),
     [
         (["--label-column", "sentimnt"], "no column 'sentimnt'. What to do: The columns are review, sentiment."),
-        (["--label-column", "sentiment"], "1 of 24 rows lack a value: 1 in column 'review'; rows 8."),
+        (
+            ["--label-column", "sentiment"],
+            "2 of 24 rows lack a value: 1 in column 'label', 1 in column 'review'; rows 3, 8.",
+        ),
         (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Rows of a stream cannot be left out"),
     ],
 )

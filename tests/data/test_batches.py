@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.python_text import train_tokenizer
-from sage_hf.data.batches import RowSource, check_dataset, read_rows, sampled
+from sage_hf.data.batches import RowSource, check_dataset, sampled
 from sage_hf.data.encoding import Encoder
 from sage_hf.data.encoding.model import ModelFacts
+from sage_hf.data.reading import read_rows
 from sage_hf.data.training_batches import TrainingBatches
 from sage_hf.errors import BatchAxisError, DatasetError
 
