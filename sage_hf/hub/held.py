@@ -19,7 +19,7 @@ _SOUND = re.compile(
     rb"RIFF|fLaC|OggS|ID3|FORM|\.snd|caff|wvpk|#!AMR|\xff[\xe2-\xff]|.{4}ftyp|\x1aE\xdf\xa3", re.DOTALL
 )
 _FILM = re.compile(
-    rb"RIFF|OggS|FLV|G|0&\xb2u|.{4}(?:ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|\x00\x00\x01[\xb3\xba]", re.DOTALL
+    rb"RIFF|OggS|FLV|G.{187}G|0&\xb2u|.{4}(?:ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|\x00\x00\x01[\xb3\xba]", re.DOTALL
 )
 _PAGES = re.compile(rb".{0,1019}%PDF-", re.DOTALL)
 _SCAN = re.compile(rb"\x1f\x8b|\x5c\x01\x00\x00|\x00\x00\x01\x5c|\x1c\x02\x00\x00|\x00\x00\x02\x1c")
