@@ -15,7 +15,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206
 # Tokens of the Hub, names and passwords in addresses, and what is called a secret in an address or an option.
 _SECRETS = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/@]+(?=@)"
-    r"|(?i:(?<![a-z_])(?:(?:hub|access|auth|api)_?)?(?:token|password|secret|api_?key|signature)=)[^\s&'\",;)\]}]+"
+    r"|(?i:(?<![a-z_])(?:(?:hub|access|auth|api)_?)?(?:token|password|secret|api_?key|signature)=)['\"]?[^\s&'\",;)\]}]+"
 )
 # Variables of the environment that hold one.
 _KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "ARGILLA_API_KEY", "AWS_SECRET_ACCESS_KEY")

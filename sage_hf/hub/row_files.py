@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
 from ..errors import OutputError
 from .files import check_table_output
-from .tables import holds_bytes, write_table
+from .tables import holds_bytes, is_media, write_table
 
 _BINARY = ".parquet"
 
@@ -25,14 +25,19 @@ def check_table_rows(path: Path, rows: Dataset | IterableDataset) -> None:
         OutputError: A csv would have lists or dicts in its cells; or images in a text are of no file.
     """
     if path.suffix == ".csv" and rows.features is not None:
-        _check_cells(path, rows.features)
+        check_cells(path, rows.features)
     if path.suffix != _BINARY and rows.features is not None:
         check_no_bytes(path, rows.features)
     if path.suffix != _BINARY and isinstance(rows, Dataset):
         as_text(rows.with_format(None).select(range(min(1, len(rows)))), path)
 
 
-def _check_cells(path: Path, features: Features) -> None:
+def check_cells(path: Path, features: Features) -> None:
+    """Refuses lists and dicts in a table.
+
+    Raises:
+        OutputError: Names the column.
+    """
     nested = [name for name, feature in features.items() if not isinstance(feature, Value | ClassLabel)]
     nested = [name for name in nested if not _has_path(features[name])]
     if nested:
@@ -88,7 +93,20 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
     for name, feature in rows.features.items():
         if isinstance(feature, ClassLabel):
             values = [None if value is None or value < 0 else feature.int2str(value) for value in rows[name]]
-        elif _has_path(feature):
+        else:
+            continue
+        rows = _replaced(rows, name, values)
+    return with_paths(rows, path)
+
+
+def with_paths(rows: Dataset, path: Path) -> Dataset:
+    """The rows with paths in the place of images and sounds.
+
+    Raises:
+        OutputError: An image or a sound is of no file, as of a Hub dataset that holds its bytes.
+    """
+    for name, feature in rows.features.items():
+        if _has_path(feature):
             values = rows.cast_column(name, type(feature)(decode=False))[name]
             values = [value and value["path"] for value in values]
             if any(value is not None and not os.path.isabs(value) for value in values) or not any(values):
@@ -97,13 +115,15 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
                     where=str(path),
                     fix="Name a folder, or a file that ends in .parquet.",
                 )
-        else:
-            continue
-        order = rows.column_names
-        rows = rows.remove_columns(name).add_column(name, values, feature=Value("string")).select_columns(order)
+            rows = _replaced(rows, name, values)
     return rows
+
+
+def _replaced(rows: Dataset, name: str, values: list[str | None]) -> Dataset:
+    order = rows.column_names
+    return rows.remove_columns(name).add_column(name, values, feature=Value("string")).select_columns(order)
 
 
 def _has_path(feature: Any) -> bool:
     """Whether a column holds what is decoded of files: images, sounds, videos."""
-    return hasattr(feature, "decode") and hasattr(feature, "decode_example")
+    return hasattr(feature, "decode") and is_media(feature)

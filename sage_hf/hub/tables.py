@@ -75,8 +75,10 @@ def _write_lines(rows: Dataset, part: Path) -> None:
 
 def _write_csv(rows: Dataset, part: Path) -> None:
     nested = {name for name, feature in rows.features.items() if is_nested(feature)}
+    # Of views on text, pyarrow's writer knows nothing.
+    texts = {name for name, feature in rows.features.items() if getattr(feature, "dtype", "") == "string_view"}
     schema = pa.schema(
-        pa.field(field.name, pa.string() if field.name in nested else field.type)
+        pa.field(field.name, pa.string() if field.name in nested | texts else field.type)
         for field in rows.features.arrow_schema
     )
     # pandas would write whole numbers beside nulls as fractions, and leave a lone carriage return without quotes.
@@ -87,7 +89,7 @@ def _write_csv(rows: Dataset, part: Path) -> None:
                     [None if value is None else _as_json(value) for value in batch[name].to_pylist()], pa.string()
                 )
                 if name in nested
-                else batch[name]
+                else batch[name].cast(schema.field(name).type)
                 for name in rows.column_names
             ]
             writer.write_table(pa.table(columns, schema=schema))

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from datasets import Image
 from huggingface_hub import DatasetCardData
 
 from ..data.classes import names_of
@@ -20,7 +19,8 @@ from ..hub.held import check_files
 from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
-from ..hub.tables import holds_bytes, is_nested, write_table
+from ..hub.row_files import check_cells, check_no_bytes, with_paths
+from ..hub.tables import write_table
 from ..utils.files import whole_file
 from .cleaning import Cleaned
 
@@ -48,12 +48,16 @@ def save_cleaned(
         OutputError: Something is there, nothing can be written there, or a file of this kind cannot hold the columns.
     """
     place = check_new_rows(path, overwrite)
+    rows = cleaned.dataset.with_format(None)
     if place.suffix in (".csv", ".json", ".jsonl"):
-        _check_columns(cleaned, place)
-    check_files(cleaned.dataset)
+        check_no_bytes(place, rows.features)
+        if place.suffix == ".csv":
+            check_cells(place, rows.features)
+        rows = with_paths(rows, place)
+    check_files(rows)
     card = cleaned_card(cleaned, place, source_name)
     if place.suffix in TABLE_WRITERS:
-        write_table(cleaned.dataset, place)
+        write_table(rows, place)
         beside = place.with_name(f"{place.stem}.README.md")
         with whole_file(beside, "Free some space and start again.") as part:
             part.write_text(card, encoding="utf-8")
@@ -63,7 +67,7 @@ def save_cleaned(
         place.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
-            cleaned.dataset.with_format(None).save_to_disk(str(working / "part"))
+            rows.save_to_disk(str(working / "part"))
             (working / "part" / "README.md").write_text(card, encoding="utf-8")
             if place.exists():
                 shutil.rmtree(place)
@@ -129,17 +133,3 @@ def _load(place: Path) -> Markdown:
     builder = _BUILDERS.get(place.suffix, "json")
     call = f'load_dataset("{builder}", data_files={quoted(place.name)}, split="train")'
     return Markdown(f"from datasets import load_dataset\n\nrows = {call}")
-
-
-def _check_columns(cleaned: Cleaned, place: Path) -> None:
-    """Refuses a file of text for images, sounds and other bytes, and a table for what is nested."""
-    for name, feature in cleaned.dataset.features.items():
-        has_bytes = holds_bytes(feature)
-        kind = "images" if isinstance(feature, Image) else "bytes" if has_bytes else "lists or dictionaries"
-        if has_bytes or (place.suffix == ".csv" and is_nested(feature)):
-            others = "a folder or .parquet" if has_bytes else "a folder, .jsonl or .parquet"
-            raise OutputError(
-                f"A {place.suffix} file cannot hold column {name!r}, which is of {kind}",
-                where=str(place),
-                fix=f"Write {others} instead.",
-            )

@@ -44,6 +44,7 @@ from .issue_list import (
     SUGGESTION_COLUMN,
     IssueList,
     content_columns,
+    guarded,
     issue_list,
 )
 
@@ -96,11 +97,14 @@ class LabelIssues(ShortRepr):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the list to a file: .csv, .jsonl or .parquet; what is nested is JSON in a csv.
 
+        In a csv, text that a spreadsheet would take for a formula begins with an apostrophe.
+
         Raises:
             OutputError: The ending is another, or the file cannot be written.
         """
         place = check_table_file(path)
-        write_table(self.to_dataset(), place)
+        rows = self.to_dataset()
+        write_table(guarded(rows) if place.suffix == ".csv" else rows, place)
         return place
 
     def to_argilla(self, question: str | None = None) -> list[Any]:
