@@ -304,10 +304,13 @@ class SageConfig:
 
         Raises:
             ConfigError: A value is out of range.
-            TypeError: A field is not known.
+            TypeError: A field is not known, or of another type.
         """
+        strategy = values.get("strategy", "auto")
+        if not isinstance(strategy, str):
+            raise ConfigError(f"strategy is {strategy!r}", where="strategy", fix="Name one.")
         made = cls(**{**values, "strategy": "auto"})
-        object.__setattr__(made, "strategy", values.get("strategy", made.strategy))
+        object.__setattr__(made, "strategy", strategy)
         return made
 
 

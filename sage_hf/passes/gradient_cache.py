@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..errors import ConfigError, OutputError
-from ..utils.files import whole_file
+from ..utils.files import mapped, whole_file
 from .embeddings import Embedded
 from .extractor import Extracted, halved, restored
 
@@ -173,7 +173,7 @@ class GradientCache:
         try:
             with safe_open(self._columns(number), framework="np") as file:
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            gradients = np.load(self._rows(number), mmap_mode="r")
+            gradients = mapped(self._rows(number))
         except (OSError, ValueError, EOFError, SafetensorError) as error:
             raise OutputError(
                 f"Cached gradients cannot be read: {error}",

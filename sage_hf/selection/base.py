@@ -25,6 +25,7 @@ from ..hub.push import Push, push
 from ..hub.row_files import write_rows
 from ..report import render_page, render_small
 from ..utils.files import whole_file
+from ..utils.typed import fits
 from .brief import about
 
 
@@ -138,13 +139,13 @@ class SelectionBase(ABC):
         try:
             return {
                 **{name: arrays[name] for name in cls._arrays},
-                "group_names": values["group_names"],
+                "group_names": _names(values["group_names"]),
                 "stats": SelectionStats.from_dict(values["stats"]),
                 "config": SageConfig.from_dict(values["config"]),
                 name: field(values[name]),
                 **cls._read_more(arrays, values),
             }
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise OutputError(
                 f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
                 where=str(folder),
@@ -307,3 +308,14 @@ class SelectionBase(ABC):
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:
         """The kept rows with their scores; what is written for it goes to the folder."""
+
+
+def _names(value: Any) -> list[str]:
+    """Names as a file holds them.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if not fits(value, list[str]):
+        raise TypeError("names are no list of texts")
+    return list(value)

@@ -24,6 +24,7 @@ from ..hub.push import fetch
 from ..strategies.quotas import resolve_budget
 from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
+from ..utils.typed import fits
 from .base import SelectionBase
 from .choice import choose_rows, lost_groups
 from .outcomes import Choice, RowVerdicts, outcomes_of
@@ -237,6 +238,18 @@ class Selection(SelectionBase):
         )
         return replace(self, indices=indices, config=config, stats=stats, verdicts=choice.verdicts)
 
+    def _fault(self) -> str:
+        """What cannot be of its columns as they were read; empty where all can."""
+        rows = len(self.scores)
+        columns = (self.scores, self.losses, self.groups, self.status)
+        if any(column.shape != (rows,) for column in columns) or self.stats.rows != rows or self.indices.ndim != 1:
+            return "its columns are not of the same rows"
+        if rows and not 0 <= self.groups.min() <= self.groups.max() < len(self.group_names):
+            return "a row is of no group"
+        if len(self.indices) and not (self.indices[0] >= 0 and self.indices[-1] < rows):
+            return "a kept row is none of its rows"
+        return ""
+
     def _plain_signals(self) -> RowSignals:
         """What every selection knows of its rows."""
         groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
@@ -259,6 +272,10 @@ class Selection(SelectionBase):
         """
         folder = Path(path)
         selection = cls(**cls._read(folder, "source_fingerprint", str))
+        if fault := selection._fault():
+            raise OutputError(
+                f"The selection cannot be read: {fault}", where=str(folder), fix="Make it again, or restore its files."
+            )
         signals = selection._plain_signals()
         selection.signals = signals if read_signals(folder, signals) else None
         if source is not None:
@@ -330,7 +347,7 @@ class Selection(SelectionBase):
     def _read_more(cls, arrays: dict[str, npt.NDArray[Any]], values: dict[str, Any]) -> dict[str, Any]:
         parts = {name: arrays[name] for name in _VERDICTS if name in arrays}
         verdicts = RowVerdicts(**parts) if len(parts) == len(_VERDICTS) else None
-        return {"verdicts": verdicts, "label_names": values.get("label_names")}
+        return {"verdicts": verdicts, "label_names": _label_names(values)}
 
     def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         arrays, values = super()._files()
@@ -360,6 +377,13 @@ class Selection(SelectionBase):
             self.stats.spectrum,
             self.stats.squared_norm,
         )
+
+
+def _label_names(values: dict[str, Any]) -> list[str] | None:
+    found = values.get("label_names")
+    if not fits(found, list[str] | None):
+        raise TypeError("label_names are no list of texts")
+    return found
 
 
 def group_table(

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from ..errors import OutputError
 from ..passes.kept_rows import RowRecords
 from ..utils.columns import blocks
+from ..utils.files import mapped
 from .signals import RowSignals
 
 RECORDS_NAME, COLUMNS_NAME = "signals.npy", "signals.safetensors"
@@ -60,7 +61,7 @@ def read_signals(folder: Path, signals: RowSignals) -> bool:
     if not (folder / RECORDS_NAME).is_file():
         return False
     try:
-        records = np.load(folder / RECORDS_NAME, mmap_mode="r")
+        records = mapped(folder / RECORDS_NAME)
         columns: dict[str, npt.NDArray[Any]] = load_file(folder / COLUMNS_NAME)
         if records.shape != signals.scores.shape:
             raise ValueError(f"they are of {len(records)} rows, and the selection is of {len(signals.scores)}")

@@ -7,6 +7,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import OutputError
 
@@ -34,6 +38,19 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
+
+
+def mapped(path: Path, mode: Literal["r", "r+"] = "r") -> npt.NDArray[Any]:
+    """An array of a .npy file, which stays on the disk.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds no array, or less than it says.
+    """
+    try:
+        return np.load(path, mmap_mode=mode)
+    except (SyntaxError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
+        raise ValueError(f"it is no array: {str(error) or type(error).__name__}") from error
 
 
 def reserve(descriptor: int, size: int) -> None:

@@ -156,7 +156,7 @@ def test_a_column_that_nobody_needs_is_not_read(kind):
 
 def test_what_cannot_be_read_is_named_by_its_row():
     rows = gone(Image(), "image")
-    with pytest.raises(DatasetError, match=r"FileNotFoundError.*\[dataset, 4 rows: 0, 1, 2, 3\]"):
+    with pytest.raises(DatasetError, match=r"FileNotFoundError.*\[column 'image', 4 rows: 0, 1, 2, 3\]"):
         read_rows(rows, range(4))
 
     def strict(batch):

@@ -435,7 +435,7 @@ def card_of(selection, name, config_name="default"):
     source = {"name": name, "id": None, "config": name, "split": name, "splits": [name], "revision": name}
     stats = replace(
         selection.stats, groups=[group], group_by=name, source=source, model={"class": name, "id": None, "revision": name},
-        command=["sage-hf", "select", name], warning=name, source_digest=name, model_fingerprint=name,
+        command=["sage-hf", "select", name], source_digest=name, model_fingerprint=name,
         strategy=name, consensus=name, versions={name: name}, targets=[name], lost_groups=[name],
     )  # fmt: skip
     pushed = Pushed(
@@ -514,9 +514,7 @@ def test_any_name_stays_text_in_the_terminal(selection, name):
     assert as_markup(plain(name), emoji=False).plain == re.sub("[\x07\x08\x0b\x0c\r]", "", name)
     named = replace(
         selection,
-        stats=replace(
-            selection.stats, groups=[replace(selection.stats.groups[0], name=name)], group_by=name, warning=name
-        ),
+        stats=replace(selection.stats, groups=[replace(selection.stats.groups[0], name=name)], group_by=name),
     )
     row = ShownRow(1, name, 0.5, 0.5, name, name, 0.5, name, {name: name})
     rows = Dataset.from_dict({name: ["x", "y"], "label": [name, "b"]}) if name not in ("label", "text") else None
@@ -581,7 +579,7 @@ def test_cells_of_a_list_are_no_formulas_and_come_back_as_they_were(tmp_path_fac
     tried()
     name = re.sub("[\x00\ud800-\udfff]", "", name).strip() or "x"
     rows = Dataset.from_dict({"text": [f"={name}", f"@{name}", name], "label": [f"={name}", f"-{name}", f"'={name}"]})
-    file = issues_of(rows, [f"+{name}"] * 3).save(tmp_path_factory.mktemp("list") / "issues.csv")
+    file = issues_of(rows, [f"-{name}", f"={name}", f"={name}"]).save(tmp_path_factory.mktemp("list") / "issues.csv")
     import csv
 
     with file.open(newline="", encoding="utf-8") as opened:
