@@ -49,7 +49,9 @@ def mapped(path: Path, mode: Literal["r", "r+"] = "r") -> npt.NDArray[Any]:
     """
     try:
         return np.load(path, mmap_mode=mode)
-    except (SyntaxError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy reads the header as Python's tokens, which raise anything
         raise ValueError(f"it is no array: {str(error) or type(error).__name__}") from error
 
 

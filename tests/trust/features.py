@@ -131,7 +131,7 @@ def _values():
     times |= {"time64[us]": [day.time()], "time64[ns]": [day.time()]}
     times |= {f"duration[{unit}]": [datetime.timedelta(seconds=3)] for unit in ("s", "ms", "us", "ns")}
     texts = dict.fromkeys(("string", "large_string", "string_view"), TEXTS)
-    binary = dict.fromkeys(("binary", "large_binary"), [b"", b"\x00\xff", b"abc"])
+    binary = {name: [b"", b"\x00\xff", b"abc"] for name in ("binary", "large_binary")}
     exact = {
         "decimal128(10, 2)": [decimal.Decimal("1.25"), decimal.Decimal("-3.00")],
         "decimal256(40, 3)": [decimal.Decimal("1.250")],

@@ -2,7 +2,12 @@
 
 import os
 
+from datasets import ClassLabel
 from hypothesis import strategies as st
+
+from sage_hf import SageConfig, SageSelector
+
+from ..cases import bert, token_rows
 
 MARKUP = [
     *(
@@ -87,3 +92,11 @@ class Trap:
 
     def __reduce__(self):
         return os.mkdir, (self.canary,)
+
+
+def small_selection():
+    """6 of 12 rows in three classes."""
+    config = SageConfig(num_examples=6, strategy="agreement", sketch_size=4, batch_size=4, check_gradients=False)
+    rows = token_rows(12).add_column("label", [row % 3 for row in range(12)])
+    rows = rows.cast_column("label", ClassLabel(names=["a", "b", "c"]))
+    return SageSelector(bert(), config=config, progress=False).select(rows)
