@@ -253,7 +253,9 @@ class SageConfig:
         words |= {"target_reduction": TARGET_REDUCTIONS}
         for name, allowed in (words | {"cache_gradients": CACHES}).items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}", where=name, fix=f"Use one of {list(allowed)}.")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}", where=name, fix=_one_of(getattr(self, name), allowed)
+                )
         for name, above, below, what in (
             ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
             ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
@@ -323,8 +325,11 @@ class SageConfig:
                 where=", ".join(map(str, unknown)),
                 fix="Read it with the version of sage_hf that wrote it, or leave them out.",
             )
+        strategy = values.get("strategy", "auto")
+        if not isinstance(strategy, str):
+            raise ConfigError(f"strategy is {strategy!r}", where="strategy", fix="Name one.")
         made = cls(**{**values, "strategy": "auto"})
-        object.__setattr__(made, "strategy", values.get("strategy", made.strategy))
+        object.__setattr__(made, "strategy", strategy)
         return made
 
 
@@ -390,9 +395,14 @@ def check_strategy(name: str, known: Iterable[str] = STRATEGY_LINES) -> None:
         ConfigError: The name is unknown.
     """
     if name not in known:
-        nearest = get_close_matches(str(name), list(known), 1)
-        guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
-        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=f"{guess}Use one of {list(known)}.")
+        raise ConfigError(f"strategy is {name!r}", where="strategy", fix=_one_of(name, known))
+
+
+def _one_of(value: Any, known: Iterable[str | None]) -> str:
+    """What to do where a value is none of some words: a question after the nearest, and all of them."""
+    nearest = get_close_matches(str(value), [word for word in known if word is not None], 1)
+    guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{guess}Use one of {list(known)}."
 
 
 def check_budget(fraction: float | None, num_examples: int | None) -> None:

@@ -1,8 +1,40 @@
-"""The errors of sage_hf: one family, each says what is wrong, where, and what to do."""
+"""The errors of sage_hf: one family, each says what is wrong, where, and what to do.
+
+Whatever they say may come from data, and goes to terminals, logs and bug reports: it moves no cursor and holds no
+secret.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
+
+# Controls but tab and line feed, what turns the direction of text, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+# Tokens of the Hub, names and passwords in addresses, and what is called a secret in an address or an option.
+_SECRETS = re.compile(
+    r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^\s/@]+(?=@)"
+    r"|(?i:(?<![a-z_])(?:(?:hub|access|auth|api)_?)?(?:token|password|secret|api_?key|signature)=)['\"]?[^\s&'\",;)\]}]+"
+)
+# Variables of the environment that hold one.
+_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "ARGILLA_API_KEY", "AWS_SECRET_ACCESS_KEY")
+_LEAST_KEY = 6
+_HIDDEN = "***"
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows as it stands: with a mark in the place of controls and turns of direction."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def without_secrets(text: str) -> str:
+    """Text with stars in the place of tokens and passwords, as far as their form or the environment tells them."""
+    for key in _KEYS:
+        value = os.environ.get(key, "")
+        if len(value) >= _LEAST_KEY:
+            text = text.replace(value, _HIDDEN)
+    return _SECRETS.sub(lambda found: found[0][: found[0].find("=") + 1] + _HIDDEN, text)
 
 
 class SageError(Exception):
@@ -15,8 +47,8 @@ class SageError(Exception):
     """
 
     def __init__(self, what: str, *, where: str, fix: str) -> None:
-        self.what, self.where, self.fix = what, where, fix
-        super().__init__(f"{what} [{where}]. {fix}")
+        self.what, self.where, self.fix = (without_secrets(printable(part)) for part in (what, where, fix))
+        super().__init__(f"{self.what} [{self.where}]. {self.fix}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels between processes as it is, which an exception with named arguments would not."""

@@ -57,7 +57,7 @@ def test_the_wheel_in_a_clean_environment_has_its_templates_and_its_command(buil
     subprocess.run([*command, str(built[0])], check=True, capture_output=True)
     # What it depends on is not downloaded again. Python does not read the .pth files there: the source stays away.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    code = "import sage_hf; from sage_hf.hub.cards import template; print(sage_hf.__file__); "
+    code = "import sage_hf; from sage_hf.hub.markdown import template; print(sage_hf.__file__); "
     code += f"print(*(len(template(name)) for name in {NAMES}))"
 
     def run(*arguments):

@@ -149,9 +149,8 @@ def without_missing(
         DatasetError: Values are missing, and the rows may not be left out; or no row is left.
     """
     missing = missing_values(rows, text_columns)
-    if not drop:
-        missing = {name: gaps for name, gaps in missing.items() if name not in LABEL_COLUMNS}
-    if not missing:
+    # A language model needs no labels: where they alone are missing, that is told once the task is known.
+    if not missing or not (drop or missing.keys() - set(LABEL_COLUMNS)):
         return rows, None
     gaps = np.unique(np.concatenate(list(missing.values())))
     counted = ", ".join(f"{len(each):,} in column {name!r}" for name, each in missing.items())

@@ -13,6 +13,7 @@ from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, DatasetError
 from ..utils.bars import stage
 from .options import INPUT, LOADING, Inputs, main_console, option, plain
+from .output import is_quiet
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -131,7 +132,8 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
         overwrite_output_dir=options.overwrite,
     )
     console = main_console(stderr=False)
-    console.print(comparison.table())
+    if not is_quiet():
+        console.print(comparison.table())
     console.print(plain(comparison.recommendation))
     console.print(f"Written to {options.output}.", markup=False)
 

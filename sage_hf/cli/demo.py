@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from ..utils.console import PlainConsole
 from .options import option
 
 
@@ -28,7 +28,7 @@ def demo(options: DemoOptions) -> None:
     from ..demo import run_demo
     from ..selection.report import summary
 
-    console = Console()
+    console = PlainConsole()
     selection, groups = run_demo(options.output, seed=options.seed, trainings=options.trainings, say=console.print)
     console.print(summary(selection))
     table = Table(title="Test accuracy after the same number of steps", title_justify="left")

@@ -11,6 +11,7 @@ from ..hub.files import check_table_output
 from ..utils.bars import planned, stage
 from .folders import holding
 from .options import LOADING, Inputs, main_console, option
+from .output import is_quiet
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ def _list(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> No
         inputs.warm_up(loaded, rows, config)
         issues = find_label_issues(loaded.model, rows, processing_class=loaded.processing_class, config=config)
     console = main_console(stderr=False)
-    console.print(issues.table(options.limit))
+    if is_quiet():
+        console.print(f"{len(issues):,} of {len(issues.label_doubt):,} labels are likely wrong.")
+    else:
+        console.print(issues.table(options.limit))
     if options.output is not None and not console.quiet:
         console.print(f"Written to {issues.save(options.output)}.", markup=False)
         if left_out := issues.left_out:

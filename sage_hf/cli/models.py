@@ -106,7 +106,7 @@ def load_model(
         head = _new_head(config, dataset, task, saved_classes(saved))
         with isolated_rng(seed):
             model, info = TASKS[task].from_pretrained(
-                base, revision=pinned, dtype=dtype, output_loading_info=True, **head
+                base, revision=pinned, dtype=dtype, output_loading_info=True, trust_remote_code=False, **head
             )
             if adapter is not None:
                 model = with_adapter(model, adapter)
@@ -116,6 +116,12 @@ def load_model(
         in_the_way = None if Path(path).exists() else obstacle(error, path)
         if in_the_way is not None:
             raise ConfigError(in_the_way.what, where=path, fix=in_the_way.fix) from error
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                "The model comes with code of its own, which the shell does not run",
+                where=path,
+                fix="Read that code. If you trust it, load the model in Python and give it to SageSelector.",
+            ) from error
         raise ConfigError(
             f"The model cannot be loaded: {first_line(error)}", where=path, fix="Check the path, --task and --dtype."
         ) from error
@@ -129,9 +135,7 @@ def load_model(
             model = model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"The model cannot be moved to {device!r}: {first_line(error)}",
-                where="--device",
-                fix="Use cpu, for example.",
+                f"There is no device {device!r}", where="--device", fix="Use cpu, cuda or cuda:0, for example."
             ) from error
     commit = adapter.commit if adapter is not None else None if is_local else pinned
     return Loaded(model, processor, task, sorted(set(info["missing_keys"]) - set(saved)), commit)
@@ -149,7 +153,7 @@ def _columns(dataset: Dataset | IterableDataset) -> list[str]:
 
 def _read_config(adapter: Adapter | None, base: str, revision: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(base, revision=revision)
+        return AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if adapter is None:
             raise
@@ -271,7 +275,8 @@ def _load_processor(path: str, revision: str, task: str, own_files: bool = False
     try:
         if own_files and not has_file(path, IMAGE_PROCESSOR_NAME if is_image else TOKENIZER_CONFIG_FILE, revision):
             return None
-        processor = (AutoImageProcessor if is_image else AutoTokenizer).from_pretrained(path, revision=revision)
+        kind = AutoImageProcessor if is_image else AutoTokenizer
+        processor = kind.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError):
         return None  # fine for a prepared dataset; a raw one says what it lacks
     if not is_image and processor.vocab_size <= _EMPTY_VOCABULARY:

@@ -14,22 +14,15 @@ import warnings
 from collections.abc import Callable, Container, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
-from ..config import (
-    BALANCES,
-    CONSENSUSES,
-    LOSS_REDUCTIONS,
-    PRESETS,
-    STRATEGY_LINES,
-    TARGET_REDUCTIONS,
-    SageConfig,
-)
-from ..errors import ConfigError, SageError
+from ..config import SageConfig
+from ..errors import ConfigError, OutputError, SageError
+from ..utils.console import PlainConsole
 from ..utils.deprecation import OLD_WORDS, about_old
 from ..utils.setting_text import from_text
 from .interrupt import interruptible
@@ -67,13 +60,11 @@ _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 _TYPES: dict[str, Any] = {
     "fraction": float | None,
     "num_examples": int | None,
-    "strategy": Literal[tuple(STRATEGY_LINES)],
-    "balance": Literal[BALANCES],
-    "consensus": Literal[CONSENSUSES],
-    "preset": Literal[PRESETS],
-    "loss_reduction": Literal[LOSS_REDUCTIONS],
-    "target_reduction": Literal[TARGET_REDUCTIONS],
 }
+# Settings that are one of some words, which the help names; that a word is none of them is told by `SageConfig`.
+_WORDS = ("strategy", "balance", "consensus", "preset", "loss_reduction", "target_reduction")
+# Characters of a part of an error that are shown.
+_LONGEST = 1500
 
 
 def option(default: Any, help: str, panel: str | None = None, **settings: Any) -> Any:
@@ -251,7 +242,7 @@ def _parameter(kind: type, field: Field[Any]) -> inspect.Parameter:
     if kind is SageConfig:
         hint = _TYPES.get(name, str | None if default is None else type(default))
         settings["rich_help_panel"] = _PANEL_OF.get(name, "How to choose")
-        settings["metavar"] = "WORD" if get_origin(hint) is Literal else None  # the help names the words
+        settings["metavar"] = "WORD" if name in _WORDS else None
     flag = "--" + name.replace("_", "-")
     flags = settings.pop("flags", f"{flag}/--no-{flag[2:]}" if default is True else flag).split()
     made = typer.Argument(**settings) if settings.pop("is_argument", False) else typer.Option(*flags, **settings)
@@ -273,8 +264,8 @@ class Shell(TyperGroup):
         try:
             with interruptible(ctx.meta["sage_hf.words"]):
                 return super().invoke(ctx)
-        except SageError as error:
-            _tell(*in_the_shell(error))
+        except (SageError, OSError, UnicodeError) as error:
+            _tell(*map(_cut, in_the_shell(as_ours(error))))
             raise typer.Exit(1) from error
         except Exception as error:
             if type(error).__name__ != "NoSuchOption":  # whether of click or of the one that Typer brings along
@@ -288,9 +279,26 @@ class Shell(TyperGroup):
 
 
 def _tell(what: str, where: str, fix: str) -> None:
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
     console.print(f"[bold]What to do:[/] {plain(fix)}")
+
+
+def as_ours(error: Exception) -> SageError:
+    """An error of the disk that nobody expected, such as of a name that is too long, as one of ours."""
+    if isinstance(error, SageError):
+        return error
+    name, what = getattr(error, "filename", None), getattr(error, "strerror", None)
+    return OutputError(
+        str(what or f"{type(error).__name__}: {error}"),
+        where=str(name or "a file"),
+        fix="Check the path and its name.",
+    )
+
+
+def _cut(text: str) -> str:
+    """The beginning and the end of a text that no terminal could hold."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def renamed(words: list[str]) -> list[str]:
@@ -309,13 +317,13 @@ def renamed(words: list[str]) -> list[str]:
     return made
 
 
-def main_console(stderr: bool = True) -> Console:
+def main_console(stderr: bool = True) -> PlainConsole:
     """A console that prints in the main process of a launch alone; on stderr nothing where --quiet was given."""
     from ..passes.processes import launched
 
-    return Console(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
+    return PlainConsole(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
 
 
 def plain(text: str) -> str:
     """Text that `rich` prints as it is."""
-    return text.replace("[", r"\[")
+    return escape(text)

@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from rich.console import Console
 from rich.text import Text
 
-from ..errors import ConfigError
+from ..errors import ConfigError, without_secrets
 from ..utils.bars import Progress, progress_as
+from ..utils.console import PlainConsole
 from .wording import options_for
 
 # What `datasets` reads when it is imported.
@@ -109,10 +109,9 @@ class Lines(logging.Handler):
             if said is not None:
                 said.add(record.getMessage())
             head = {logging.WARNING: ("Warning: ", "bold yellow"), logging.ERROR: ("Error: ", "bold red")}
+            text = options_for(without_secrets(self.format(record)))
             with _above_bars():
-                Console(stderr=True).print(
-                    Text.assemble(head.get(record.levelno, ""), options_for(self.format(record)))
-                )
+                PlainConsole(stderr=True).print(Text.assemble(head.get(record.levelno, ""), text))
         except Exception:
             self.handleError(record)
 

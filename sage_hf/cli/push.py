@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from ..hub.files import read_scores
+from ..utils.console import PlainConsole
 from .options import argument, option
 
 if TYPE_CHECKING:
@@ -69,4 +68,4 @@ def push_selection(selection: Selection | StreamSelection, options: PushOptions)
     settings = {name: getattr(options, name) for name in passed}
     commit = selection.push_to_hub(options.repository, other_splits=splits, **settings)
     if commit is not None:  # of the main process
-        Console().print(f"Pushed: {commit.pr_url or commit.repo_url}", markup=False)
+        PlainConsole().print(f"Pushed: {commit.pr_url or commit.repo_url}", markup=False)

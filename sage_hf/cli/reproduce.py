@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SageConfig
+from ..errors import without_secrets
 from ..utils.setting_text import to_text
 from .options import Inputs
 
@@ -31,7 +32,7 @@ def select_command(inputs: Inputs, config: SageConfig, output: str, **options: A
         if name in ("target", "checkpoints"):
             value = [_public(path) for path in value.split(",")]
         command += [flag, to_text(name, value)]
-    return [*command, "--output", output]
+    return [without_secrets(word) for word in [*command, "--output", output]]
 
 
 def _public(path: str) -> str:

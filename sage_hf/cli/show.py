@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from .folders import open_selection
 from .options import argument, main_console, option
 
@@ -75,7 +76,9 @@ def table_of(rows: list[ShownRow], width: int) -> Table:
     if len(set(columns["outcome"])) == 1:
         del columns["outcome"]
     texts = {  # Text, not str: content may hold "[b]"
-        name: [Text(cell) for cell in cells] for name, cells in columns.items() if name == "row" or any(cells)
+        name: [Text(printable(cell)) for cell in cells]
+        for name, cells in columns.items()
+        if name == "row" or any(cells)
     }
     widths = {name: min(_WIDEST, max(cell.cell_len for cell in [Text(name), *cells])) for name, cells in texts.items()}
     if "content" in widths:

@@ -17,6 +17,10 @@ _OPTIONS = {
     },
     "overwrite_output_dir": "--overwrite",
     "output": "--output",
+    "view": "--rows",
+    "group": "--group",
+    "label column": "--label-column",
+    "repo_id": "REPOSITORY",
 }
 _ASSIGNMENT = re.compile(r'\b([a-z_]+)=("[^"]*"|\w+(?:\.\w+)*)')
 

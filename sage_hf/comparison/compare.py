@@ -318,6 +318,7 @@ def _settings(model: nn.Module, first: nn.Module, experiment: Experiment) -> dic
         "training": {
             name: value if value is None or isinstance(value, (int, float, str)) else str(value)
             for name, value in experiment.training_args.items()
+            if not name.endswith("token")  # which changes no training, and is nobody else's
         },
         "metric": getattr(experiment.metric, "name", None) or f"{metric.__module__}.{metric.__qualname__}",
         "processing_class": _print_of(experiment.processing_class),

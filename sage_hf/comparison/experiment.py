@@ -19,9 +19,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from ..config import SageConfig
-from ..data.batches import RowSource, read_rows, readable
+from ..data.batches import RowSource, readable
 from ..data.columns import open_source
 from ..data.encoding import Collator
+from ..data.reading import read_rows
 from ..data.training_batches import TrainingBatches, training_loss
 from ..errors import ConfigError, LabelError
 from ..gradients.losses.per_example import (

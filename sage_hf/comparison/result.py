@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ConfigError, OutputError
-from ..hub.cards import fill
+from ..errors import ConfigError, OutputError, printable
+from ..hub.markdown import fill
 from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, seal
 from ..utils.files import whole_file
 from ..utils.shown import ShortRepr
@@ -142,13 +142,15 @@ class Comparison(ShortRepr):
         """Every group with its interval, and what it gains over random rows with the same seeds; `rich` prints it."""
         sign = "more is better" if self.greater_is_better else "less is better"
         interval = "± is the 95 % interval" if len(self.seeds) > 1 else "one seed, so no interval"
-        title = f"{self.metric} after the same number of steps ({sign}; {interval})"
+        metric = Text(printable(self.metric))
+        title = Text(f"{metric} after the same number of steps ({sign}; {interval})")
         table = Table(title=title, title_justify="left", pad_edge=False)
-        for name in ("share", "rows", "strategy", self.metric, f"minus {RANDOM}", "of all"):
+        for name in ("share", "rows", "strategy", metric, f"minus {RANDOM}", "of all"):
             table.add_column(name, justify="left" if name == "strategy" else "right")
         rows = self._rows()
         for row, following in zip(rows, [*rows[1:], None], strict=True):
-            texts = [Text(row[name]) for name in ("share", "rows", "strategy", "value", "difference", "of_all")]
+            names = ("share", "rows", "strategy", "value", "difference", "of_all")
+            texts = [Text(printable(row[name])) for name in names]
             is_last = following is None or following["share"] != row["share"]
             table.add_row(*texts, end_section=is_last, style="bold" if row["best"] else None)
         return table

@@ -20,7 +20,8 @@ from ..gradients.batch_axis import batch_rows
 from ..gradients.losses.per_example import IGNORE_INDEX
 from ..utils.rng import drawing
 from .encoding import Row
-from .encoding.rows import Offence, named
+from .encoding.rows import Offence
+from .reading import as_rows, read_rows
 from .windows import Division, Window, divide
 
 _TEXT_TYPES = ("string", "large_string", "string_view")
@@ -101,42 +102,6 @@ def with_texts(row: Row, features: Features | None) -> Row:
     """A row that tells of a dataset's columns, with empty texts where its own are null."""
     is_text = {name for name, value in (features or {}).items() if getattr(value, "dtype", None) in _TEXT_TYPES}
     return {name: "" if value is None and name in is_text else value for name, value in row.items()}
-
-
-def read_rows(dataset: Dataset, rows: range) -> list[Row]:
-    """Consecutive rows of a dataset.
-
-    Raises:
-        DatasetError: Some cannot be read, or the user's transform fails for them.
-    """
-    try:
-        return as_rows(dataset[rows.start : rows.stop])
-    except SageError:
-        raise
-    except Exception as error:
-        unread: dict[int, Exception] = {}
-        for row in rows:
-            try:
-                dataset[row : row + 1]
-            except Exception as reason:
-                unread[row] = reason
-        why = next(iter(unread.values()), error)
-        raise DatasetError(
-            f"The dataset cannot be read: {type(why).__name__}: {why}",
-            where=f"dataset, {named(list(unread or rows), rows)}",
-            fix="Fix or filter these rows, or fix the transform that makes them.",
-        ) from error
-
-
-def as_rows(columns: dict[str, Any]) -> list[Row]:
-    """[{column: value}] from {column: [values]}, the form in which `datasets` hands out batches."""
-    rows = zip(*columns.values(), strict=True)
-    return [{name: as_scalar(value) for name, value in zip(columns, row, strict=True)} for row in rows]
-
-
-def as_scalar(value: Any) -> Any:
-    """A tensor or NumPy number of no axes as Python's."""
-    return value.item() if getattr(value, "shape", None) == () else value
 
 
 class Batcher(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..utils.deprecation import warn_old
 from ..utils.shown import ShortRepr
+from ..utils.typed import as_declared
 from .classes import Classes
 from .longest import LongestRow
 from .meaning import Meaning
@@ -99,7 +100,7 @@ class GateStats(_OldKeys):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GateStats:
         """From JSON."""
-        return cls(**{**values, "tried": [TriedRecipe(**each) for each in values.get("tried", [])]})
+        return cls(**{**values, "tried": [as_declared(TriedRecipe(**each)) for each in values.get("tried", [])]})
 
     def plus(self, other: GateStats) -> GateStats:
         """What was taken out here and elsewhere."""
@@ -227,15 +228,22 @@ class SelectionStats(FitStats):
         """What `to_dict` gave.
 
         Raises:
-            TypeError: Something is missing, or is not known.
+            TypeError: Something is missing, is not known, or is of another type.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError("stats is no object")
         gate, meaning, longest = (values.get(name) for name in ("gate", "meaning", "longest"))
-        return cls(
+        made = cls(
             **{
                 **values,
-                "groups": [GroupStats(**group) for group in values.get("groups", [])],
-                "gate": None if gate is None else GateStats.from_dict(gate),
-                "meaning": None if meaning is None else Meaning(**meaning),
-                "longest": None if longest is None else LongestRow(**longest),
+                "groups": [as_declared(GroupStats(**group)) for group in values.get("groups", [])],
+                "gate": None if gate is None else as_declared(GateStats.from_dict(gate)),
+                "meaning": None if meaning is None else as_declared(Meaning(**meaning)),
+                "longest": None if longest is None else as_declared(LongestRow(**longest)),
             }
         )
+        if not {"name", "id", "config", "split", "splits", "revision"} <= as_declared(made).source.keys():
+            raise TypeError("source lacks something")
+        if not {"class", "id", "revision"} <= made.model.keys():
+            raise TypeError("model lacks something")
+        return made

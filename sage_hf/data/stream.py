@@ -18,9 +18,10 @@ from datasets.fingerprint import Hasher
 
 from ..errors import DatasetError, GroupError
 from ..utils.rng import drawing
-from .batches import Batcher, BatchSource, as_scalar
+from .batches import Batcher, BatchSource
 from .encoding import Row
 from .groups import Groups, check_values
+from .reading import as_scalar
 from .windows import Division, Unit, Window
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 
+from ..utils.console import PlainConsole
 from .findings import SEVERITIES, CheckFindings, ModelFindings, Problem, RowFindings, Space, TimeFindings
 from .text import render_check, render_model, render_problems, render_rows, render_spaces
 
@@ -59,7 +60,7 @@ class Diagnosis:
     def __str__(self) -> str:
         """The report as plain text of 80 columns."""
         text = io.StringIO()
-        Console(file=text, width=_WIDTH, color_system=None, legacy_windows=False).print(self)
+        PlainConsole(file=text, width=_WIDTH, color_system=None, legacy_windows=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

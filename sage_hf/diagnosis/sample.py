@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from datasets import Dataset
 
-from ..data.batches import read_rows, readable
+from ..data.batches import readable
 from ..data.encoding import Encoder, Row
 from ..data.encoding.limits import Limits
 from ..data.encoding.rows import Offence, named
+from ..data.reading import read_rows
 from ..errors import DatasetError, SageError
 from .findings import Lengths, Problem
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..selection.rows import ShownRow
 from ..selection.selection import Selection
 from ..selector.cleaning import DROP, KEEP, RELABEL
-from ..selector.issue_list import KINDS
+from ..selector.issue_list import KINDS, for_spreadsheet
 from ..utils.files import whole_file
 
 # Before the name of a class that is a word of `sage-hf apply`.
@@ -85,7 +85,8 @@ def write_marks(marks: Iterable[Mark], path: Path) -> Path:
         writer.writerow(KINDS)
         for mark in sorted(marks, key=lambda each: each.row):
             doubt = "" if mark.doubt is None else f"{mark.doubt:.6g}"
-            writer.writerow((mark.row, doubt, mark.label, mark.suggestion or "", mark.action))
+            words = map(for_spreadsheet, (mark.label, mark.suggestion or "", mark.action))
+            writer.writerow((mark.row, doubt, *words))
     return path
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
+from .markdown import number
 from .pictures import PICTURES
 
 TAGS = ("sage", "data-selection")
@@ -23,22 +20,6 @@ _STATS = (
 )
 # Groups that a table lists, the largest.
 _LISTED_GROUPS = 20
-
-
-def template(name: str) -> str:
-    """The text of a packaged template."""
-    return (files("sage_hf.hub") / "templates" / name).read_text(encoding="utf-8")
-
-
-def fill(name: str, values: dict[str, Any]) -> str:
-    """A packaged template with its values filled in.
-
-    Raises:
-        jinja2.UndefinedError: A value is missing.
-    """
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {"count": "{:,}".format, "cell": cell, "number": number}
-    return environment.from_string(template(name)).render(**values)
 
 
 def selection_facts(
@@ -100,13 +81,3 @@ def group_cells(group: GroupStats) -> list[str]:
     """The cells of a table of groups, under `GROUP_HEAD`, as text."""
     counts = [f"{count:,}" for count in (group.rows, group.kept, group.set_aside)]
     return [group.name, *counts, number(group.mean_score), number(group.mean_score_kept)]
-
-
-def cell(text: str) -> str:
-    """Text that cannot break out of a table's cell, nor become markup."""
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", " ".join(str(text).split())) or "-"
-
-
-def number(value: float | None) -> str:
-    """A score with its sign and three digits."""
-    return "-" if value is None else f"{value:+.3f}"

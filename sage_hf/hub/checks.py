@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import DatasetCard, HfApi
@@ -27,9 +24,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ConfigError, DatasetError, HubError, SageError
+from ..errors import ConfigError, HubError, SageError
 from .dataset_card import folder
 from .files import JSON_NAME
+from .held import check_files, check_parquet
 from .reach import LOGIN, obstacle
 from .retry import persistently
 
@@ -156,21 +154,14 @@ def read_card(api: HfApi, repo_id: str, revision: str | None) -> DatasetCard | N
 
 
 def check_rows(splits: Mapping[str, Dataset]) -> None:
-    """Refuses columns of types that parquet, and so the Hub, cannot hold.
+    """Refuses columns of types that parquet, and so the Hub, cannot hold, and files of other kinds than their column.
 
     Raises:
-        DatasetError: Names them.
+        DatasetError: Names the column.
     """
     for name, rows in splits.items():
-        for column in rows.features.arrow_schema:
-            try:
-                pq.ParquetWriter(io.BytesIO(), pa.schema([column])).close()
-            except (pa.ArrowException, NotImplementedError) as error:
-                raise DatasetError(
-                    f"Parquet cannot hold the type of a column: {first_line(error)}",
-                    where=f"column {column.name!r} of split {name!r}",
-                    fix="Remove the column, or cast it to another type.",
-                ) from error
+        check_parquet(rows.features, f"split {name!r}")
+        check_files(rows)
 
 
 def check_metadata(repo_id: str, card: DatasetCard) -> None:

@@ -15,9 +15,9 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..config import SageConfig
 from ..data.stats import SelectionStats
-from .cards import PAPER, TAGS, cell, fill, selection_facts
+from .cards import PAPER, TAGS, selection_facts
+from .markdown import HUB, Markdown, cell, fill, link, quoted
 
-_HUB = "https://huggingface.co"
 # What is carried over from the source's card.
 _CARRIED = (
     *("license", "license_name", "license_link", "language", "multilinguality", "task_categories", "task_ids"),
@@ -81,14 +81,14 @@ def card_facts(
         "title": f"{short}, {stats.kept:,} rows chosen by SAGE",
         "paper": PAPER,
         "source": source,
-        "source_link": _link(source["id"], f"{_HUB}/datasets") or cell(name or "a dataset made in memory"),
+        "source_link": _link(source["id"], f"{HUB}/datasets") or cell(name or "a dataset made in memory"),
         "source_digest": stats.source_digest,
         "load_source": _load(source),
         "model": model,
-        "model_link": _link(model["id"], _HUB) or f"a {cell(str(model['class']))} that was in memory",
+        "model_link": _link(model["id"], HUB) or Markdown(f"a {cell(model['class'])} that was in memory"),
         "trained_steps": stats.trained_steps,
         "command": shlex.join(stats.command) if stats.command else None,
-        "settings": ", ".join(f"{name}={value!r}" for name, value in changed.items()),
+        "settings": ", ".join(f"{name}={_literal(value)}" for name, value in changed.items()),
         "config": {name: str(value) for name, value in settings.items()},
         "license": [licenses] if isinstance(licenses, str) else licenses,
         "license_carried": license is None,
@@ -201,15 +201,20 @@ def _listed(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _link(hub_id: str | None, place: str) -> str | None:
-    return f"[{cell(hub_id)}]({place}/{hub_id})" if hub_id else None
+def _link(hub_id: str | None, place: str) -> Markdown | None:
+    return link(hub_id, f"{place}/{hub_id}") if hub_id else None
 
 
-def _load(source: dict[str, Any]) -> str:
+def _literal(value: Any) -> str:
+    """A setting as Python writes it."""
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _load(source: dict[str, Any]) -> Markdown:
     """Code that loads the source."""
     if not source["id"]:
-        return "...  # the dataset that was selected from"
+        return Markdown("...  # the dataset that was selected from")
     config = source["config"] if source["config"] != "default" else None
     named = {"name": config, "split": source["split"], "revision": source["revision"]}
-    options = "".join(f', {name}="{value}"' for name, value in named.items() if value)
-    return f'load_dataset("{source["id"]}"{options})'
+    options = "".join(f", {name}={quoted(value)}" for name, value in named.items() if value)
+    return Markdown(f"load_dataset({quoted(source['id'])}{options})")

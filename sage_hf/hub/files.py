@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ FORMAT_VERSION = 3
 # 2 has no checksums.
 _READ = (2, FORMAT_VERSION)
 JSON_NAME, ARRAYS_NAME = "selection.json", "selection.safetensors"
+# What looks like the ending of a file, and not like a number or a version in a folder's name.
+_ENDING = re.compile(r"\.(?![vV]\d)[A-Za-z][A-Za-z0-9]{0,7}")
 # Endings of a file that holds rows, and what writes it, of `datasets.Dataset`.
 TABLE_WRITERS = {".csv": "to_csv", ".json": "to_json", ".jsonl": "to_json", ".parquet": "to_parquet"}
 
@@ -70,7 +73,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
         if version in _READ:
             check_seal(at, is_needed=version == FORMAT_VERSION)
             at = folder / ARRAYS_NAME
-            check_files(folder, [ARRAYS_NAME], facts.get("files", {}))
+            check_digests(folder, [ARRAYS_NAME], facts.get("files", {}))
             arrays = load_file(at)
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, OutputError):
@@ -87,7 +90,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     return arrays, facts
 
 
-def check_files(folder: Path, names: Iterable[str], digests: Mapping[str, str]) -> None:
+def check_digests(folder: Path, names: Iterable[str], digests: Mapping[str, str]) -> None:
     """Refuses files of a selection that are not what was written; of a selection without checksums none is.
 
     Raises:
@@ -120,6 +123,7 @@ def write_selection(
         OutputError: The folder holds something, or cannot be written.
     """
     check_output(folder, overwrite)
+    folder = folder.absolute()  # datasets would take a:/b for an address
     with whole_folder(folder, "The selection") as working:
         if write_rows is not None:
             write_rows(working / "part")
@@ -177,7 +181,15 @@ def check_place(path: Path) -> None:
     Raises:
         OutputError: It is one.
     """
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        path.exists()
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise OutputError(f"{error.strerror}", where=str(path), fix="Choose another name.") from error
+    if "\0" in str(path) or "::" in str(path.absolute()):
+        raise OutputError(
+            "datasets takes :: apart, and no name can hold a NUL", where=str(path), fix="Choose another name."
+        )
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(
             f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
@@ -185,8 +197,8 @@ def check_place(path: Path) -> None:
 
 
 def is_row_file(path: Path) -> bool:
-    """Whether an output is one file: its name has an ending of letters, and is no folder's that is there."""
-    return not path.is_dir() and path.suffix[1:].isalpha()
+    """Whether an output is one file: its name ends as files do, not in a number or a version, and is no folder's."""
+    return bool(_ENDING.fullmatch(path.suffix)) and not path.is_dir()
 
 
 def check_rows_output(path: Path, overwrite: bool = False) -> None:

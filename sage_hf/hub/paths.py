@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from ..errors import DatasetError, OutputError
-from .files import TABLE_WRITERS, check_place, check_table_output
-
-# What looks like the ending of a file, and not like a version in a folder's name.
-_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}")
+from .files import TABLE_WRITERS, check_place, check_table_output, is_row_file
 
 
 def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -21,7 +17,7 @@ def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
             nothing can be written there.
     """
     place = Path(path)
-    if _ENDING.fullmatch(place.suffix):
+    if is_row_file(place):
         check_table_output(place, overwrite)
         return place
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
 from ..errors import OutputError
 from .files import check_table_output
-from .tables import write_table
+from .tables import holds_bytes, is_media, write_table
 
 _BINARY = ".parquet"
 
@@ -25,12 +25,19 @@ def check_table_rows(path: Path, rows: Dataset | IterableDataset) -> None:
         OutputError: A csv would have lists or dicts in its cells; or images in a text are of no file.
     """
     if path.suffix == ".csv" and rows.features is not None:
-        _check_cells(path, rows.features)
+        check_cells(path, rows.features)
+    if path.suffix != _BINARY and rows.features is not None:
+        check_no_bytes(path, rows.features)
     if path.suffix != _BINARY and isinstance(rows, Dataset):
         as_text(rows.with_format(None).select(range(min(1, len(rows)))), path)
 
 
-def _check_cells(path: Path, features: Features) -> None:
+def check_cells(path: Path, features: Features) -> None:
+    """Refuses lists and dicts in a table.
+
+    Raises:
+        OutputError: Names the column.
+    """
     nested = [name for name, feature in features.items() if not isinstance(feature, Value | ClassLabel)]
     nested = [name for name in nested if not _has_path(features[name])]
     if nested:
@@ -39,6 +46,21 @@ def _check_cells(path: Path, features: Features) -> None:
             where=str(path),
             fix="End the name in .jsonl or .parquet.",
         )
+
+
+def check_no_bytes(path: Path, features: Features) -> None:
+    """Refuses bytes in a file of text, but for files, of which the paths are written.
+
+    Raises:
+        OutputError: Names the column.
+    """
+    for name, feature in features.items():
+        if holds_bytes(feature) and not _has_path(feature):
+            raise OutputError(
+                f"A {path.suffix} file cannot hold the bytes of column {name!r}",
+                where=str(path),
+                fix="Name a folder, or a file that ends in .parquet.",
+            )
 
 
 def write_rows(rows: Dataset, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -71,7 +93,18 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
     for name, feature in rows.features.items():
         if isinstance(feature, ClassLabel):
             values = [None if value is None or value < 0 else feature.int2str(value) for value in rows[name]]
-        elif _has_path(feature):
+            rows = _replaced(rows, name, values)
+    return with_paths(rows, path)
+
+
+def with_paths(rows: Dataset, path: Path) -> Dataset:
+    """The rows with paths in the place of images and sounds.
+
+    Raises:
+        OutputError: An image or a sound is of no file, as of a Hub dataset that holds its bytes.
+    """
+    for name, feature in rows.features.items():
+        if _has_path(feature):
             values = rows.cast_column(name, type(feature)(decode=False))[name]
             values = [value and value["path"] for value in values]
             if any(value is not None and not os.path.isabs(value) for value in values) or not any(values):
@@ -80,15 +113,17 @@ def as_text(rows: Dataset, path: Path) -> Dataset:
                     where=str(path),
                     fix="Name a folder, or a file that ends in .parquet.",
                 )
-        else:
-            continue
-        order = rows.column_names
-        text = f"{name} as text"  # added before the other goes: of a table without columns nobody knows the rows
-        rows = rows.add_column(text, values, feature=Value("string")).remove_columns(name)
-        rows = rows.rename_column(text, name).select_columns(order)
+            rows = _replaced(rows, name, values)
     return rows
+
+
+def _replaced(rows: Dataset, name: str, values: list[str | None]) -> Dataset:
+    order = rows.column_names
+    text = f"{name} as text"  # added before the other goes: of a table without columns nobody knows the rows
+    rows = rows.add_column(text, values, feature=Value("string")).remove_columns(name)
+    return rows.rename_column(text, name).select_columns(order)
 
 
 def _has_path(feature: Any) -> bool:
     """Whether a column holds what is decoded of files: images, sounds, videos."""
-    return hasattr(feature, "decode") and hasattr(feature, "decode_example")
+    return hasattr(feature, "decode") and is_media(feature)

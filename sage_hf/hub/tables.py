@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Value
 from datasets.table import embed_table_storage
 
 from ..utils.files import whole_file
+from .held import check_files, check_parquet
 
 _BATCH = 1000
 
@@ -25,9 +26,13 @@ def write_table(rows: Dataset, place: Path) -> None:
 
     Raises:
         OutputError: The file cannot be written.
+        DatasetError: parquet cannot hold a column, or a row names a file of another kind than its column.
     """
     rows = rows.with_format(None)
-    with whole_file(place, "Free some space and start again.") as part:
+    if place.suffix == ".parquet":
+        check_parquet(rows.features, place.name)
+        check_files(rows)
+    with whole_file(place.absolute(), "Free some space and start again.") as part:
         if place.suffix == ".csv":
             _write_csv(rows, part)
         elif place.suffix == ".parquet":
@@ -70,8 +75,10 @@ def _write_lines(rows: Dataset, part: Path) -> None:
 
 def _write_csv(rows: Dataset, part: Path) -> None:
     nested = {name for name, feature in rows.features.items() if is_nested(feature)}
+    # Of views on text, pyarrow's writer knows nothing.
+    texts = {name for name, feature in rows.features.items() if getattr(feature, "dtype", "") == "string_view"}
     schema = pa.schema(
-        pa.field(field.name, pa.string() if field.name in nested else field.type)
+        pa.field(field.name, pa.string() if field.name in nested | texts else field.type)
         for field in rows.features.arrow_schema
     )
     # pandas would write whole numbers beside nulls as fractions, and leave a lone carriage return without quotes.
@@ -82,7 +89,7 @@ def _write_csv(rows: Dataset, part: Path) -> None:
                     [None if value is None else _as_json(value) for value in batch[name].to_pylist()], pa.string()
                 )
                 if name in nested
-                else batch[name]
+                else batch[name].cast(schema.field(name).type)
                 for name in rows.column_names
             ]
             writer.write_table(pa.table(columns, schema=schema))

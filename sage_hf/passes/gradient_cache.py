@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, file_digest, seal, set_aside
-from ..utils.files import part_ending, whole_file
+from ..utils.files import mapped, part_ending, whole_file
 from ..utils.locks import writing
 from ..utils.notices import OF_THIS_PROCESS
 from .embeddings import Embedded
@@ -199,7 +199,7 @@ class GradientCache:
             # All of it, before the first batch counts: the pages are read again at once, from memory.
             if number not in self._checked and file_digest(rows) != metadata[_ROWS_DIGEST]:
                 raise ValueError("its checksum is another, so it was changed or cut after it was written")
-            gradients = np.load(rows, mmap_mode="r")
+            gradients = mapped(rows)
         except DAMAGE as error:
             set_aside(at, error, "its rows are computed again")
             with suppress(OSError):

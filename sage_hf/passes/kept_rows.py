@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import OutputError
 from ..strategies import Vectors
 from ..strategies.base import Derived
-from ..utils.files import free_disk, part_ending, reserve
+from ..utils.files import free_disk, mapped, part_ending, reserve
 from .extractor import Extracted, halved
 
 _ELSEWHERE = 'Set TMPDIR to a larger disk; strategy="agreement" with consensus="streaming" needs no file.'
@@ -153,12 +153,12 @@ class KeptRows(RowRecords):
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         try:
-            there = np.load(path, mmap_mode="r")  # "r+" would make a short file longer
+            there = mapped(path)  # "r+" would make a short file longer
             if (there.shape, there.dtype) != ((rows,), kind):
                 raise ValueError(
                     f"it has {there.shape} records of {there.dtype.itemsize} bytes, not {(rows,)} of {kind.itemsize}"
                 )
-            super().__init__(np.load(path, mmap_mode="r+"))
+            super().__init__(mapped(path, "r+"))
         except (OSError, ValueError, EOFError) as error:
             raise OutputError(
                 f"The stored signals of finished shards cannot be read: {error}",

@@ -17,7 +17,8 @@ from huggingface_hub import CommitInfo
 from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
-from ..hub.files import check_files, check_table_output, read_scores, write_scores, write_selection
+from ..hub.files import check_digests, check_table_output, read_scores, write_scores, write_selection
+from ..hub.held import check_files
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.row_files import write_rows
@@ -26,6 +27,7 @@ from ..utils.bars import at, is_wanted, stage
 from ..utils.deprecation import warn_old
 from ..utils.files import whole_file
 from ..utils.interruption import told_if_interrupted
+from ..utils.typed import fits
 from .brief import about
 
 # Files of `Dataset.save_to_disk` beside those that end in .arrow.
@@ -93,6 +95,7 @@ class SelectionBase(ABC):
 
         Raises:
             OutputError: The folder holds something, or cannot be written.
+            DatasetError: A row names a file that is not there, or of another kind than its column.
         """
         write_rows = self._write_rows if include_dataset else None
 
@@ -144,13 +147,13 @@ class SelectionBase(ABC):
         try:
             return {
                 **{name: arrays[name] for name in cls._arrays},
-                "group_names": values["group_names"],
+                "group_names": _names(values["group_names"]),
                 "stats": SelectionStats.from_dict(values["stats"]),
                 "config": SageConfig.from_dict(values["config"]),
                 name: field(values[name]),
                 **cls._read_more(arrays, values),
             }, values.get("files", {})
-        except (KeyError, TypeError, ConfigError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise OutputError(
                 f"The selection {'lacks' if isinstance(error, KeyError) else 'cannot be read:'} {error}",
                 where=str(folder),
@@ -172,8 +175,8 @@ class SelectionBase(ABC):
         files = [path for path in folder.iterdir() if path.suffix == ".arrow" or path.name in _OF_ROWS]
         try:
             if sum(path.stat().st_size for path in files) <= _CHECKED_BYTES:
-                check_files(folder, [path.name for path in files], digests)
-            rows = load_from_disk(str(folder))
+                check_digests(folder, [path.name for path in files], digests)
+            rows = load_from_disk(str(folder.absolute()))
             if not isinstance(rows, Dataset) or len(rows) != count:
                 raise ValueError(f"they are {len(rows)}, and {count} were kept")
             return rows
@@ -333,7 +336,9 @@ class SelectionBase(ABC):
     def _write_rows(self, folder: Path) -> None:
         at("rows")
         with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
-            self._rows(Path(cache)).with_format(None).save_to_disk(str(folder))
+            rows = self._rows(Path(cache)).with_format(None)
+            check_files(rows)
+            rows.save_to_disk(str(folder))
 
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:
@@ -345,3 +350,14 @@ def _about_push() -> str:
         "What was sent stays there and is not sent again; no card tells of rows that are not there. The same push "
         "goes on with overwrite=True."
     )
+
+
+def _names(value: Any) -> list[str]:
+    """Names as a file holds them.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if not fits(value, list[str]):
+        raise TypeError("names are no list of texts")
+    return list(value)

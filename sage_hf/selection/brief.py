@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..data.stats import GroupStats, SelectionStats
+from ..errors import printable
 
 # Groups that are named, and characters of a name.
 _NAMED, _LONGEST = 4, 20
@@ -30,7 +31,7 @@ def about(stats: SelectionStats, name: str, kind: str) -> list[str]:
     if stats.warning:
         lines.append(stats.warning)
     more = ", .choose(fraction=...) for another share" if kind == "dataset" else ""
-    return [*lines, f"Go on: .dataset for the rows, .save_to_disk(path), .plot(){more}"]
+    return [*map(printable, lines), f"Go on: .dataset for the rows, .save_to_disk(path), .plot(){more}"]
 
 
 def _groups(groups: list[GroupStats], column: str | None) -> str:

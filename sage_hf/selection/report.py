@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.stats import GateStats
+from ..errors import printable
 from ..hub.cards import GROUP_HEAD, about_aim, group_cells, largest_groups
 from .choice import about_lost
 from .selection import Selection
@@ -34,12 +35,12 @@ def summary(
     """
     stats = selection.stats
     table = Table(title=f"Kept {stats.kept:,} of {stats.rows:,} rows", title_justify="left")
-    table.add_column(stats.group_by or "group")
+    table.add_column(Text(printable(stats.group_by or "group")))
     for name in GROUP_HEAD:
         table.add_column(name, justify="right")
     listed, others = largest_groups(stats.groups)
-    for group in listed:
-        table.add_row(*map(Text, group_cells(group)))  # Text, not str: a group may be called "[b]"
+    for group in listed:  # Text, not str: a group may be called "[b]"
+        table.add_row(*(Text(printable(each)) for each in group_cells(group)))
     if others:
         table.add_row(f"{len(others)} more", f"{sum(g.rows for g in others):,}", f"{sum(g.kept for g in others):,}")
     lines = [
@@ -65,7 +66,7 @@ def summary(
         named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside and never chosen: {count:,} rows, {named}{more}.")
-    return Group(table, Text("\n".join(lines)))
+    return Group(table, Text(printable("\n".join(lines))))
 
 
 def about_choice(selection: Selection | StreamSelection) -> list[str]:

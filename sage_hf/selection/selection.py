@@ -17,7 +17,7 @@ from ..data.classes import with_class_names
 from ..data.groups import Groups
 from ..data.stats import GroupStats, SelectionStats
 from ..data.status import REASONS, ROW_COLUMN, SCORE_COLUMN, SCORED
-from ..errors import DatasetError
+from ..errors import DatasetError, OutputError
 from ..hub.pictures import Seen
 from ..hub.provenance import describe_dataset
 from ..hub.push import fetch
@@ -25,6 +25,7 @@ from ..strategies.quotas import resolve_budget
 from ..utils.bars import is_wanted, stage
 from ..utils.columns import places_by_code
 from ..utils.fingerprint import dataset_digest
+from ..utils.typed import fits
 from .base import SelectionBase
 from .choice import choose_rows, lost_groups
 from .outcomes import Choice, RowVerdicts, outcomes_of
@@ -242,6 +243,18 @@ class Selection(SelectionBase):
         )
         return replace(self, indices=indices, config=config, stats=stats, verdicts=choice.verdicts)
 
+    def _fault(self) -> str:
+        """What cannot be of its columns as they were read; empty where all can."""
+        rows = len(self.scores)
+        columns = (self.scores, self.losses, self.groups, self.status)
+        if any(column.shape != (rows,) for column in columns) or self.stats.rows != rows or self.indices.ndim != 1:
+            return "its columns are not of the same rows"
+        if rows and not 0 <= self.groups.min() <= self.groups.max() < len(self.group_names):
+            return "a row is of no group"
+        if len(self.indices) and not (self.indices[0] >= 0 and self.indices[-1] < rows):
+            return "a kept row is none of its rows"
+        return ""
+
     def _plain_signals(self) -> RowSignals:
         """What every selection knows of its rows."""
         groups = Groups(self.stats.group_by, self.groups, self.group_names, {})
@@ -265,6 +278,10 @@ class Selection(SelectionBase):
         folder = Path(path)
         values, digests = cls._read(folder, "source_fingerprint", str)
         selection = cls(**values)
+        if fault := selection._fault():
+            raise OutputError(
+                f"The selection cannot be read: {fault}", where=str(folder), fix="Make it again, or restore its files."
+            )
         signals = selection._plain_signals()
         selection.signals = signals if read_signals(folder, signals, digests) else None
         if source is not None:
@@ -332,7 +349,7 @@ class Selection(SelectionBase):
     def _read_more(cls, arrays: dict[str, npt.NDArray[Any]], values: dict[str, Any]) -> dict[str, Any]:
         parts = {name: arrays[name] for name in _VERDICTS if name in arrays}
         verdicts = RowVerdicts(**parts) if len(parts) == len(_VERDICTS) else None
-        return {"verdicts": verdicts, "label_names": values.get("label_names")}
+        return {"verdicts": verdicts, "label_names": _label_names(values)}
 
     def _files(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         arrays, values = super()._files()
@@ -361,6 +378,13 @@ class Selection(SelectionBase):
             self.stats.spectrum,
             self.stats.squared_norm,
         )
+
+
+def _label_names(values: dict[str, Any]) -> list[str] | None:
+    found = values.get("label_names")
+    if not fits(found, list[str] | None):
+        raise TypeError("label_names are no list of texts")
+    return found
 
 
 def group_table(

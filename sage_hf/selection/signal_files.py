@@ -19,10 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
-from ..hub.files import check_files
+from ..hub.files import check_digests
 from ..passes.kept_rows import RowRecords
 from ..utils.checksums import file_digest
 from ..utils.columns import blocks
+from ..utils.files import mapped
 from .signals import RowSignals
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class SavedRecords(RowRecords):
     """
 
     def __init__(self, path: Path, digest: str | None) -> None:
-        super().__init__(np.load(path, mmap_mode="r"))
+        super().__init__(mapped(path))
         self.path, self.digest = path, digest
 
     def check(self) -> None:
@@ -119,7 +120,7 @@ def read_signals(folder: Path, signals: RowSignals, digests: Mapping[str, str]) 
     if not (folder / RECORDS_NAME).exists():
         return False
     try:
-        check_files(folder, [COLUMNS_NAME], digests)
+        check_digests(folder, [COLUMNS_NAME], digests)
         records = SavedRecords(folder / RECORDS_NAME, digests.get(RECORDS_NAME))
         columns: dict[str, npt.NDArray[Any]] = load_file(folder / COLUMNS_NAME)
         if records.array.shape != signals.scores.shape:

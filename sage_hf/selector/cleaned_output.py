@@ -7,21 +7,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from datasets import Image
 from huggingface_hub import DatasetCardData
 
 from ..data.classes import names_of
-from ..errors import OutputError
-from ..hub.cards import cell, fill
 from ..hub.dataset_card import size_category
 from ..hub.files import TABLE_WRITERS
+from ..hub.held import check_files
+from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
-from ..hub.tables import holds_bytes, is_nested, write_table
+from ..hub.row_files import check_cells, check_no_bytes, with_paths
+from ..hub.tables import write_table
 from ..utils.files import whole_file, whole_folder
 from .cleaning import Cleaned
 
-_HUB = "https://huggingface.co/datasets"
 # Classes, and pairs of them, that a card lists: the most frequent.
 _LISTED = 20
 _BUILDERS = {".csv": "csv", ".parquet": "parquet"}
@@ -46,17 +45,23 @@ def save_cleaned(
         OutputError: Something is there, nothing can be written there, or a file of this kind cannot hold the columns.
     """
     place = check_new_rows(path, overwrite)
+    rows = cleaned.dataset.with_format(None)
     if place.suffix in (".csv", ".json", ".jsonl"):
-        _check_columns(cleaned, place)
+        check_no_bytes(place, rows.features)
+        if place.suffix == ".csv":
+            check_cells(place, rows.features)
+        rows = with_paths(rows, place)
+    check_files(rows)
     card = cleaned_card(cleaned, place, source_name)
     if place.suffix in TABLE_WRITERS:
-        write_table(cleaned.dataset, place)
+        write_table(rows, place)
         beside = place.with_name(f"{place.stem}.README.md")
         with whole_file(beside, "Free some space and start again.") as part:
             part.write_text(card, encoding="utf-8")
         return beside
+    place = place.absolute()  # datasets would take a:/b for an address
     with whole_folder(place, "The rows") as working:
-        cleaned.dataset.with_format(None).save_to_disk(str(working))
+        rows.save_to_disk(str(working))
         (working / "README.md").write_text(card, encoding="utf-8")
     return place / "README.md"
 
@@ -82,9 +87,9 @@ def cleaned_card(cleaned: Cleaned, place: Path, source_name: str | None = None) 
     )
     values: dict[str, Any] = {
         **origin,
-        "metadata": data.to_yaml(),
+        "metadata": Markdown(data.to_yaml()),
         "name": name.split("/")[-1],
-        "source_link": f"[{cell(name)}]({_HUB}/{name})" if source["id"] else cell(name),
+        "source_link": dataset_link(name) if source["id"] else cell(name),
         "load": _load(place),
         "rows_before": len(cleaned.source),
         "rows_now": len(cleaned.dataset),
@@ -108,24 +113,10 @@ def _most(counts: Counter[Any]) -> tuple[list[tuple[Any, int]], int]:
     return ranked[:_LISTED], len(ranked[_LISTED:])
 
 
-def _load(place: Path) -> str:
+def _load(place: Path) -> Markdown:
     """Code that loads the rows."""
     if place.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
-        return f"from datasets import load_from_disk\n\nrows = load_from_disk({place.name!r})"
+        return Markdown(f"from datasets import load_from_disk\n\nrows = load_from_disk({quoted(place.name)})")
     builder = _BUILDERS.get(place.suffix, "json")
-    call = f'load_dataset("{builder}", data_files={place.name!r}, split="train")'
-    return f"from datasets import load_dataset\n\nrows = {call}"
-
-
-def _check_columns(cleaned: Cleaned, place: Path) -> None:
-    """Refuses a file of text for images, sounds and other bytes, and a table for what is nested."""
-    for name, feature in cleaned.dataset.features.items():
-        has_bytes = holds_bytes(feature)
-        kind = "images" if isinstance(feature, Image) else "bytes" if has_bytes else "lists or dictionaries"
-        if has_bytes or (place.suffix == ".csv" and is_nested(feature)):
-            others = "a folder or .parquet" if has_bytes else "a folder, .jsonl or .parquet"
-            raise OutputError(
-                f"A {place.suffix} file cannot hold column {name!r}, which is of {kind}",
-                where=str(place),
-                fix=f"Write {others} instead.",
-            )
+    call = f'load_dataset("{builder}", data_files={quoted(place.name)}, split="train")'
+    return Markdown(f"from datasets import load_dataset\n\nrows = {call}")

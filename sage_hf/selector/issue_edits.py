@@ -24,7 +24,7 @@ from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
 from ..hub.checks import first_line
 from ..hub.paths import check_list_file
-from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN
+from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, from_spreadsheet
 
 _READ = (ROW_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, ACTION_COLUMN)
 # What parts the columns of a csv, also as a spreadsheet of another language saves it.
@@ -272,4 +272,8 @@ def _read_csv(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
         parse_options=pyarrow.csv.ParseOptions(delimiter=mark, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types={name: pyarrow.string() for name in _READ}),
     )
-    return table.column_names, {name: table[name].to_pylist() for name in _READ if name in table.column_names}
+    return table.column_names, {
+        name: [value and from_spreadsheet(value) for value in table[name].to_pylist()]
+        for name in _READ
+        if name in table.column_names
+    }

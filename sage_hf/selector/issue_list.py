@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,8 +24,23 @@ KINDS = {
     SUGGESTION_COLUMN: Value("string"),
     ACTION_COLUMN: Value("string"),
 }
+# How a formula begins, and the same behind apostrophes.
+_FORMULA, _GUARDED = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 # Rows of images whose bytes are in memory at a time.
 _BLOCK = 256
+
+
+def for_spreadsheet(text: str) -> str:
+    """Text that a spreadsheet takes for no formula: with an apostrophe before what begins as one.
+
+    A list is opened in spreadsheets by people, and its texts may be anybody's.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_spreadsheet(text: str) -> str:
+    """The same undone."""
+    return text[1:] if _GUARDED.match(text) else text
 
 
 class IssueList(NamedTuple):
@@ -75,6 +91,17 @@ def issue_list(rows: Dataset, told: Mapping[str, Any]) -> IssueList:
 def content_columns(rows: Dataset, label: str) -> list[str]:
     """The columns of a list that tell a person what a row is: text and paths, without the label's."""
     return [name for name, feature in rows.features.items() if is_text(feature) and name not in (*KINDS, label)]
+
+
+def guarded(rows: Dataset) -> Dataset:
+    """The list with its texts, and the names of its columns, as `for_spreadsheet` has them."""
+    for name, feature in rows.features.items():
+        if is_text(feature):
+            values = [None if value is None else for_spreadsheet(value) for value in rows[name]]
+            order = rows.column_names
+            rows = rows.remove_columns(name).add_column(name, values, feature=feature).select_columns(order)
+    names = {name: for_spreadsheet(name) for name in rows.column_names}
+    return rows.rename_columns({old: new for old, new in names.items() if old != new and new not in names})
 
 
 def _readable(feature: Any) -> Any:

@@ -22,7 +22,7 @@ from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
 from ..data.groups import Groups, name_of
 from ..data.status import ROW_COLUMN, SCORED
-from ..errors import LabelError
+from ..errors import LabelError, printable
 from ..gradients.model.state import unwrap
 from ..hub.files import check_table_file
 from ..hub.tables import write_table
@@ -46,6 +46,7 @@ from .issue_list import (
     SUGGESTION_COLUMN,
     IssueList,
     content_columns,
+    guarded,
     issue_list,
 )
 from .stages import PREPARING
@@ -100,11 +101,14 @@ class LabelIssues(ShortRepr):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the list to a file: .csv, .jsonl or .parquet; what is nested is JSON in a csv.
 
+        In a csv, text that a spreadsheet would take for a formula begins with an apostrophe.
+
         Raises:
             OutputError: The ending is another, or the file cannot be written.
         """
         place = check_table_file(path)
-        write_table(self.to_dataset(), place)
+        rows = self.to_dataset()
+        write_table(guarded(rows) if place.suffix == ".csv" else rows, place)
         return place
 
     def to_argilla(self, question: str | None = None) -> list[Any]:
@@ -137,12 +141,13 @@ class LabelIssues(ShortRepr):
         rows = self._list(self.rows[:most]).rows
         content = next(iter(content_columns(rows, self.column)), None)
         if content is not None:
-            table.add_column(content, max_width=_SHOWN)  # the column that gives way on a narrow screen
+            # The column that gives way on a narrow screen.
+            table.add_column(Text(printable(content)), max_width=_SHOWN)
         for row in rows:
             cells = [f"{row[ROW_COLUMN]:,}", f"{row[DOUBT_COLUMN]:.3f}", row[LABEL_COLUMN], row[SUGGESTION_COLUMN]]
             if content is not None:
                 cells.append(" ".join(str(row[content]).split())[: 2 * _SHOWN])
-            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
+            table.add_row(*(Text(printable(cell), no_wrap=True, overflow="ellipsis") for cell in cells))
         return table
 
     def _list(self, rows: npt.NDArray[np.int64]) -> IssueList:

@@ -12,8 +12,9 @@ from datasets.formatting.formatting import LazyRow
 from torch import Tensor
 
 from ..config import SageConfig
-from ..data.batches import Batcher, as_rows
+from ..data.batches import Batcher
 from ..data.encoding import Row
+from ..data.reading import as_rows
 from ..data.status import LOSS_COLUMN, SCORE_COLUMN, SCORED
 from ..data.stream import HeldRows
 from ..errors import ConfigError, GroupError, SageError, SketchError

@@ -143,6 +143,6 @@ def load_renamed(model: nn.Module, folder: Path) -> bool:
     # The widest type holds all others exactly.
     widest = max((parameter.dtype for parameter in model.parameters()), key=lambda dtype: dtype.itemsize)
     with isolated_rng(0):
-        loaded = type(model).from_pretrained(folder, config=model.config, dtype=widest)
+        loaded = type(model).from_pretrained(folder, config=model.config, dtype=widest, trust_remote_code=False)
     model.load_state_dict(loaded.state_dict())
     return True

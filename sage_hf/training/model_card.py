@@ -11,7 +11,8 @@ from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.modelcard import TASK_MAPPING
 
-from ..hub.cards import PAPER, TAGS, cell, fill, selection_facts
+from ..hub.cards import PAPER, TAGS, selection_facts
+from ..hub.markdown import fill
 from ..hub.pictures import save_pictures
 from ..hub.provenance import describe_dataset
 from ..selection.selection import Selection
@@ -72,7 +73,7 @@ def add_selection(folder: Path, selection: Selection, dataset: Dataset, training
     path = folder / "README.md"
     card = ModelCard.load(path)
     pictures = save_pictures(selection.seen(), folder / PICTURES_FOLDER)
-    name = cell(training.dataset_name) if training.dataset_name else _name(dataset)
+    name = training.dataset_name or _name(dataset)
     values = facts(selection, name, training, pictures)
     render(metadata(card, dataset, name, training), trainer_text(card), values).save(path)
 
@@ -170,4 +171,4 @@ def _name(dataset: Dataset) -> str:
     if not name:
         return "a dataset made in memory"
     parts = [part for part in (source["config"], source["split"]) if part]
-    return f"{cell(name)} ({cell(', '.join(parts))})" if parts else cell(name)
+    return f"{name} ({', '.join(parts)})" if parts else str(name)

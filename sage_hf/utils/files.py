@@ -9,7 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 
 from ..errors import OutputError
@@ -102,6 +105,21 @@ def recover(folder: Path) -> None:
 
 def _before(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.before")
+
+
+def mapped(path: Path, mode: Literal["r", "r+"] = "r") -> npt.NDArray[Any]:
+    """An array of a .npy file, which stays on the disk.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It holds no array, or less than it says.
+    """
+    try:
+        return np.load(path, mmap_mode=mode)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # NumPy reads the header as Python's tokens, which raise anything
+        raise ValueError(f"it is no array: {str(error) or type(error).__name__}") from error
 
 
 def reserve(descriptor: int, size: int) -> None:

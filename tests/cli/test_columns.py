@@ -104,10 +104,10 @@ def test_what_is_left_has_all_values_and_knows_its_row_numbers(gaps):
         assert said.startswith(f"{len(gaps) - len(whole)} of {len(gaps)} rows lack a value and are left out")
 
 
-def test_without_the_option_rows_without_a_text_are_counted_and_the_first_named():
+def test_without_the_option_missing_texts_and_labels_are_counted_together_and_the_first_named():
     rows = Dataset.from_dict({"text": [None, "a"] * 8, "label": [0, None] * 8})
     with pytest.raises(
-        DatasetError, match=r"8 of 16 rows lack a value: 8 in column 'text'; rows 0, 2, 4, 6, 8 and more"
+        DatasetError, match=r"16 of 16 rows lack a value: 8 in column 'label', 8 in column 'text'; rows 0, 1, 2"
     ):
         without_missing(rows, None, drop=False, path="x")
     assert without_missing(rows.remove_columns("text"), None, drop=False, path="x")[1] is None  # a language model's
@@ -155,7 +155,10 @@ def test_a_table_with_gaps_and_other_names_becomes_rows_that_a_trainer_takes(fol
     ("options", "words"),
     [
         (["--label-column", "sentimnt"], "no column 'sentimnt'. What to do: The columns are review, sentiment."),
-        (["--label-column", "sentiment"], "1 of 24 rows lack a value: 1 in column 'review'; rows 8."),
+        (
+            ["--label-column", "sentiment"],
+            "2 of 24 rows lack a value: 1 in column 'label', 1 in column 'review'; rows 3, 8.",
+        ),
         (["--label-column", "sentiment", "--streaming", "--drop-missing"], "Rows of a stream cannot be left out"),
     ],
 )

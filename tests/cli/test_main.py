@@ -236,7 +236,7 @@ def test_options_reach_the_config(folder, tmp_path):
         (["nothing", "rows.json", "--fraction", "0.5"], "no such folder"),
         (["lm", "splits", "--fraction", "0.5", "--split", "dev"], "no split 'dev'"),
         (["lm", "rows.json", "--fraction", "0.5", "--projection", "wide"], "projection is 'wide'"),
-        (["lm", "rows.json", "--fraction", "0.5", "--device", "tpu9"], "cannot be moved to 'tpu9'"),
+        (["lm", "rows.json", "--fraction", "0.5", "--device", "tpu9"], "There is no device 'tpu9'"),
         (["bert", "rows.json", "--fraction", "0.5"], "names no known task"),
         (
             ["bert", "rows.json", "--fraction", "0.5", "--task", "sequence-classification"],
@@ -267,7 +267,7 @@ def test_another_selection_is_refused_before_anything_is_loaded_and_replaced_on_
 
 def test_wrong_usage_is_exit_code_2():
     assert run("select").exit_code == 2
-    assert run("select", "a", "b", "-o", "c", "--balance", "fair").exit_code == 2
+    assert run("select", "a", "b", "-o", "c", "--batches", "fair").exit_code == 2
     assert run("nonsense").exit_code == 2
 
 

@@ -18,6 +18,7 @@ from sage_hf.comparison.metrics import Accuracy, guessing, is_greater_better, nu
 from sage_hf.comparison.picture import save_picture
 from sage_hf.comparison.runs import Run
 from sage_hf.errors import ConfigError, OutputError
+from sage_hf.hub.markdown import escaped
 from sage_hf.hub.pictures import render
 
 
@@ -226,7 +227,7 @@ def test_where_all_rows_learn_nothing_nothing_is_recommended_and_it_says_what_to
     said = comparison.recommendation
     assert "training on all rows reaches accuracy 0.103" in said and "test rows gets 0.104" in said
     assert "--max-steps" in said and "best" not in said and "beats" not in said
-    assert said in comparison.card()
+    assert escaped(said) in comparison.card()
     assert "**" not in comparison.card()
 
 

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.python_text import train_tokenizer
-from sage_hf.data.batches import RowSource, check_dataset, read_rows, sampled
+from sage_hf.data.batches import RowSource, check_dataset, sampled
 from sage_hf.data.encoding import Encoder
 from sage_hf.data.encoding.model import ModelFacts
+from sage_hf.data.reading import read_rows
 from sage_hf.data.training_batches import TrainingBatches
 from sage_hf.errors import BatchAxisError, DatasetError
 
@@ -155,7 +156,7 @@ def test_a_column_that_nobody_needs_is_not_read(kind):
 
 def test_what_cannot_be_read_is_named_by_its_row():
     rows = gone(Image(), "image")
-    with pytest.raises(DatasetError, match=r"FileNotFoundError.*\[dataset, 4 rows: 0, 1, 2, 3\]"):
+    with pytest.raises(DatasetError, match=r"FileNotFoundError.*\[column 'image', 4 rows: 0, 1, 2, 3\]"):
         read_rows(rows, range(4))
 
     def strict(batch):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageSelector
 from sage_hf.data.stats import TriedRecipe
-from sage_hf.hub.cards import cell
 from sage_hf.hub.dataset_card import (
     Pushed,
     card_facts,
@@ -23,6 +22,7 @@ from sage_hf.hub.dataset_card import (
     size_category,
     withdraw,
 )
+from sage_hf.hub.markdown import cell
 
 from ..cases import image_rows, vit
 
@@ -168,7 +168,7 @@ def test_names_of_groups_and_splits_cannot_break_the_table(selection):
     group = replace(selection.stats.groups[0], name="a|b\n# c")
     stats = replace(selection.stats, groups=[group])
     pushed = Pushed("me/kept", "default", "train", {"train": 6}, pictures=[])
-    assert "| a\\|b # c | " in render_section(card_facts(stats, selection.config, pushed))
+    assert "| a\\|b \\# c | " in render_section(card_facts(stats, selection.config, pushed))
 
 
 def test_the_committed_card_is_what_the_template_renders():

@@ -1,6 +1,8 @@
 """A corrected dataset on disk, and its card."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset, load_from_disk
@@ -130,10 +132,17 @@ def test_images_travel_in_what_is_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_a_file_of_text_cannot_hold_images(tmp_path, ending):
+def test_a_file_of_text_holds_the_paths_of_images_and_no_bytes(tmp_path, ending):
     done = picture_rows(tmp_path / "pictures")
-    with pytest.raises(OutputError, match=f"A .{ending} file cannot hold column 'image', which is of images"):
-        save_cleaned(done, tmp_path / f"clean.{ending}")
+    save_cleaned(done, tmp_path / f"clean.{ending}")
+    kind = {"csv": "csv", "jsonl": "json"}[ending]
+    rows = load_dataset(kind, data_files=str(tmp_path / f"clean.{ending}"), split="train")
+    assert Path(rows["image"][0]) == tmp_path / "pictures" / "a.png"
+    (stored,) = {done.dataset.cast_column("image", Image(decode=False))[0]["image"]["path"]}
+    held = [{"bytes": Path(stored).read_bytes(), "path": None}] * len(done.dataset)
+    without = done.dataset.remove_columns("image").add_column("image", held, feature=Image())
+    with pytest.raises(OutputError, match="not stored as separate files"):
+        save_cleaned(replace(done, dataset=without), tmp_path / f"other.{ending}")
 
 
 def test_a_csv_cannot_hold_lists(tmp_path):
@@ -141,7 +150,7 @@ def test_a_csv_cannot_hold_lists(tmp_path):
     issues = (
         issues_of(rows, [1, 0], [1]).to_dataset().remove_columns("sage_action").add_column("sage_action", ["drop"])
     )
-    with pytest.raises(OutputError, match=r"'tokens', which is of lists or dictionaries.*jsonl"):
+    with pytest.raises(OutputError, match=r"lists or dicts of column 'tokens'.*jsonl"):
         save_cleaned(cleaned(rows, issues), tmp_path / "clean.csv")
     save_cleaned(cleaned(rows, issues), tmp_path / "clean.jsonl")
     assert json.loads((tmp_path / "clean.jsonl").read_text())["tokens"] == [1]

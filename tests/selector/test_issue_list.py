@@ -21,6 +21,8 @@ from datasets import (
 from PIL import Image as Pictures
 from rich.console import Console
 
+from sage_hf.selector.issue_list import for_spreadsheet, from_spreadsheet
+
 from .issue_cases import TEXTS, issues_of
 
 BUILDERS = {"csv": "csv", "jsonl": "json", "json": "json", "parquet": "parquet"}
@@ -52,7 +54,7 @@ def test_text_and_names_are_in_every_kind_of_file_as_they_were(tmp_path, ending,
     issues = issues_of(rows, [1 - label for label in rows["label"]], [3, 0, 9, 2, 4, 5, 6, 7, 8, 1])
     held = read(issues.save(tmp_path / f"issues.{ending}"))
     assert held["sage_row"][:] == issues.rows.tolist()
-    assert held["text"][:] == [TEXTS[row] for row in issues.rows]
+    assert held["text"][:] == [for_spreadsheet(TEXTS[row]) if ending == "csv" else TEXTS[row] for row in issues.rows]
     assert held["sage_label"][:] == [("bad", "good")[row % 2] for row in issues.rows]
     assert held["sage_suggested_label"][:] == [("good", "bad")[row % 2] for row in issues.rows]
     assert held["label"][:] == [row % 2 for row in issues.rows]
@@ -63,7 +65,7 @@ def test_text_and_names_are_in_every_kind_of_file_as_they_were(tmp_path, ending,
 def test_a_csv_is_read_by_other_programs_and_json_by_people(tmp_path):
     issues = issues_of(labelled(), [0] * 10)
     with issues.save(tmp_path / "issues.csv").open(newline="", encoding="utf-8") as file:
-        assert [row["text"] for row in csv.DictReader(file)] == TEXTS
+        assert [from_spreadsheet(row["text"]) for row in csv.DictReader(file)] == TEXTS
     assert "🙂" in issues.save(tmp_path / "issues.jsonl").read_text(encoding="utf-8")
 
 

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, Selection, select_over_checkpoints, warm_up
-from sage_hf.hub.cards import fill, selection_facts
+from sage_hf.hub.cards import selection_facts
+from sage_hf.hub.markdown import fill
 from sage_hf.selection.report import summary
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
