@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,7 @@ class Passes:
         processes: Those that share the work.
         taken: Number of batches that went through the model.
         shards_run: Number of shards that this process has run.
+        kept: How much of the last pass is kept on the disk, for people; empty where nothing is.
     """
 
     def __init__(self, extractor: Extractor, settings: PassSettings, cache: GradientCache | None = None) -> None:
@@ -55,7 +55,7 @@ class Passes:
         self.cache = cache
         self.processes = Processes(extractor.model)
         self.taken = self.shards_run = 0
-        self._run: _Run | None = None
+        self.kept = ""
         self._computed: set[int] = set()
         self._most_rows = sys.maxsize
 
@@ -74,7 +74,15 @@ class Passes:
             SageError: A row cannot be read, encoded or grouped, or another process failed.
         """
         self.processes.stage = job.title
-        run = self._run = self._begin(source, job)
+        run = self._begin(source, job)
+        try:
+            self._run_windows(run, each)
+        finally:
+            self.kept = run.about_kept()
+        return self.processes.share(run.tree, job.new_partial) if run.rows else job.new_partial()
+
+    def _run_windows(self, run: _Run, each: Callable[[Piece], None]) -> None:
+        source, job = run.source, run.job
         windows = source.windows(Division(self.processes.count, self.processes.rank, run.nodes))
         with stage(job.title, job.rows, shown=self.settings.progress) as line:
             while True:
@@ -100,19 +108,6 @@ class Passes:
                         if self.processes.rank == 0 and not window.units[0].is_finished:
                             run.keep_new(run.finished, piece)
                 each(piece)
-        return self.processes.share(run.tree, job.new_partial) if run.rows else job.new_partial()
-
-    def about_kept(self, place: Path) -> str:
-        """How much of the last pass is kept in a folder, for people; empty where nothing is."""
-        run = self._run
-        if run is None or run.finished is None or not (nodes := run.finished.find()):
-            return ""
-        size, kept = run.source.shard_size, sum(count for _, count in nodes)
-        if run.source.is_stream:
-            return f"{kept:,} shards are kept in {place} ({kept * size:,} rows)"
-        rows = sum(min((start + count) * size, run.rows) - start * size for start, count in nodes)
-        shards = -(-run.rows // size)
-        return f"{kept:,} of {shards:,} shards are kept in {place} ({rows:,} of {run.rows:,} rows)"
 
     def run_whole(self, source: Source, job: Pass) -> tuple[Partial, Piece]:
         """As `run`, over a dataset, which is one window."""
@@ -318,6 +313,17 @@ class _Run:
     spare: dict[str, Any] | None = None
     rows: int = 0
     shards: int = 0
+
+    def about_kept(self) -> str:
+        """How much of it is kept on the disk, for people; empty where nothing is."""
+        if self.finished is None or not (nodes := self.finished.find()):
+            return ""
+        size, kept, place = self.source.shard_size, sum(count for _, count in nodes), self.finished.folder.parents[1]
+        if self.source.is_stream:
+            return f"{kept:,} shards are kept in {place} ({kept * size:,} rows)"
+        rows = sum(min((start + count) * size, self.rows) - start * size for start, count in nodes)
+        shards = -(-self.rows // size)
+        return f"{kept:,} of {shards:,} shards are kept in {place} ({rows:,} of {self.rows:,} rows)"
 
     def check_end(self) -> None:
         """Refuses a stream that ends before what is finished of it."""

@@ -85,7 +85,6 @@ def about_kept(passes: Passes, resume_dir: Path | None) -> str:
     """What an interrupted selection leaves, and how it goes on."""
     if resume_dir is None:
         return "Nothing is kept. With resume_dir= (a folder), the same call would go on from the last finished shard."
-    kept = passes.about_kept(resume_dir)
-    if not kept:
+    if not passes.kept:
         return f"No shard was finished; what {resume_dir} holds already is kept, and the same call goes on from there."
-    return f"{kept}. The same call goes on from there."
+    return f"{passes.kept}. The same call goes on from there."
