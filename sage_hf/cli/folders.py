@@ -93,7 +93,13 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         )
     from ..selection.selection import Selection
 
-    selection, noted = Selection.load_from_disk(folder), _source_of(folder, dataset)
+    noted = _source_of(folder, dataset)
+    try:
+        selection = Selection.load_from_disk(folder)
+    except OutputError:
+        if noted is None:
+            raise
+        return Selection.load_from_disk(folder, source=_load(noted))  # the kept rows alone may be damaged
     if noted is None:
         return selection
     try:
@@ -188,7 +194,7 @@ def _read_source(folder: Path) -> NotedSource | None:
         raise DatasetError(
             f"The record of the original dataset cannot be read: {error}",
             where=str(folder / _SOURCE_NAME),
-            fix="Delete the file, and name the dataset with --dataset.",
+            fix="Delete the file, and name the dataset with --dataset. If you edited it, delete its line checksum.",
         ) from error
 
 

@@ -146,7 +146,10 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{error}", where=str(aside), fix=_FIX) from error
         logger.warning(
-            "%s is damaged (%s): that training is made again. The file is kept as %s.", path, damage, aside.name
+            "%s is damaged (%s), and those trainings are made again. The file is kept as %s.",
+            path,
+            damage,
+            aside.name,
         )
 
     def _read_lines(self) -> tuple[list[tuple[str, Run]], str | None]:
@@ -173,7 +176,7 @@ class RunFolder:
             return [], None
         except OSError as error:
             raise OutputError(f"{error}", where=str(path), fix="Choose another folder.") from error
-        read, damage = [], None
+        read, damaged = [], []
         for number, line in enumerate(text.splitlines(keepends=True), 1):
             try:
                 check_seal(line.rstrip("\n"), is_needed=False)  # lines of older versions have none
@@ -182,8 +185,8 @@ class RunFolder:
                 read.append((values.pop("fingerprint"), Run(**values)))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if line.endswith("\n"):  # the last may be torn: the run was killed while it wrote
-                    damage = damage or f"line {number}: {error}"
-        return read, damage
+                    damaged.append(f"line {number}: {error}")
+        return read, f"{len(damaged)} of its lines, first {damaged[0]}" if damaged else None
 
     def _differences(self) -> str:
         """Which settings differ, as far as the folder tells."""

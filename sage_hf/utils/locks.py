@@ -63,7 +63,11 @@ def writing(lock: Path, seconds: float = 60.0) -> Iterator[None]:
         OSError: The file cannot be locked, or not in so many seconds.
     """
     with FileLock(lock).acquire(timeout=seconds):
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
 
 
 def _read(lock: Path) -> tuple[int, str] | None:

@@ -96,6 +96,10 @@ def test_rows_that_are_gone_are_asked_for_and_may_lie_elsewhere(made, tmp_path):
     noted = tmp_path / "tenth" / "source.json"
     values = json.loads(noted.read_text())
     noted.write_text(json.dumps({**values, "dataset": str(tmp_path / "gone.csv")}))
+    result = run("show", tmp_path / "tenth", "--rows", "dropped")
+    assert result.exit_code == 1 and "its line checksum" in words(result)
+    del values["checksum"]  # as it says
+    noted.write_text(json.dumps({**values, "dataset": str(tmp_path / "gone.csv")}))
     result = run("show", tmp_path / "tenth", "--rows", "dropped", "--limit", 2)
     assert result.exit_code == 0 and "Name it with --dataset" in words(result) and "the cat" not in result.output
     result = run("show", tmp_path / "tenth", "--limit", 2)
@@ -111,6 +115,23 @@ def test_other_rows_than_those_that_were_selected_from_are_refused(made, tmp_pat
     (tmp_path / "other.csv").write_text(other.read_text().replace("cat", "dog"))
     result = run("choose", made / "tenth", "-o", tmp_path / "out", "--dataset", tmp_path / "other.csv")
     assert result.exit_code == 1 and "fingerprint" in words(result)
+
+
+def test_a_damaged_folder_is_chosen_from_where_it_can_be_and_named_where_not(made, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(made / "tenth", kept)
+
+    def flip(name):
+        (path,) = kept.glob(name)
+        path.write_bytes(path.read_bytes()[:-20] + b"\7" + path.read_bytes()[-19:])
+
+    flip("*.arrow")  # the original dataset is there
+    assert run("choose", kept, "--fraction", "0.3", "-o", tmp_path / "half").exit_code == 0
+    for name, told in (("signals.npy", "signals of the rows are damaged"), ("selection.json", "cannot be read")):
+        flip(name)
+        result = run("choose", kept, "--fraction", "0.3", "-o", tmp_path / "other")
+        assert result.exit_code == 1 and told in words(result) and "Traceback" not in result.output
+        assert not (tmp_path / "other").exists()
 
 
 def test_a_file_of_rows_is_no_folder_of_a_selection_and_an_empty_view_says_so(made):

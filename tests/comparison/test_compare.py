@@ -16,6 +16,7 @@ from examples.python_text import train_tokenizer
 from sage_hf import Comparison, SageConfig, SageSelector, compare
 from sage_hf.comparison.experiment import Experiment, complete
 from sage_hf.comparison.folder import RunFolder
+from sage_hf.comparison.runs import Run
 from sage_hf.demo import load_noisy_digits
 from sage_hf.errors import BudgetError, ConfigError, DatasetError, LabelError, OutputError
 from sage_hf.utils.fingerprint import model_fingerprint
@@ -188,10 +189,29 @@ def test_a_folder_with_other_things_is_left_alone(digits, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_broken_line_before_the_last_is_an_error(tmp_path):
-    (tmp_path / "runs.jsonl").write_text('{"finger\n{}\n')
-    with pytest.raises(OutputError, match="Line 1 is not a training"):
-        RunFolder(tmp_path, {})
+def test_broken_lines_before_the_last_are_kept_aside_and_those_trainings_made_again(tmp_path, caplog):
+    folder, path = RunFolder(tmp_path, {}), tmp_path / "runs.jsonl"
+    for seed in range(3):
+        folder.add(Run("auto", 0.1, seed, 5, {"accuracy": 0.5}))
+    folder.close()
+    held = path.read_text()
+    path.write_text(held.replace('"seed": 1', '"seed": 7') + '{"finger\n{}\n')
+    again = RunFolder(tmp_path, {})
+    assert [key[2] for key in again.runs] == [0, 2]
+    assert "3 of its lines, first line 2: its checksum" in caplog.text
+    assert '"seed": 7' in (tmp_path / "runs.jsonl.damaged").read_text()
+    again.add(Run("auto", 0.1, 1, 5, {"accuracy": 0.5}))
+    assert sorted(path.read_text().splitlines()) == sorted(held.splitlines())
+
+
+def test_trainings_of_an_older_version_have_no_checksum_and_count(tmp_path):
+    folder, path = RunFolder(tmp_path, {}), tmp_path / "runs.jsonl"
+    folder.add(Run("auto", 0.1, 0, 5, {"accuracy": 0.5}))
+    folder.close()
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    path.write_text(json.dumps(values) + "\n")
+    assert len(RunFolder(tmp_path, {}).runs) == 1
 
 
 def test_the_same_seed_starts_every_group_from_the_same_weights(digits, monkeypatch):

@@ -10,7 +10,7 @@ from transformers import DefaultDataCollator, PrinterCallback, Trainer, Training
 
 from examples.python_text import train_tokenizer
 from sage_hf import SageConfig
-from sage_hf.errors import ConfigError, DatasetError, GradientError, LabelError, OutputError
+from sage_hf.errors import ConfigError, DatasetError, GradientError, LabelError
 from sage_hf.training.warmup import about_course, warm_up
 from sage_hf.training.warmup_steps import Course
 from sage_hf.utils.fingerprint import model_fingerprint
@@ -166,11 +166,12 @@ def test_a_tokenizer_that_was_used_is_the_same_tokenizer(tmp_path):
     assert asked(tmp_path, **settings)[0].is_kept
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_a_damaged_file_is_set_aside_and_the_warm_up_made_again(tmp_path, caplog):
     done, _ = asked(tmp_path)
     done.file.write_bytes(done.file.read_bytes()[:100])
-    with pytest.raises(OutputError, match="Delete this file"):
-        asked(tmp_path)
+    assert not asked(tmp_path)[0].is_kept
+    assert f"{done.file} is missing or damaged" in caplog.text
+    assert asked(tmp_path)[0].is_kept
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_warning(tmp_path, caplog):
