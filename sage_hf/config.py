@@ -248,10 +248,10 @@ class SageConfig:
             value = getattr(self, name)
             if value is None or (name == "gate" and _is_auto(value)):
                 continue
-            number = _number(value, name, ConfigError, what)
-            if not low < number < high:
+            share = _number(value, name, ConfigError, what)
+            if not low < share < high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
-            object.__setattr__(self, name, number)
+            object.__setattr__(self, name, share)
         check_strategy(self.strategy)
         if self.balance == "none" and self.min_per_group > 1:
             raise ConfigError(
