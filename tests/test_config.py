@@ -28,6 +28,19 @@ from sage_hf.errors import BudgetError, ConfigError, SageError
         ("seed", -1),
         ("target_modules", ""),
         ("text_columns", ["a", "b", "c"]),
+        ("text_columns", "text"),
+        ("text_columns", [""]),
+        ("target_modules", 5),
+        ("target_modules", ["query", None]),
+        ("group_by", 3),
+        ("group_by", ""),
+        ("check_gradients", "no"),
+        ("strategy", ["agreement"]),
+        ("cache_gradients", {}),
+        ("gate", 10**400),
+        ("gate", np.array([0.1, 0.2])),
+        ("sketch_size", np.array([1, 2])),
+        ("sketch_size", int),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(field, value):
@@ -60,6 +73,19 @@ def test_every_field_has_a_help_text_and_a_description():
     for name, field in SageConfig.__dataclass_fields__.items():
         assert field.metadata["help"].endswith("."), name
         assert f"\n    {name}: " in told, name
+
+
+def test_settings_that_are_not_known_are_refused_by_name():
+    with pytest.raises(ConfigError, match="clip_everything") as caught:
+        SageConfig.from_dict({**SageConfig().to_dict(), "clip_everything": 1})
+    assert caught.value.where == "clip_everything"
+
+
+def test_a_list_that_the_caller_changes_later_is_not_the_settings():
+    names = ["query"]
+    config = SageConfig(target_modules=names, text_columns=("a", "b"))
+    names.append("value")
+    assert (config.target_modules, config.text_columns) == (["query"], ["a", "b"])
 
 
 def test_the_config_is_plain_data():

@@ -272,3 +272,17 @@ def test_a_row_can_be_compared_after_it_was_taken():
     assert collector.compare(row(batch, 1), rows[1], losses[1]) == ""
     assert "are not those of the row alone" in collector.compare(row(batch, 1), rows[2], losses[1])
     assert "its loss is" in collector.compare(row(batch, 1), rows[1], losses[1] * 1.1)
+
+
+def test_of_a_float64_model_a_thousandth_that_is_off_is_found(caplog):
+    class Slightly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, inputs):
+            return self.layer(inputs) * (1.001 if len(inputs) > 1 else 1.0)
+
+    batch = {"inputs": torch.randn(4, 6).double() + 1, "labels": LABELS}
+    assert not GradientCollector(Slightly().double(), projection=None).check(batch)
+    assert "layer.weight" in caplog.text or "losses differ" in caplog.text

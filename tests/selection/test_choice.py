@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sage_hf import SageConfig, SageSelector, SageTrainer, SageTrainingArguments, Selection
 from sage_hf.data.stats import GroupStats
+from sage_hf.data.status import ZERO_GRADIENT
 from sage_hf.errors import ConfigError
 from sage_hf.selection.choice import Settled, about_lost, choose_within, quotas_for
 from sage_hf.selection.recipes import RECIPES
@@ -205,3 +206,17 @@ def test_coverage_and_a_share_are_not_probed():
     for settings in ({"strategy": "coverage"}, {"gate": 0.2}):
         _, gate = chosen(signals_of(images, labels), 100, **settings)
         assert gate.recipe is None and gate.tried == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"gate": 0.3, "strategy": "random"}, {"strategy": "grad_match"}])
+@pytest.mark.parametrize("has_classes", [True, False])
+def test_where_no_row_has_a_score_none_is_kept_as_in_a_window_of_a_stream(settings, has_classes):
+    images, labels = digits()
+    signals = signals_of(images[:40], labels[:40])
+    signals.status[:] = ZERO_GRADIENT
+    signals.norms = np.ones(40, np.float32)
+    if not has_classes:
+        signals.labels = None
+    quotas = np.full(signals.groups.count, 2)  # of all rows of the stream
+    found = choose_within(SageConfig(num_examples=20, **settings), signals, quotas, JobRunner(), Settled(quotas))
+    assert found.indices.tolist() == [] and found.gate is None

@@ -134,13 +134,13 @@ STORED = [
 
 @pytest.mark.parametrize("stored", some(STORED, 5), ids=lambda each: each.__name__)
 def test_how_rows_are_stored_changes_no_bit(stored, tmp_path):
-    for strategy in some(["agreement", "auto", "coverage", "random", "k_center", "craig"], 1):
+    for strategy in some(["agreement", "auto", "random", "k_center"], 1):
         rows = some_rows(75, 3)
         tried()
         hold_same(select(rows, strategy=strategy), select(stored(rows, tmp_path / strategy), strategy=strategy))
 
 
-@pytest.mark.parametrize("workers", some([1, 2, 5], 1))
+@pytest.mark.parametrize("workers", some([1, 2], 1))
 def test_workers_change_no_bit(workers):
     rows = some_rows(75, 3)
     hold_same(select(rows, strategy="auto"), select(rows, strategy="auto", num_workers=workers))
@@ -148,7 +148,7 @@ def test_workers_change_no_bit(workers):
 
 @pytest.mark.parametrize("strategy", some(["auto", "agreement", "random", "coverage", "loss"], 2))
 def test_a_stream_keeps_the_rows_of_a_dataset(strategy):
-    for seed in some(range(8), 1):
+    for seed in some(range(4), 1):
         tried()
         rows = some_rows(75, seed)
         whole, stream = select(rows, strategy=strategy), select(rows.to_iterable_dataset(3), strategy=strategy)
@@ -166,7 +166,7 @@ def test_gradients_from_a_file_are_those_of_a_second_forward_pass(cache):
 ROUNDING = 2e-5
 
 
-@settings(max_examples=cases(2, 60))
+@settings(max_examples=cases(2, 40))
 @given(st.integers(0, 99), st.integers(1, 100), st.sampled_from(["plain", "copies"]))
 def test_the_batch_size_changes_scores_by_rounding_alone_and_no_row_that_is_not_on_the_edge(seed, batch, kind):
     tried()
@@ -184,7 +184,7 @@ def in_order(selection, order):
     return scores, {int(order[row]) for row in selection.indices}
 
 
-@settings(max_examples=cases(2, 60))
+@settings(max_examples=cases(2, 40))
 @given(st.integers(0, 99), st.integers(0, 99))
 def test_the_order_of_rows_changes_nothing_where_the_sketch_loses_nothing(seed, shuffle):
     """l is no less than D here, so that the sketch is exact whatever comes first."""
@@ -213,7 +213,7 @@ def moved(seed, **changes):
 @pytest.mark.parametrize("size", some([64, 16, 4], 1))
 def test_another_order_moves_scores_of_a_sketch_that_loses_something_by_little(size):
     found = []
-    for seed in some(range(10), 1):
+    for seed in some(range(5), 1):
         tried()
         found.append(moved(seed, sketch_size=size))
     difference, correlation, common = (float(np.mean(each)) for each in zip(*found, strict=True))
@@ -224,7 +224,7 @@ def test_another_order_moves_scores_of_a_sketch_that_loses_something_by_little(s
 
 # ------------------------------------------------------------------------------------------- how rows are shared out
 @pytest.mark.skipif(not REPORT, reason="starts processes: by make trust")
-@pytest.mark.parametrize("count", [3, 4, 5])
+@pytest.mark.parametrize("count", [3])
 def test_any_number_of_processes_gives_the_bits_of_one(count, tmp_path):
     script = ROOT / "tests" / "processes" / "select_shared.py"
     alone, shared = report_of(script, 1, tmp_path / "one"), report_of(script, count, tmp_path / "more")

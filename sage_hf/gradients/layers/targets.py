@@ -39,7 +39,7 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
             parameters.
 
     Raises:
-        TargetError: Nothing matches, or a name matches nothing.
+        TargetError: Nothing matches, a name matches nothing, or a weight is complex.
     """
     if not any(True for _ in model.parameters()):
         raise TargetError("The model has no parameters", where="model", fix="Pass a model with weights.")
@@ -52,6 +52,12 @@ def resolve_targets(model: nn.Module, target_modules: str | Sequence[str]) -> di
     if target_modules == "last":
         chosen = last_layers(model, chosen, part_of(model, "get_decoder"), _outside_body(model))
     targets = _floating(model, chosen)
+    if complex_ones := [name for name, p in model.named_parameters() if id(p) in chosen and p.is_complex()]:
+        raise TargetError(
+            f"The weights {complex_ones[:_NAMED]} are complex numbers, and a gradient row is of real ones",
+            where="target_modules",
+            fix="Name other modules, or hold these weights as two real ones.",
+        )
     if not targets:
         fix = "Name modules of the model, or unfreeze their weights."
         if target_modules != "all":

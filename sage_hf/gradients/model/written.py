@@ -56,8 +56,8 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
     """On exit, also after an exception, modules and configs hold what they hold now.
 
     Put back are buffers (the object and its content), plain attributes, the content of attributes that are tensors,
-    dicts, lists, sets or deques (not what is inside their entries), hooks, and the settings of configs. Parameters and
-    submodules are left alone.
+    dicts, lists, sets or deques (not what is inside their entries), hooks, and the settings of configs. Submodules are
+    left alone, and parameters but those of embeddings with a `max_norm`.
 
     Args:
         modules: Those of a model.
@@ -83,6 +83,8 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
         if buffers := own["_buffers"]:
             namespaces.append((buffers, buffers.copy()))
             tensors.extend(buffer for buffer in buffers.values() if buffer is not None)
+        if own.get("max_norm") is not None:  # an embedding that shortens its vectors as they are looked up
+            tensors.extend(parameter for parameter in own["_parameters"].values() if parameter is not None)
     for config in configs_of(modules) if configs is None else configs:
         own = vars(config)
         namespaces.append((own, own.copy()))

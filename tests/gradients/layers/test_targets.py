@@ -108,3 +108,11 @@ def test_what_matches_nothing_is_an_error_that_names_the_modules():
         names(nn.Sequential(nn.BatchNorm1d(3)), "all-linear")
     with pytest.raises(TargetError, match="no parameters"):
         names(nn.ReLU(), "auto")
+
+
+@pytest.mark.parametrize("targets", ["auto", "all", ["0"]])
+def test_complex_weights_are_refused_by_name_and_not_left_out_in_silence(targets):
+    model = nn.Sequential(nn.Linear(2, 3, dtype=torch.complex64), nn.Linear(3, 2))
+    with pytest.raises(TargetError, match=r"'0\.weight'.*complex"):
+        resolve_targets(model, targets)
+    assert names(model, ["1"]) == ["1.weight", "1.bias"]

@@ -4,6 +4,7 @@ from collections import deque
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 from transformers import BertConfig, LlavaConfig
 
 from sage_hf import GradientCollector
@@ -145,3 +146,33 @@ def test_hooks_that_the_first_forward_pass_adds_are_gone_so_that_the_next_does_n
     with as_scored(model):
         assert len(model(**batch, output_hidden_states=True).hidden_states) == states
     assert len(model(**batch, output_hidden_states=True).hidden_states) == states
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_an_embedding_that_shortens_its_vectors_while_they_are_looked_up_has_them_back(kind):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = kind(9, 4, max_norm=0.1), nn.Linear(4, 3)
+
+        def forward(self, ids):
+            vectors = self.words(ids)
+            return self.head(vectors if vectors.ndim == 2 else vectors.sum(1))
+
+    model = Words()
+    before = model.words.weight.detach().clone()
+    batch = {"ids": torch.randint(0, 9, (4, 5)), "labels": torch.tensor([0, 1, 2, 0])}
+    for targets in ("auto", "all"):
+        collector = GradientCollector(model, target_modules=targets, projection=None)
+        assert collector.check(batch)
+        collector(batch)
+        assert torch.equal(model.words.weight, before)
+
+
+def test_a_spectral_norm_in_training_goes_no_step_on_when_gradients_are_laid_out():
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Conv1d(2, 3, 1)), nn.Linear(3, 2)).train()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    collector = GradientCollector(model, target_modules="all")
+    collector.exact()
+    assert before and all(torch.equal(each, before[name]) for name, each in model.named_buffers())
+    assert all(module.training for module in model.modules())
