@@ -174,10 +174,11 @@ def find_label_issues(
 ) -> LabelIssues:
     """Which labels are likely wrong, by a model that was trained on them for a little.
 
-    One forward pass, and ten logistic regressions on the model's embeddings and on the rows' inputs. How many labels
-    are wrong is estimated from them, and the list ends there: of clean labels it is empty. A label that a class often
-    has by mistake for one other is harder to find than one that is wrong by chance; a label of a class with fewer than
-    10 rows is not doubted at all.
+    One forward pass, and ten logistic regressions (of 256 classes and more, linear discriminants) on the model's
+    embeddings and on the rows' inputs. How many labels are wrong is estimated from them, and the list ends there: of
+    clean labels it is empty. A label that a class often has by mistake for one other is harder to find than one that
+    is wrong by chance; a label of a class with fewer than 10 rows is not doubted at all, nor is one of a row of which
+    the model makes NaN.
 
     Args:
         model: As for `SageSelector`, with a classification head; it comes back as it was given.
