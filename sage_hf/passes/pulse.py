@@ -297,13 +297,15 @@ def roll() -> Roll:
 
 
 def _timeout() -> timedelta:
-    """The process group's."""
-    backend = distributed_c10d._get_default_group()._get_backend(
-        torch.device(torch.accelerator.current_accelerator() or "cpu")
-        if "nccl" in str(dist.get_backend())
-        else torch.device("cpu")
-    )
-    return getattr(getattr(backend, "options", None), "_timeout", _TIMEOUT)
+    """The process group's; torch has no public way to it, and where the private one changes, its default counts."""
+    is_gpu = "nccl" in str(dist.get_backend())
+    device = torch.accelerator.current_accelerator() if is_gpu else None
+    try:
+        backend = distributed_c10d._get_default_group()._get_backend(device or torch.device("cpu"))
+        timeout = backend.options._timeout
+    except (AttributeError, RuntimeError):
+        return _TIMEOUT
+    return timeout if isinstance(timeout, timedelta) else _TIMEOUT
 
 
 def _broken(error: RuntimeError, where: str) -> SageError:

@@ -27,9 +27,9 @@ TIMEOUT = 2.5
 # Name: what happens to a process at a batch, in few runs, too.
 STOPS = {
     "killed": True,
-    "frozen": False,
     "asleep": True,
     "slow": True,
+    "frozen": False,
     "leaves": False,
 }
 
@@ -77,7 +77,7 @@ def measure(place, is_whole):
     (whole,) = finish(launch(choose, 1, place / "one", CHECKPOINT=place / "kept" / "one"))
     report = {"timeout": TIMEOUT, "cases": []}
     for how, often in STOPS.items():
-        for rank in (1, 0) if is_whole or how == "killed" else (1,) if often else ():
+        for rank in (1, 0) if is_whole else (1,) if often else ():
             name = f"{how} {rank}"
             about = {"STOP_RANK": rank, "STOP_BY": how, "STOP_AT": 6, "CHECKPOINT": place / "kept" / name}
             children = launch(choose, 2, place / name, **about)
@@ -89,7 +89,7 @@ def measure(place, is_whole):
                 case["same"] = [child.code(60) == 0 and child.result == whole for child in children]
             for child in children:
                 child.kill()
-            if how != "slow":
+            if how == "killed" or (is_whole and how != "slow"):
                 again = finish(launch(choose, 1 + is_whole, place / f"{name} again", CHECKPOINT=about["CHECKPOINT"]))
                 case["same"] = [each == whole for each in again]
             report["cases"].append(case)
