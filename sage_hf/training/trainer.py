@@ -128,8 +128,8 @@ class SageMixin(PublishesSelection):
         steps, folder = self.state.global_step, Path(self._get_output_dir(trial=None))
         last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
         if last is None:
-            return f"{steps} steps were taken, and no checkpoint is kept: see save_strategy and save_steps."
-        where = f"of {steps} steps, those up to the checkpoint {last} are kept"
+            return f"No checkpoint is kept of {steps} steps: see save_strategy and save_steps."
+        where = f"Of {steps} steps, those up to the checkpoint {last} are kept"
         return f"{where}. Go on with trainer.train(resume_from_checkpoint=True)."
 
     # ------------------------------------------------------- what Trainer calls

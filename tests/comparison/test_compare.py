@@ -19,6 +19,7 @@ from sage_hf.comparison.folder import RunFolder
 from sage_hf.comparison.runs import Run
 from sage_hf.demo import load_noisy_digits
 from sage_hf.errors import BudgetError, ConfigError, DatasetError, LabelError, OutputError
+from sage_hf.utils.deprecation import about_old
 from sage_hf.utils.fingerprint import model_fingerprint
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
@@ -409,9 +410,14 @@ def test_the_old_names_of_arguments_work_with_a_warning(digits, tmp_path):
         )
     assert old == new
     assert {str(each.message) for each in warned if "compare(" in str(each.message)} == {
-        *("compare(build_model=) is now model_init=", "compare(test_dataset=) is now eval_dataset="),
-        *("compare(training=) is now training_args=", "compare(output=) is now output_dir="),
-        "compare(overwrite=) is now overwrite_output_dir=",
+        about_old(f"compare({before}=)", f"compare({now}=)")
+        for before, now in (
+            ("build_model", "model_init"),
+            ("test_dataset", "eval_dataset"),
+            ("training", "training_args"),
+            ("output", "output_dir"),
+            ("overwrite", "overwrite_output_dir"),
+        )
     }
     assert {each.filename for each in warned if "compare(" in str(each.message)} == {__file__}
     with pytest.raises(ConfigError, match="Both output_dir and output were given"):
@@ -428,7 +434,7 @@ def test_greater_is_better_goes_by_the_name_unless_it_is_told(digits, tmp_path):
 
     assert is_greater_better()  # nobody knows
     assert not is_greater_better(greater_is_better=False)
-    with pytest.warns(DeprecationWarning, match=r"lower_is_better=. is now greater_is_better="):
+    with pytest.warns(DeprecationWarning, match=r"lower_is_better=. is now compare.greater_is_better="):
         assert not is_greater_better(lower_is_better=True)
     assert is_greater_better(lower_is_better=False)
     assert is_greater_better(lower_is_better=None)
