@@ -49,15 +49,8 @@ _GRADIENT_SETTINGS = (
 
 # Settings that are whole numbers, and the least that each can be.
 _LEAST = dict.fromkeys(("sketch_size", "batch_size", "shard_size", "max_length", "num_clusters"), 1)
-_LEAST |= {
-    "num_examples": 1,
-    "projection": 1,
-    "row_width": 1,
-    "seed": 0,
-    "num_workers": 0,
-    "recheck_every": 0,
-    "min_per_group": 0,
-}
+_LEAST |= dict.fromkeys(("num_examples", "projection", "row_width"), 1)
+_LEAST |= dict.fromkeys(("seed", "num_workers", "recheck_every", "min_per_group"), 0)
 
 # The shortest and, inverted, the longest gradient whose square a sketch can hold in float32's numbers.
 _LEAST_NORM = 1e-30
