@@ -85,7 +85,7 @@ def test_files_of_weights_with_one_other_bit_are_not_used(tmp_path, folder):
     settings, random = FOLDERS[folder], np.random.default_rng(0)
     before = select(**{folder: tmp_path}, **settings)
     kept = {path for path in tmp_path.rglob("*") if path.is_dir()}
-    for _ in range(cases(2, 20)):
+    for _ in range(cases(1, 20)):
         tried()
         model = vit()
         weights = list(model.parameters())
@@ -115,7 +115,7 @@ def test_a_warm_up_of_rows_that_changed_is_made_anew(tmp_path):
 def test_clocks_that_jump_change_nothing(tmp_path, monkeypatch, folder):
     settings = {**FOLDERS[folder], folder: tmp_path}
     whole, ticks = select(**settings), iter(range(10**6))
-    for jump in (-1e6, 1e6, -3.0):
+    for jump in some([-1e6, 1e6, -3.0], cases(1, 3)):
         tried()
         for path in tmp_path.rglob("*"):
             os.utime(path, (time.time() + jump, time.time() + jump))
