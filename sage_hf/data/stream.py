@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, Features, IterableDataset
+from datasets.exceptions import DatasetGenerationError
 from datasets.features.features import require_decoding
 from datasets.fingerprint import Hasher
 
-from ..errors import DatasetError, GroupError
+from ..errors import DatasetError, GroupError, OutputError, SageError
 from ..utils.rng import drawing
 from .batches import Batcher, BatchSource
 from .encoding import Row
@@ -266,9 +267,22 @@ def to_disk(stream: IterableDataset, folder: Path) -> Dataset:
     Args:
         stream: The rows.
         folder: Where they are written to; the dataset reads from there.
+
+    Raises:
+        OutputError: The disk is full, or cannot be written to.
+        SageError: What the stream raises.
     """
     rows = stream.with_format(None)
-    # The fingerprint is given, because the hash of a stream would be a pickle of it.
-    return Dataset.from_generator(
-        rows.__iter__, features=rows.features, cache_dir=str(folder), fingerprint=uuid.uuid4().hex[:16]
-    )
+    try:
+        # The fingerprint is given, because the hash of a stream would be a pickle of it.
+        return Dataset.from_generator(
+            rows.__iter__, features=rows.features, cache_dir=str(folder), fingerprint=uuid.uuid4().hex[:16]
+        )
+    except (OSError, DatasetGenerationError) as error:
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        if isinstance(cause, SageError):
+            raise cause from None
+        if isinstance(cause, OSError):
+            fix = "Free some space there, or set TMPDIR to a larger disk."
+            raise OutputError(f"The rows could not be written: {cause}", where=str(folder), fix=fix) from error
+        raise

@@ -286,3 +286,13 @@ def test_what_a_stream_cannot_do_is_refused_by_name(settings, where):
     with pytest.raises(SageError) as caught:
         select(image_rows(40).to_iterable_dataset(), **settings)
     assert where in caught.value.where
+
+
+def test_a_source_that_lost_rows_is_an_error_of_ours_when_the_rows_are_saved(tmp_path):
+    rows = image_rows(30)
+    config = SageConfig(strategy="agreement", fraction=0.5, sketch_size=4, batch_size=8, shard_size=8)
+    selection = SageSelector(vit(), config=config, progress=False).select(rows.to_iterable_dataset())
+    selection.source = rows.select(range(9)).to_iterable_dataset()
+    with pytest.raises(SageError, match="The stream has 9 rows now"):
+        selection.save_to_disk(tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
