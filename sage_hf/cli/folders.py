@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..config import SageConfig
 from ..errors import ConfigError, DatasetError, OutputError, SageError
 from ..hub.files import read_scores
-from .options import Sources, main_console, plain
+from .options import Sources, main_console
 from .output import is_quiet
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         if dataset is not None:
             raise
         text = f"The original dataset is not available: {error.what}. Name it with --dataset."
-        main_console().print(plain(text))
+        main_console().print(text, markup=False)
     return selection
 
 
@@ -152,7 +152,7 @@ def _read_source(folder: Path) -> NotedSource | None:
         return NotedSource(**json.loads((folder / _SOURCE_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"The record of the original dataset cannot be read: {error}",
             where=str(folder / _SOURCE_NAME),

@@ -252,7 +252,7 @@ class Comparison(ShortRepr):
         """
         try:
             values = json.loads(_file(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(
                 f"The comparison cannot be read: {error}", where=str(path), fix="Name a folder of sage-hf compare."
             ) from error

@@ -49,7 +49,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     try:
         facts = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
         arrays = load_file(folder / ARRAYS_NAME)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise OutputError(
             f"The selection cannot be read: {error}", where=str(folder), fix="Make it again, or restore its files."
         ) from error
@@ -118,6 +118,8 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     if not path.exists():
         check_place(path)
         return
+    if path.resolve() == Path.cwd():  # a new folder takes the place of the old one
+        raise OutputError("The current folder cannot be replaced", where=str(path), fix="Name a new folder.")
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir() and (path / JSON_NAME).is_file():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Audio, Dataset, Features, Image
+from datasets import Audio, Dataset, Features, Image, Translation, TranslationVariableLanguages
 
 from ..errors import DatasetError
 
@@ -70,6 +70,33 @@ def check_files(rows: Dataset) -> None:
                 for path, is_one in _paths(value, kinds):
                     _check_file(path, is_one, f"column {name!r}, row {row}")
                 row += 1
+
+
+def check_saved(features: Features) -> None:
+    """Refuses files beside translations, which datasets 5.2 can neither save nor push: it fails to measure them.
+
+    Raises:
+        DatasetError: Names the column.
+    """
+    kinds = (Translation, TranslationVariableLanguages)
+    named = [name for name, feature in features.items() if isinstance(feature, kinds)]
+    if named and any(_kinds(feature) is not None for feature in features.values()):
+        raise DatasetError(
+            "datasets cannot save translations beside images, sounds or other files",
+            where=f"column {named[0]!r}",
+            fix="Cast the column to a dictionary of texts, or write a file.",
+        )
+
+
+def save_checked(rows: Dataset, folder: Path) -> None:
+    """`Dataset.save_to_disk`, of rows that can be saved and whose files are of their columns' kinds.
+
+    Raises:
+        DatasetError: They are not.
+    """
+    check_saved(rows.features)
+    check_files(rows)
+    rows.save_to_disk(str(folder))
 
 
 def _kinds(feature: Any) -> Any:

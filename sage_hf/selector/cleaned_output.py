@@ -15,7 +15,7 @@ from ..data.classes import names_of
 from ..errors import OutputError
 from ..hub.dataset_card import size_category
 from ..hub.files import TABLE_WRITERS
-from ..hub.held import check_files
+from ..hub.held import save_checked
 from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
@@ -54,7 +54,6 @@ def save_cleaned(
         if place.suffix == ".csv":
             check_cells(place, rows.features)
         rows = with_paths(rows, place)
-    check_files(rows)
     card = cleaned_card(cleaned, place, source_name)
     if place.suffix in TABLE_WRITERS:
         write_table(rows, place)
@@ -67,7 +66,7 @@ def save_cleaned(
         place.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
         try:
-            rows.save_to_disk(str(working / "part"))
+            save_checked(rows, working / "part")
             (working / "part" / "README.md").write_text(card, encoding="utf-8")
             if place.exists():
                 shutil.rmtree(place)
