@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Audio, Dataset, Features, Image, Translation, TranslationVariableLanguages
+from datasets.features.features import require_decoding
 
 from ..errors import DatasetError
 
@@ -73,16 +74,16 @@ def check_files(rows: Dataset) -> None:
 
 
 def check_saved(features: Features) -> None:
-    """Refuses files beside translations, which datasets 5.2 can neither save nor push: it fails to measure them.
+    """Refuses decoded columns beside translations, which datasets 5.2 can neither save nor push: it fails to measure them.
 
     Raises:
         DatasetError: Names the column.
     """
     kinds = (Translation, TranslationVariableLanguages)
     named = [name for name, feature in features.items() if isinstance(feature, kinds)]
-    if named and any(_kinds(feature) is not None for feature in features.values()):
+    if named and any(require_decoding(each, ignore_decode_attribute=True) for each in features.values()):
         raise DatasetError(
-            "datasets cannot save translations beside images, sounds or other files",
+            "datasets cannot save translations beside images, sounds, JSON or other columns that are decoded",
             where=f"column {named[0]!r}",
             fix="Cast the column to a dictionary of texts, or write a file.",
         )
