@@ -74,7 +74,7 @@ def check_files(rows: Dataset) -> None:
 
 
 def check_saved(features: Features) -> None:
-    """Refuses decoded columns beside translations, which datasets 5.2 can neither save nor push: it fails to measure them.
+    """Refuses decoded columns beside translations: datasets 5.2 fails to measure them, and so to save or push them.
 
     Raises:
         DatasetError: Names the column.
