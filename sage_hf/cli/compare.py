@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from ..config import STRATEGY_LINES, SageConfig
 from ..errors import ConfigError, DatasetError
 from ..utils.bars import stage
-from .options import INPUT, LOADING, Inputs, main_console, option, plain
+from .options import INPUT, LOADING, Inputs, main_console, option
 from .output import is_quiet
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
     console = main_console(stderr=False)
     if not is_quiet():
         console.print(comparison.table())
-    console.print(plain(comparison.recommendation))
+    console.print(comparison.recommendation, markup=False)
     console.print(f"Written to {options.output}.", markup=False)
 
 

@@ -16,7 +16,7 @@ from ..hub.files import read_scores
 from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, seal
 from ..utils.files import whole_file
 from ..utils.locks import only_run
-from .options import Sources, main_console, plain
+from .options import Sources, main_console
 from .output import is_quiet, was_said
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def open_selection(folder: Path, dataset: str | None) -> Selection:
         if dataset is not None:
             raise
         text = f"The original dataset is not available: {error.what}. Name it with --dataset."
-        main_console().print(plain(text))
+        main_console().print(text, markup=False)
     return selection
 
 
@@ -190,7 +190,7 @@ def _read_source(folder: Path) -> NotedSource | None:
         return NotedSource(**values)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DatasetError(
             f"The record of the original dataset cannot be read: {error}",
             where=str(folder / _SOURCE_NAME),

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
 from ..config import SageConfig
@@ -122,7 +122,7 @@ class Sources:
         rows = load_rows(self.dataset, name, self.dataset_config, streaming, self.dataset_revision)
         rows, said = arranged(rows, self, config.text_columns, allow_missing)
         if said:
-            main_console().print(plain(said))
+            main_console().print(said, markup=False)
         return rows
 
     def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
@@ -134,8 +134,8 @@ class Sources:
         loaded = load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
         if not quiet:
             count = f"{len(rows):,} rows" if isinstance(rows, Sized) else "A stream"
-            origin = "" if rows is None else f"{count} of {plain(self.dataset)}, "
-            main_console().print(f"{origin}{type(loaded.model).__name__} for {loaded.task}.")
+            origin = "" if rows is None else f"{count} of {self.dataset}, "
+            main_console().print(f"{origin}{type(loaded.model).__name__} for {loaded.task}.", markup=False)
         return loaded
 
 
@@ -185,7 +185,7 @@ class Inputs(Sources):
             kept = ", reused from an earlier run" if done.is_kept else ""
             console.print(f"Warm-up: {done.steps} steps, mean loss {done.loss:.3f}{kept}.")
             if done.file is not None and not done.is_kept:
-                console.print(f"Kept for the next run: {plain(str(done.file))}.")
+                console.print(f"Kept for the next run: {done.file}.", markup=False)
         elif loaded.new_weights:
             logger.warning(
                 "The checkpoint lacks %d weights (%s): they are random, and their gradients say nothing. Add "
@@ -280,8 +280,8 @@ class Shell(TyperGroup):
 
 def _tell(what: str, where: str, fix: str) -> None:
     console = PlainConsole(stderr=True)
-    console.print(f"[bold red]Error[/] in {plain(where)}: {plain(what)}.")
-    console.print(f"[bold]What to do:[/] {plain(fix)}")
+    console.print(Text.assemble(("Error", "bold red"), f" in {where}: {what}."))
+    console.print(Text.assemble(("What to do:", "bold"), f" {fix}"))
 
 
 def as_ours(error: Exception) -> SageError:
@@ -322,8 +322,3 @@ def main_console(stderr: bool = True) -> PlainConsole:
     from ..passes.processes import launched
 
     return PlainConsole(stderr=stderr, quiet=not launched().is_main_process or (stderr and is_quiet()))
-
-
-def plain(text: str) -> str:
-    """Text that `rich` prints as it is."""
-    return escape(text)

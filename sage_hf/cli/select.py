@@ -20,7 +20,7 @@ from ..hub.paths import check_list_file
 from ..utils.bars import planned, stage
 from .folders import holding, note_source, print_kept
 from .interrupt import go_on_with
-from .options import INPUT, LOADING, Inputs, main_console, option, plain
+from .options import INPUT, LOADING, Inputs, main_console, option
 from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
 from .reproduce import select_command
@@ -169,7 +169,7 @@ def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         rows = inputs.load_rows(config, streaming=options.streaming)
     if options.exclude is not None and isinstance(rows, Dataset):
         rows, excluded, said = without_issues(rows, options.exclude)
-        main_console().print(plain(said))
+        main_console().print(said, markup=False)
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
         raise ConfigError(
@@ -203,7 +203,7 @@ def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     place = options.output.absolute()
     unfinished = place.with_name(f".{place.name}-unfinished")
     if unfinished.exists():
-        progress.print(f"Continuing the unfinished run in {plain(str(unfinished))}, if its settings match.")
+        progress.print(f"Continuing the unfinished run in {unfinished}, if its settings match.", markup=False)
     settings: dict[str, Any] = {"processing_class": loaded.processing_class, "config": config}
     settings |= {"cache_dir": options.cache_dir, "resume_dir": unfinished}
     selection: Selection | StreamSelection

@@ -258,7 +258,7 @@ class Comparison(ShortRepr):
         try:
             values = json.loads(_file(path).read_text(encoding="utf-8"))
             check_seal(_file(path), is_needed=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(
                 f"The comparison cannot be read: {error}",
                 where=str(path),

@@ -27,7 +27,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import ConfigError, HubError, SageError
 from .dataset_card import folder
 from .files import JSON_NAME
-from .held import check_files, check_parquet
+from .held import check_files, check_parquet, check_saved
 from .reach import LOGIN, obstacle
 from .retry import persistently
 
@@ -161,6 +161,7 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
     """
     for name, rows in splits.items():
         check_parquet(rows.features, f"split {name!r}")
+        check_saved(rows.features)
         check_files(rows)
 
 

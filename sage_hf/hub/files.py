@@ -75,7 +75,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
             at = folder / ARRAYS_NAME
             check_digests(folder, [ARRAYS_NAME], facts.get("files", {}))
             arrays = load_file(at)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(
@@ -144,6 +144,8 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     if not path.exists():
         check_place(path)
         return
+    if path.resolve() == Path.cwd():  # a new folder takes the place of the old one
+        raise OutputError("The current folder cannot be replaced", where=str(path), fix="Name a new folder.")
     if path.is_dir() and not any(path.iterdir()):
         return
     if path.is_dir() and (path / JSON_NAME).is_file():

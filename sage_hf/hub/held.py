@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Audio, Dataset, Features, Image
+from datasets import Audio, Dataset, Features, Image, Translation, TranslationVariableLanguages
+from datasets.features.features import require_decoding
 
 from ..errors import DatasetError
 
@@ -70,6 +71,33 @@ def check_files(rows: Dataset) -> None:
                 for path, is_one in _paths(value, kinds):
                     _check_file(path, is_one, f"column {name!r}, row {row}")
                 row += 1
+
+
+def check_saved(features: Features) -> None:
+    """Refuses decoded columns beside translations: datasets 5.2 fails to measure them, and so to save or push them.
+
+    Raises:
+        DatasetError: Names the column.
+    """
+    kinds = (Translation, TranslationVariableLanguages)
+    named = [name for name, feature in features.items() if isinstance(feature, kinds)]
+    if named and any(require_decoding(each, ignore_decode_attribute=True) for each in features.values()):
+        raise DatasetError(
+            "datasets cannot save translations beside images, sounds, JSON or other columns that are decoded",
+            where=f"column {named[0]!r}",
+            fix="Cast the column to a dictionary of texts, or write a file.",
+        )
+
+
+def save_checked(rows: Dataset, folder: Path) -> None:
+    """`Dataset.save_to_disk`, of rows that can be saved and whose files are of their columns' kinds.
+
+    Raises:
+        DatasetError: They are not.
+    """
+    check_saved(rows.features)
+    check_files(rows)
+    rows.save_to_disk(str(folder))
 
 
 def _kinds(feature: Any) -> Any:

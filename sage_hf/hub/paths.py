@@ -20,6 +20,8 @@ def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
     if is_row_file(place):
         check_table_output(place, overwrite)
         return place
+    if place.exists() and place.resolve() == Path.cwd():
+        raise OutputError("The current folder cannot be replaced", where=str(place), fix="Name a new folder.")
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         is_saved = (place / "dataset_info.json").is_file()
         if not (is_saved and overwrite):

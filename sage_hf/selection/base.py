@@ -18,7 +18,7 @@ from ..config import SageConfig
 from ..data.stats import GroupStats, SelectionStats
 from ..errors import ConfigError, OutputError
 from ..hub.files import check_digests, check_table_output, read_scores, write_scores, write_selection
-from ..hub.held import check_files
+from ..hub.held import save_checked
 from ..hub.pictures import Seen, draw
 from ..hub.push import Push, push
 from ..hub.row_files import write_rows
@@ -336,9 +336,7 @@ class SelectionBase(ABC):
     def _write_rows(self, folder: Path) -> None:
         at("rows")
         with tempfile.TemporaryDirectory(prefix=".sage_hf-", dir=folder.parent) as cache:
-            rows = self._rows(Path(cache)).with_format(None)
-            check_files(rows)
-            rows.save_to_disk(str(folder))
+            save_checked(self._rows(Path(cache)).with_format(None), folder)
 
     @abstractmethod
     def _rows(self, folder: Path) -> Dataset:

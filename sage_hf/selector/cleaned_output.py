@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCardData
 from ..data.classes import names_of
 from ..hub.dataset_card import size_category
 from ..hub.files import TABLE_WRITERS
-from ..hub.held import check_files
+from ..hub.held import save_checked
 from ..hub.markdown import Markdown, cell, dataset_link, fill, quoted
 from ..hub.paths import check_new_rows
 from ..hub.provenance import describe_origin
@@ -51,7 +51,6 @@ def save_cleaned(
         if place.suffix == ".csv":
             check_cells(place, rows.features)
         rows = with_paths(rows, place)
-    check_files(rows)
     card = cleaned_card(cleaned, place, source_name)
     if place.suffix in TABLE_WRITERS:
         write_table(rows, place)
@@ -61,7 +60,7 @@ def save_cleaned(
         return beside
     place = place.absolute()  # datasets would take a:/b for an address
     with whole_folder(place, "The rows") as working:
-        rows.save_to_disk(str(working))
+        save_checked(rows, working)
         (working / "README.md").write_text(card, encoding="utf-8")
     return place / "README.md"
 

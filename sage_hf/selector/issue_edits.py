@@ -253,7 +253,7 @@ def _read_file(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
             raise ValueError("a line is not a JSON object")
         columns = list(dict.fromkeys(name for line in lines for name in line)) or list(_READ)
         return columns, {name: [line.get(name) for line in lines] for name in _READ if name in columns}
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pyarrow.ArrowException) as error:
         fix = "Make the list again, or restore it."
         if file.suffix.lower() == ".csv":
             fix = "Save it as UTF-8 ('CSV UTF-8' in a spreadsheet), with quotes around text that holds line breaks."

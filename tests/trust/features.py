@@ -222,7 +222,7 @@ def table(**given):
 
 def stored(rows, name):
     """A column as Arrow stores it, with its views on memory as plain arrays."""
-    return rows.with_format("arrow")[:][name].combine_chunks()
+    return rows.select_columns(name).with_format("arrow")[:][name].combine_chunks()
 
 
 def same(one, other):

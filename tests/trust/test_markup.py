@@ -16,10 +16,8 @@ from huggingface_hub import DatasetCard
 from hypothesis import HealthCheck, given, settings
 from markdown_it import MarkdownIt
 from rich.console import Console
-from rich.markup import render as as_markup
 
 from sage_hf import Comparison
-from sage_hf.cli.options import plain
 from sage_hf.cli.show import table_of
 from sage_hf.comparison.runs import Run
 from sage_hf.errors import SageError
@@ -86,7 +84,8 @@ def card_of(selection, name, config_name="default"):
         "me/kept", config_name, "train", {"train": 6, name: 1}, pictures=["scores"], source_fingerprint=name
     )
     theirs = DatasetCard(
-        f"---\nlicense: {json.dumps(name)}\n---\n# T\n## Citation\n{name}\n## Next\n", ignore_metadata_errors=True
+        f"---\nlicense: {json.dumps(name)}\n---\n## Citation\nCite:\n{name}\n## Next\n",
+        ignore_metadata_errors=True,
     )
     facts = card_facts(stats, replace(selection.config, group_by=name, text_columns=[name]), pushed, theirs)
     return merge(None, render_section(facts), config_name, metadata(facts, theirs))
@@ -152,7 +151,6 @@ def check_terminal(*things):
                 console.print(each)
             elif make is PlainConsole:
                 console.print(each, markup=False)
-                console.print(plain(each))
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", file.getvalue()), (
             file.getvalue()
         )
@@ -162,7 +160,6 @@ def check_terminal(*things):
 @given(name=NAMES)
 def test_any_name_stays_text_in_the_terminal(selection, name):
     tried()
-    assert as_markup(plain(name), emoji=False).plain == re.sub("[\x07\x08\x0b\x0c\r]", "", name)
     named = replace(
         selection,
         stats=replace(selection.stats, groups=[replace(selection.stats.groups[0], name=name)], group_by=name),

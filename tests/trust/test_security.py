@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image, List
-from hypothesis import HealthCheck
 from PIL import Image as Picture
 from typer.testing import CliRunner
 
@@ -32,13 +31,13 @@ from sage_hf.comparison.experiment import complete
 from sage_hf.errors import ConfigError, DatasetError, SageError, without_secrets
 
 from ..cases import bert, llama, token_rows
+from .hostile import Trap, small_selection
 from .scale import REPORT, some, tried
 
 ROOT = Path(sage_hf.__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 TOKEN = "hf_" + "aBcDeFgH" * 4
 RUNNER = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
-CHANCE = list(HealthCheck)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +198,6 @@ def test_files_that_claim_more_than_they_hold_are_refused(selection, tmp_path):
             b"1" * 100_000,
             b"\xff\xfe",
         ],
-        "signals.safetensors": [struct.pack("<Q", len(header)) + header],
     }
     for file, contents in absurd.items():
         for number, content in enumerate(contents):
