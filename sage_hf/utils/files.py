@@ -104,7 +104,8 @@ def recover(folder: Path) -> None:
 
 
 def _before(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.before")
+    place = folder.absolute()  # "." has no name
+    return place.parent / f".{place.name}.before"
 
 
 def mapped(path: Path, mode: Literal["r", "r+"] = "r") -> npt.NDArray[Any]:
