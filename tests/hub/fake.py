@@ -67,9 +67,9 @@ class FakeHub(ThreadingHTTPServer):
         self.failures.append([method, re.compile(pattern), status, times])
 
     def break_at(self, numbers, fault, wait=0):
-        """The requests of these numbers, counted from now and from 0, meet a fault.
+        """The requests of these numbers, counted from now and from 0, meet a fault:
 
-        A status, with Retry-After where `wait` is given; "hang up": no answer; "lost": it is done, and no answer
+        a status, with Retry-After where `wait` is given; "hang up": no answer; "lost": it is done, and no answer
         comes; "half": half of the answer; "silent": nothing for a second. -1 is all after the last number.
         """
         self.requests.clear()
@@ -108,6 +108,7 @@ class Missing(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece: the second of two would wait for an acknowledgement
 
     def log_message(self, *arguments):
         pass
@@ -137,7 +138,6 @@ class Handler(BaseHTTPRequestHandler):
             self.body = self._chunks()
         self.server.body = self.body
         self.server.requests.append((method, path))
-        self.is_half = False
         fault, wait = self.server.fault() or (None, 0)
         if fault == "silent":
             time.sleep(1.5)
@@ -150,8 +150,7 @@ class Handler(BaseHTTPRequestHandler):
                 fault, error, {"X-Error-Message": "failed on demand", **({"Retry-After": wait} if wait else {})}
             )
             return
-        self.is_half = fault == "half"
-        self.is_lost = fault == "lost"
+        self.is_half, self.is_lost = fault == "half", fault == "lost"
         status = self.server.should_fail(method, path)
         if status is not None:
             self._send(status, {"error": "failed on demand"})
