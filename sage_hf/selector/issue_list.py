@@ -64,8 +64,13 @@ def issue_list(rows: Dataset, told: Mapping[str, Any]) -> IssueList:
     """
     columns: dict[str, Any] = {name: pa.array(told[name], kind.pa_type) for name, kind in KINDS.items()}
     features, left_out = dict(KINDS), {}
-    rows = rows.with_format("arrow")
-    for name, feature in rows.features.items():
+    rows, all_features = rows.with_format("arrow"), rows.features
+    plain = [
+        name for name, each in all_features.items() if name not in KINDS and _readable(each) and not is_media(each)
+    ]
+    # At once, and in few chunks: of chosen rows there is one a row, and a table may have hundreds of columns.
+    table = rows.select_columns(plain)[:].combine_chunks() if plain else {}
+    for name, feature in all_features.items():
         if name in KINDS:
             continue
         kind = _readable(feature)
@@ -79,7 +84,7 @@ def issue_list(rows: Dataset, told: Mapping[str, Any]) -> IssueList:
             if len(rows) and gaps == len(rows):
                 continue
         else:
-            values = rows.select_columns(name)[:][name]
+            values = table[name]
             values = values if values.num_chunks else values.combine_chunks()
             if kind != feature:
                 stored = Features({name: kind}).arrow_schema.field(name).type
