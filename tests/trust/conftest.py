@@ -1,10 +1,12 @@
 """Counts what was tried, and writes it down where `make trust` asks for it."""
 
 import importlib.util
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from .scale import REPORT, TRIED
 
@@ -20,7 +22,8 @@ def pytest_sessionfinish(session):
     if output is not None:  # a worker of pytest-xdist
         output["tried"] = dict(TRIED)
     elif REPORT and RUN:
-        _write(Path(REPORT))
+        with FileLock(f"{REPORT}.lock"):
+            _write(Path(REPORT))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -29,9 +32,10 @@ def pytest_testnodedown(node):
 
 
 def _write(path):
-    """Cases, tests and time by file, with the first line of what each file says of itself."""
+    """Cases, tests and time by file, with the first line of what each file says of itself; other files' lines stay."""
+    areas = json.loads(path.read_text(encoding="utf-8"))["areas"] if path.exists() else []
     files = sorted({report.nodeid.partition("::")[0] for report in RUN})
-    areas = []
+    areas = [area for area in areas if area["file"] not in files and Path(area["file"]).exists()]
     for file in files:
         mine = [report for report in RUN if report.nodeid.startswith(f"{file}::")]
         calls = [report.nodeid for report in mine if report.when == "call"]
@@ -46,6 +50,7 @@ def _write(path):
                 "minutes": round(sum(report.duration for report in mine) / 60, 1),
             }
         )
+    areas.sort(key=lambda area: area["file"])
     total = Counter()
     for area in areas:
         total.update({name: area[name] for name in ("tests", "cases", "failed", "skipped")})
