@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def pytest_sessionfinish(session):
     if output is not None:  # a worker of pytest-xdist
         output["tried"] = dict(TRIED)
     elif REPORT and RUN:
-        with FileLock(f"{REPORT}.lock"):
+        with FileLock(Path(tempfile.gettempdir()) / "sage_hf-trust.lock"):
             _write(Path(REPORT))
 
 
