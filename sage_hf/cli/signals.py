@@ -18,6 +18,8 @@ def run_until_signal(app: Callable[[], None]) -> None:
     def end(number: int, _: FrameType | None) -> None:
         is_first = not received
         received.append(number)
+        # What is put away may find its worker processes ended by the same signal, which is nothing to be told.
+        sys.unraisablehook = lambda _: None
         # A second Ctrl-C means at once; launchers and schedulers say it twice, and must not break the tidying up.
         if is_first or number == signal.SIGINT:
             raise KeyboardInterrupt
