@@ -42,6 +42,8 @@ def run_until_signal(app: Callable[[], None]) -> None:
         if not received:
             received.append(number)
             first = now
+            # What is put away may find its worker processes ended by the same signal, which is nothing to be told.
+            sys.unraisablehook = lambda _: None
             raise KeyboardInterrupt
         # Launchers and schedulers say it twice, and must not break the tidying up.
         is_echo = "RANK" in os.environ and now - first <= _LAUNCHER

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import SageError
+from ..errors import ConfigError, SageError
 from .batches import BatchSource, Numbered
 
 Made = list[Numbered]
+# Bytes of the longest temporary folder in which workers can open a socket: the system allows 107 for its whole name, and
+# Python adds "/pymp-abcdefgh/listener-abcdefgh".
+_LONGEST_FOLDER = 107 - 32
 
 
 class _Units(Dataset[Made | SageError]):
@@ -42,11 +48,13 @@ def load(source: BatchSource, shards: Sequence[range], workers: int, device: tor
 
     Raises:
         SageError: A row cannot be encoded, or the collator packs rows.
+        ConfigError: The name of the temporary folder is too long for workers.
     """
     if not workers:
         for shard in shards:
             yield from source.batches(shard)
         return
+    _check_sockets()
     units = [unit for shard in shards for unit in source.units(shard)]
     loader = DataLoader(
         _Units(source, units),
@@ -54,6 +62,7 @@ def load(source: BatchSource, shards: Sequence[range], workers: int, device: tor
         collate_fn=_as_it_is,
         num_workers=min(workers, len(units)),
         pin_memory=device.type == "cuda",
+        worker_init_fn=_end_tidily,
     )
     for made in loader:
         if isinstance(made, SageError):
@@ -61,5 +70,22 @@ def load(source: BatchSource, shards: Sequence[range], workers: int, device: tor
         yield from made
 
 
+def _end_tidily(_: int) -> None:
+    """A worker that a scheduler ends, with all of its group, takes its temporary files with it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
 def _as_it_is(value: Any) -> Any:
     return value
+
+
+def _check_sockets() -> None:
+    """Refuses a temporary folder in which torch's workers would wait for each other for ever."""
+    folder = tempfile.gettempdir()
+    if len(folder.encode()) > _LONGEST_FOLDER:
+        raise ConfigError(
+            f"The name of the temporary folder has {len(folder.encode())} bytes, and worker processes need one of at most "
+            f"{_LONGEST_FOLDER}",
+            where="num_workers, TMPDIR",
+            fix="Set TMPDIR to a folder with a shorter name, or num_workers=0.",
+        )

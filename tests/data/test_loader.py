@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.data.loader import load
-from sage_hf.errors import LabelError
+from sage_hf.errors import ConfigError, LabelError
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
 from .test_batches import source
@@ -29,6 +29,14 @@ def test_workers_make_the_same_batches_in_the_same_order(lengths, workers):
     made = source(lengths, batch_size=3, shard_size=7)
     shards = made.shards()[::2]  # a pass may skip what is finished
     assert same(list(load(made, shards, 0, CPU)), list(load(made, shards, workers, CPU)))
+
+
+def test_workers_that_could_open_no_socket_are_refused(monkeypatch, tmp_path):
+    made = source([3, 1, 2], batch_size=3, shard_size=7)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    with pytest.raises(ConfigError, match=r"at most 75 \[num_workers, TMPDIR\]"):
+        list(load(made, made.shards(), 1, CPU))
+    assert list(load(made, made.shards(), 0, CPU))
 
 
 def select(model, rows, workers, cache_dir=None, **settings):

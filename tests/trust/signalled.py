@@ -6,6 +6,7 @@ python tests/trust/signalled.py FOLDER COUNT SEED
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -52,7 +53,8 @@ COMMANDS = {
     "a file": ["select", *SELECT, "-o", "out.jsonl"],
     "label issues": ["label-issues", *SMALL, "-o", "out.csv"],
 }
-TEMPORARY = "temporary"
+# Short, because workers have sockets there.
+TEMPORARY = tempfile.mkdtemp(prefix="signal-")
 
 
 def prepare():
@@ -68,9 +70,7 @@ def prepare():
 def shell():
     """The command, in a folder of its own."""
     folder = Path(os.environ["FOLDER"])
-    (folder / TEMPORARY).mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = str(folder / TEMPORARY)
-    tempfile.tempdir = None
+    os.environ["TMPDIR"], tempfile.tempdir = TEMPORARY, None
     os.chdir(folder)
     sage_hf.training.warmup.WARM_UPS = folder / "warm-ups"
     words = COMMANDS[os.environ["COMMAND"]]
@@ -96,7 +96,7 @@ def left_over(folder, group):
         time.monotonic() < end
     ):
         time.sleep(0.05)
-    files = [str(path.relative_to(folder)) for path in (folder / TEMPORARY).rglob("*")]
+    files = [str(path) for path in Path(TEMPORARY).rglob("*")]
     return files + [str(path.relative_to(folder)) for path in folder.rglob("*.part")] + living
 
 
@@ -142,4 +142,7 @@ def measure(count, seed):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     prepare()
-    measure(int(sys.argv[2]), int(sys.argv[3]))
+    try:
+        measure(int(sys.argv[2]), int(sys.argv[3]))
+    finally:
+        shutil.rmtree(TEMPORARY)

@@ -67,7 +67,8 @@ def hold_bounds(rows, sketch, dtype, compressions):
         left = float(tail[k]) if k < len(tail) else 0.0
         assert 0.0 <= sketch.error_bound <= left / (sketch.sketch_size - k) + slack
     values = sketch.singular_values
-    assert (values >= 0).all() and (values.diff() <= 8 * ROUNDING[dtype] * values[0]).all()
+    # Equal eigenvalues of a 2l x 2l matrix are found to so many roundings of the largest.
+    assert (values >= 0).all() and (values.diff() <= 2 * sketch.sketch_size * ROUNDING[dtype] * values[0]).all()
     # What a compression takes from the last direction it takes from each.
     assert float(values.square().sum()) + sketch.sketch_size * sketch.error_bound <= total + slack
     assert 0.0 <= sketch.energy <= 1.0
@@ -166,6 +167,7 @@ def test_a_scale_of_all_rows_scales_the_sketch_and_nothing_else(rows, dtype, siz
     one, other = FrequentDirections(size, dtype=dtype), FrequentDirections(size, dtype=dtype)
     one.update(rows)
     other.update(rows * 2.0**power)  # exact
-    assert torch.equal(one.sketch * 2.0**power, other.sketch)
+    # Numbers below the type's normal ones have fewer digits.
+    assert ((one.sketch * 2.0**power - other.sketch).abs() <= torch.finfo(dtype).tiny * 2.0 ** max(power, 0)).all()
     assert one.error_bound * 4.0**power == pytest.approx(other.error_bound, rel=1e-12)
     assert one.energy == pytest.approx(other.energy, rel=1e-12)
