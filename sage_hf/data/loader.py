@@ -15,8 +15,8 @@ from ..errors import ConfigError, SageError
 from .batches import BatchSource, Numbered
 
 Made = list[Numbered]
-# Bytes of the longest temporary folder in which workers can open a socket: the system allows 107 for its whole name, and
-# Python adds "/pymp-abcdefgh/listener-abcdefgh".
+# Bytes of the longest temporary folder in which workers can open a socket: the system allows 107 for its whole name,
+# and Python adds "/pymp-abcdefgh/listener-abcdefgh".
 _LONGEST_FOLDER = 107 - 32
 
 
@@ -84,8 +84,8 @@ def _check_sockets() -> None:
     folder = tempfile.gettempdir()
     if len(folder.encode()) > _LONGEST_FOLDER:
         raise ConfigError(
-            f"The name of the temporary folder has {len(folder.encode())} bytes, and worker processes need one of at most "
-            f"{_LONGEST_FOLDER}",
+            f"The name of the temporary folder has {len(folder.encode())} bytes, and worker processes need one of "
+            f"at most {_LONGEST_FOLDER}",
             where="num_workers, TMPDIR",
             fix="Set TMPDIR to a folder with a shorter name, or num_workers=0.",
         )
