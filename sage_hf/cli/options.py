@@ -269,7 +269,8 @@ class Shell(TyperGroup):
         except (SageError, OSError, UnicodeError) as error:
             console = PlainConsole(stderr=True)
             what, where, fix = map(_cut, in_the_shell(as_ours(error)))
-            console.print(Text.assemble(("Error", "bold red"), f" in {where}: {what}."))
+            place = where if where.strip() else repr(where)
+            console.print(Text.assemble(("Error", "bold red"), f" in {place}: {what}."))
             console.print(Text.assemble(("What to do:", "bold"), f" {fix}"))
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
