@@ -280,7 +280,7 @@ class Shell(TyperGroup):
 
 def _tell(what: str, where: str, fix: str) -> None:
     console = PlainConsole(stderr=True)
-    console.print(Text.assemble(("Error", "bold red"), f" in {where}: {what}."))
+    console.print(Text.assemble(("Error", "bold red"), f" in {where if where.strip() else repr(where)}: {what}."))
     console.print(Text.assemble(("What to do:", "bold"), f" {fix}"))
 
 

@@ -22,7 +22,7 @@ _OPTIONS = {
     "label column": "--label-column",
     "repo_id": "REPOSITORY",
 }
-_ASSIGNMENT = re.compile(r'\b([a-z_]+)=("[^"]*"|\w+(?:\.\w+)*)')
+_ASSIGNMENT = re.compile(r"""\b([a-z_]+)=("[^"]*"|'[^']*'|\w+(?:\.\w+)*)""")
 
 
 def in_the_shell(error: SageError) -> tuple[str, str, str]:
@@ -45,4 +45,5 @@ def _option(match: re.Match[str]) -> str:
         return _OPTIONS[name]
     if value == "False":
         return f"--no-{_OPTIONS[name][2:]}"
-    return f"{_OPTIONS[name]} {'none' if value == 'None' else value.strip(chr(34))}"
+    word = value.strip("\"'")
+    return f"{_OPTIONS[name]} {'none' if value == 'None' else word}"

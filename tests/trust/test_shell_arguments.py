@@ -3,6 +3,7 @@
 No command gets far: the model, where one is named, is tiny, and most lines name none that is there.
 """
 
+import itertools
 import re
 import string
 import traceback
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sage_hf.cli.main import app
+from sage_hf.errors import printable
 from sage_hf.selection.selection import Selection
 
 from ..cases import llama, token_rows
-from .scale import cases, some, tried
+from .scale import cases, tried
 
+NUMBERS = itertools.count()
 COMMANDS = typer.main.get_command(app).commands
 RUNNER = CliRunner(env={"COLUMNS": "250", "TERM": "dumb", "NO_COLOR": "1"})
 LONG = "x" * 300
@@ -141,7 +144,7 @@ def arguments_of(command, places):
         if each.param_type_name == "argument":
             found.append(str(places[each.name]))
         elif each.required:
-            options += [each.opts[0], str(places["root"] / "new" / "kept")]
+            options += [each.opts[0], str(places["root"] / "new" / f"kept-{next(NUMBERS)}")]
     return found, options
 
 
@@ -164,7 +167,8 @@ def test_one_odd_value_of_an_option_is_taken_or_its_option_is_named(name, places
     for place, each in enumerate(options_of(command), 7):
         if each.is_flag or each.name == "overwrite":
             continue
-        for value in some(ODD[place % len(ODD) :] + ODD[: place % len(ODD)], 1):
+        turned = ODD[place % len(ODD) :] + ODD[: place % len(ODD)]
+        for value in turned[:: len(ODD) // cases(1, 12)]:
             tried()
             words, needed = arguments_of(command, places)
             # No model: what is not refused before one is loaded is refused by its name.
@@ -173,8 +177,11 @@ def test_one_odd_value_of_an_option_is_taken_or_its_option_is_named(name, places
             done = invoke(*given)
             check(done, given)
             if done.exit_code:
-                named = [*each.opts, value.strip() or "''", repr(value), "no-model", "nobody/nothing", "dataset"]
-                assert any(word in done.output for word in named), (given, done.output)
+                shown = " ".join(printable(value).split())[:40]
+                named = [*each.opts, shown or "current folder", repr(value)[:40]]
+                named += ["no-model", "nobody/nothing", "dataset", "signals"]
+                said = " ".join(done.output.split())
+                assert any(word in said for word in named), (given, said)
 
 
 @settings(max_examples=cases(30, 1500), suppress_health_check=list(HealthCheck))
