@@ -112,7 +112,7 @@ class RunFolder:
             return {}
         try:
             arrays = load_file(path)
-            check_seal(path, is_needed=False)
+            check_seal(path)  # of older versions there is none: the rows are chosen again
         except DAMAGE as error:
             set_aside(path, error, "the rows are chosen again")
             return {}

@@ -27,6 +27,8 @@ UNSEALED = "0" * 32
 # What a file that cannot be read, or is not what was written, is found by.
 DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError, SageError)
 _FIELD = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
+# The first field of JSON where it was one for a checksum, whatever was changed in it.
+_CHANGED_FIELD = re.compile(rb'\A\{\s*"[^"]{8}": ?"[^"]{32}"')
 # The field lies in the first of them: first in JSON, in the header of safetensors.
 _BLOCK_BYTES = 2**20
 
@@ -75,8 +77,10 @@ def check_seal(file: Path | str, *, is_needed: bool = True) -> None:
     """
     with BytesIO(file.encode()) if isinstance(file, str) else file.open("rb") as opened:
         digest, _, noted = _own_digest(opened)
-    if noted is None and is_needed:
-        raise ValueError("it has no checksum")
+        opened.seek(0)
+        is_changed = noted is None and _CHANGED_FIELD.match(opened.read(100)) is not None
+    if noted is None and (is_needed or is_changed):
+        raise ValueError("it has no checksum" if not is_changed else "its checksum cannot be read")
     if noted not in (None, digest):
         raise ValueError("its checksum is another, so it was changed or cut after it was written")
 
