@@ -12,6 +12,7 @@ import shutil
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import xxhash
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 CHECKSUM = "checksum"
 # What the field holds before the file is sealed.
 UNSEALED = "0" * 32
-# What a file that cannot be read, or is not what was written, is found by.
-DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError, SageError)
+# What a file that cannot be read, or is not what was written, is found by; the last three of an array's header.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError, SageError, EOFError, SyntaxError, TokenError)
 _FIELD = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
 # The field lies in the first of them: first in JSON, in the header of safetensors.
 _BLOCK_BYTES = 2**20
