@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import OutputError
 from ..strategies import Vectors
 from ..strategies.base import Derived
+from ..utils.checksums import DAMAGE
 from ..utils.files import free_disk, mapped, part_ending, reserve
 from .extractor import Extracted, halved
 
@@ -159,7 +160,7 @@ class KeptRows(RowRecords):
                     f"it has {there.shape} records of {there.dtype.itemsize} bytes, not {(rows,)} of {kind.itemsize}"
                 )
             super().__init__(mapped(path, "r+"))
-        except (OSError, ValueError, EOFError) as error:
+        except DAMAGE as error:
             raise OutputError(
                 f"The stored signals of finished shards cannot be read: {error}",
                 where=str(path),

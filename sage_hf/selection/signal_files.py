@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
 from ..hub.files import check_digests
 from ..passes.kept_rows import RowRecords
-from ..utils.checksums import file_digest
+from ..utils.checksums import DAMAGE, file_digest
 from ..utils.columns import blocks
 from ..utils.files import mapped
 from .signals import RowSignals
@@ -125,7 +124,8 @@ def read_signals(folder: Path, signals: RowSignals, digests: Mapping[str, str]) 
         columns: dict[str, npt.NDArray[Any]] = load_file(folder / COLUMNS_NAME)
         if records.array.shape != signals.scores.shape:
             raise ValueError(f"they are of {len(records.array)} rows, and the selection is of {len(signals.scores)}")
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
+        signals.read(records)
+    except DAMAGE as error:
         logger.warning(
             "The signals of the rows cannot be read from %s, so rows are chosen by their scores alone: %s",
             folder,
@@ -135,7 +135,6 @@ def read_signals(folder: Path, signals: RowSignals, digests: Mapping[str, str]) 
     for name in _COLUMNS:
         if name in columns:
             setattr(signals, name, columns[name])
-    signals.read(records)
     return True
 
 

@@ -12,6 +12,7 @@ import shutil
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import xxhash
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 CHECKSUM = "checksum"
 # What the field holds before the file is sealed.
 UNSEALED = "0" * 32
-# What a file that cannot be read, or is not what was written, is found by.
-DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, SafetensorError, SageError)
+# What a file that cannot be read, or is not what was written, is found by; the last three of an array's header.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError, SageError, EOFError, SyntaxError, TokenError)
 _FIELD = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
 # The first field of JSON where it was one for a checksum, whatever was changed in it.
 _CHANGED_FIELD = re.compile(rb'\A\{\s*"[^"]{8}": ?"[^"]{32}"')

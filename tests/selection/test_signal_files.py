@@ -129,3 +129,20 @@ def test_a_selection_of_format_2_is_read(kind, tmp_path):
     again = type(loaded).load_from_disk(tmp_path / "new")
     assert '"format_version": 3' in (tmp_path / "new" / "selection.json").read_text()
     assert np.array_equal(again.indices, loaded.indices) and again.stats == loaded.stats
+
+
+def test_signals_whose_header_has_changed_bits_are_said_to_be_damaged(selection, tmp_path, caplog):
+    selection.save_to_disk(tmp_path / "kept")
+    file = tmp_path / "kept" / "signals.npy"
+    held = file.read_bytes()
+    for place in range(
+        10 * 8, held.index(b"\n") * 8, 8
+    ):  # NumPy reads it by rules of its own, which fail in many ways
+        broken = bytearray(held)
+        broken[place // 8] ^= 1
+        file.write_bytes(broken)
+        loaded = Selection.load_from_disk(tmp_path / "kept")
+        if loaded.signals is not None:  # a bit that means nothing, as far as the header goes
+            with pytest.raises(OutputError, match="damaged"):
+                loaded.choose(fraction=0.5)
+    assert "cannot be read" in caplog.text
