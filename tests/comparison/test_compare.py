@@ -19,6 +19,7 @@ from sage_hf.comparison.folder import RunFolder
 from sage_hf.comparison.runs import Run
 from sage_hf.demo import load_noisy_digits
 from sage_hf.errors import BudgetError, ConfigError, DatasetError, LabelError, OutputError
+from sage_hf.hub.markdown import escaped
 from sage_hf.utils.deprecation import about_old
 from sage_hf.utils.fingerprint import model_fingerprint
 
@@ -155,7 +156,7 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_ends_alike(digits, tmp_pa
     assert (tmp_path / "killed" / "comparison.png").read_bytes() == (
         tmp_path / "whole" / "comparison.png"
     ).read_bytes()
-    assert again.recommendation in (tmp_path / "killed" / "comparison.md").read_text()
+    assert escaped(again.recommendation) in (tmp_path / "killed" / "comparison.md").read_text()
     assert run(digits, output_dir=tmp_path / "killed") == whole
     assert len(ran) == 4 + 3
 

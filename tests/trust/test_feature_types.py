@@ -105,7 +105,7 @@ def check_files(selection, wanted, folder, names):
 
 
 def test_all_types_at_once_are_carried(tmp_path):
-    for left_out in ("trans", "image audio Video Pdf Nifti list json"):  # datasets cannot save both
+    for left_out in some(("trans", "image audio Video Pdf Nifti list json"), 1):  # datasets cannot save both
         starts = tuple(left_out.split())
         whole = {name: each for name, each in COLUMNS.items() if not name.startswith((*starts, "broken"))}
         tried(len(whole))
