@@ -27,7 +27,7 @@ CHECKSUM = "checksum"
 UNSEALED = "0" * 32
 # What a file that cannot be read, or is not what was written, is found by; the last three of an array's header.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, SafetensorError, SageError, EOFError, SyntaxError, TokenError)
-_FIELD = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
+_FIELD = re.compile(rb'"checksum": ?"([^"]{32})"')
 # The first field of JSON where it was one for a checksum, whatever was changed in it.
 _CHANGED_FIELD = re.compile(rb'\A\{\s*"[^"]{8}": ?"[^"]{32}"')
 # The field lies in the first of them: first in JSON, in the header of safetensors.
@@ -100,8 +100,8 @@ def set_aside(path: Path, why: object, then: str) -> bool:
     aside = path.with_name(f"{path.name}.damaged")
     try:
         with suppress(FileNotFoundError):
-            if aside.is_dir() and path.exists():
-                shutil.rmtree(aside)
+            if path.exists():
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
             path.replace(aside)
     except OSError as error:
         logger.warning("%s is damaged (%s), and cannot be renamed: %s", path, why, error)
@@ -117,7 +117,7 @@ def _own_digest(file: BinaryIO) -> tuple[str, int | None, str | None]:
     if field is None:
         return _updated(xxhash.xxh3_128(first), file).hexdigest(), None, None
     digest = xxhash.xxh3_128(first[: field.start(1)] + UNSEALED.encode() + first[field.end(1) :])
-    return _updated(digest, file).hexdigest(), field.start(1), field[1].decode()
+    return _updated(digest, file).hexdigest(), field.start(1), field[1].decode(errors="replace")
 
 
 def _updated(digest: xxhash.xxh3_128, file: BinaryIO) -> xxhash.xxh3_128:

@@ -76,5 +76,7 @@ def test_what_is_damaged_gets_another_name_in_the_place_of_what_had_it(tmp_path,
         assert not path.exists() and (aside / "file").exists()
     path.write_text("x")
     assert set_aside(path, "why", "it is made again") and aside.read_text() == "x"
+    path.mkdir()
+    assert set_aside(path, "why", "it is made again") and aside.is_dir()
     assert set_aside(path, "it is gone", "it is made again")
     assert all(str(path) in line and "it is made again" in line for line in caplog.messages)
