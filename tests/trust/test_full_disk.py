@@ -5,6 +5,7 @@ fail that opens, makes or renames something.
 """
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
@@ -212,6 +213,7 @@ def test_a_disk_for_reading_only(disk, whole, caplog, writer):
         begin(disk, whole, writer)
         if is_there:  # what a run has written is read again, and all else refused
             writer(disk, whole)
+        gc.collect()  # no file may be open for writing
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         try:
             attempt(writer, disk, whole)
