@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import platform
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -49,6 +51,8 @@ def _write(path):
                 "failed": len({report.nodeid for report in mine if report.failed}),
                 "skipped": len({report.nodeid for report in mine if report.skipped}),
                 "minutes": round(sum(report.duration for report in mine) / 60, 1),
+                "cores": os.cpu_count(),
+                "python": platform.python_version(),
             }
         )
     areas.sort(key=lambda area: area["file"])
