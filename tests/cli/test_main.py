@@ -450,5 +450,7 @@ def test_an_unknown_option_says_what_to_do(word, fix):
 
 def test_completion_is_that_of_the_command_also_when_the_module_was_called():
     line = [sys.executable, "-m", "sage_hf", "--show-completion", "bash"]
-    shown = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "SHELL": "/bin/bash"})
+    # Typer would look for the shell among the processes above, of which there may be none.
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    shown = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert "_SAGE_HF_COMPLETE=complete_bash" in shown.stdout and "python" not in shown.stdout
