@@ -88,7 +88,7 @@ def card_facts(
         "model_link": _link(model["id"], HUB) or Markdown(f"a {cell(model['class'])} that was in memory"),
         "trained_steps": stats.trained_steps,
         "command": shlex.join(stats.command) if stats.command else None,
-        "settings": ", ".join(f"{name}={_literal(value)}" for name, value in changed.items()),
+        "settings": ", ".join(f"{name}={value!r}" for name, value in changed.items()),
         "config": {name: str(value) for name, value in settings.items()},
         "license": [licenses] if isinstance(licenses, str) else licenses,
         "license_carried": license is None,
@@ -203,11 +203,6 @@ def _listed(value: str | list[str] | None) -> list[str]:
 
 def _link(hub_id: str | None, place: str) -> Markdown | None:
     return link(hub_id, f"{place}/{hub_id}") if hub_id else None
-
-
-def _literal(value: Any) -> str:
-    """A setting as Python writes it."""
-    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _load(source: dict[str, Any]) -> Markdown:
