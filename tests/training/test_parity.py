@@ -151,8 +151,10 @@ OVERRIDDEN = {
         *("max_steps", "num_update_steps_per_epoch", "num_train_epochs", "resume_from_checkpoint", "trial"),
     ],
     "_save_checkpoint": ["model", "trial"],
+    "_save_rng_state": ["output_dir"],
     "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
     "_load_best_model": [],
+    "train": ["resume_from_checkpoint", "trial", "ignore_keys_for_eval"],
 }
 
 
