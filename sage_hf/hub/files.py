@@ -42,7 +42,7 @@ def write_scores(
         digests: Those of files in the folder that are known by now.
     """
     save_file(arrays, folder / ARRAYS_NAME)
-    known = {**(digests or {})}
+    known = digests or {}
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != JSON_NAME)
     files = {name: known.get(name) or file_digest(folder / name) for name in names}
     head = {"format_version": FORMAT_VERSION, CHECKSUM: UNSEALED}
@@ -83,7 +83,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
         ) from error
     if version not in _READ:
         raise OutputError(
-            f"The selection has format {version}, and this sage_hf reads {FORMAT_VERSION}",
+            f"The selection has format {version}, and this sage_hf reads {' and '.join(map(str, _READ))}",
             where=str(folder / JSON_NAME),
             fix="Select again, or use the version of sage_hf that wrote it.",
         )
