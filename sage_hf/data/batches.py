@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -132,6 +132,16 @@ CHECKED_ROWS = 4
 Numbered: TypeAlias = tuple[Tensor, dict[str, Any] | None]
 
 
+class Sample(NamedTuple):
+    """A few rows of a dataset."""
+
+    batch: dict[str, Any]
+    # By place in the batch; None where the collator draws at random (masks, say): alone they would be other rows.
+    alone: dict[int, dict[str, Any]] | None
+    # In the dataset.
+    numbers: list[int]
+
+
 class BatchSource:
     """The way from numbered rows to batches; where rows come from is the subclass's.
 
@@ -186,35 +196,35 @@ class BatchSource:
         for start in range(0, len(empty), self.batch_size):
             yield torch.tensor(empty[start : start + self.batch_size]), None
 
-    def sample(self, most: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]] | None]:
+    def sample(self, most: int) -> Sample:
         """A batch of rows of unequal length from all over the dataset, in no order, and each of them alone.
 
-        Tokens: the longest and the shortest of some hundred rows, and ordinary ones. None in the place of the rows
-        alone where the collator draws at random (masks, say): alone they would be other rows.
+        Tokens: the longest and the shortest of some hundred rows, and ordinary ones.
 
         Args:
             most: Rows of the batch, if there are as many.
         """
-        chosen = self._sampled(most)
-        batch = collate_checked(self.encoder, chosen)
-        if not _equal(batch, collate_checked(self.encoder, chosen)):
-            return batch, None
-        return batch, {index: collate_checked(self.encoder, [feature]) for index, feature in enumerate(chosen)}
+        numbers, chosen = zip(*self._sampled(most), strict=True)
+        batch = collate_checked(self.encoder, list(chosen))
+        if not _equal(batch, collate_checked(self.encoder, list(chosen))):
+            return Sample(batch, None, list(numbers))
+        alone = {index: collate_checked(self.encoder, [feature]) for index, feature in enumerate(chosen)}
+        return Sample(batch, alone, list(numbers))
 
-    def _sampled(self, most: int) -> list[Row]:
-        """Encoded rows: the longest, the shortest and ordinary ones of a sample from all over the dataset."""
+    def _sampled(self, most: int) -> list[tuple[int, Row]]:
+        """Numbers and features: the longest, the shortest and ordinary ones of a sample from all over the dataset."""
         count, wanted = self._count(), _CHECKED_AMONG if self.encoder.is_tokens else most
         numbers = sorted({round(place) for place in np.linspace(0, count - 1, min(count, wanted))})
         features = []
         for number in numbers:
             try:
                 with drawing(self.seed + number):
-                    features += self._features(range(number, number + 1))
+                    features += [(number, feature) for feature in self._features(range(number, number + 1))]
             except SageError:
                 self._features(range(min(count, self.batch_size)))  # names more rows, if others fail, too
                 raise
-        features = [each for each in features if self._has_tokens(each) and is_labelled(each)] or self.telling()
-        features.sort(key=lambda feature: -(self.encoder.length(feature) or 0))
+        features = [each for each in features if self._has_tokens(each[1]) and is_labelled(each[1])] or self._telling()
+        features.sort(key=lambda each: -(self.encoder.length(each[1]) or 0))
         places = {round(place) for place in np.linspace(0, len(features) - 1, min(most, len(features)))}
         chosen = [features[place] for place in sorted(places)]
         # In no order of length: a model that sorts its rows would be right by chance.
@@ -226,11 +236,14 @@ class BatchSource:
         Raises:
             DatasetError: No row has tokens.
         """
-        unlabelled: list[Row] = []
+        return [feature for _, feature in self._telling()]
+
+    def _telling(self) -> list[tuple[int, Row]]:
+        unlabelled: list[tuple[int, Row]] = []
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
-            seen = [feature for feature in features if self._has_tokens(feature)]
-            if labelled := [feature for feature in seen if is_labelled(feature)]:
+            seen = [(start + place, feature) for place, feature in enumerate(features) if self._has_tokens(feature)]
+            if labelled := [each for each in seen if is_labelled(each[1])]:
                 return labelled
             unlabelled = unlabelled or seen
         if unlabelled:

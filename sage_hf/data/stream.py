@@ -18,6 +18,7 @@ from datasets.features.features import require_decoding
 from datasets.fingerprint import Hasher
 
 from ..errors import DatasetError, GroupError, OutputError, SageError
+from ..utils.files import way_out
 from ..utils.rng import drawing
 from .batches import Batcher, BatchSource
 from .encoding import Row
@@ -283,6 +284,6 @@ def to_disk(stream: IterableDataset, folder: Path) -> Dataset:
         if isinstance(cause, SageError):
             raise cause from None
         if isinstance(cause, OSError):
-            fix = "Free some space there, or set TMPDIR to a larger disk."
+            fix = way_out(cause, "Free some space there, or set TMPDIR to a larger disk.")
             raise OutputError(f"The rows could not be written: {cause}", where=str(folder), fix=fix) from error
         raise

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ..config import SageConfig
-from ..data.batches import CHECKED_ROWS, RowSource
+from ..data.batches import RowSource
 from ..data.status import NOT_FINITE, SCORED, ZERO_GRADIENT
 from ..errors import SageError
 from ..gradients import GradientCollector
 from ..gradients.batch_axis import batch_rows
+from ..passes.check import check_gradients
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.job import PassSettings
@@ -49,8 +50,7 @@ def run_check(collector: GradientCollector, source: RowSource, problems: list[Pr
     """Compares rows of a batch with the same rows alone, as a selection does before its first pass."""
     refused: list[Problem] = []
     with collected(refused, "the forward pass, or the collator"):
-        batch, alone = source.sample(CHECKED_ROWS)
-        collector.check(batch, alone)
+        check_gradients(collector, source)
     seconds = collector.check_seconds
     if refused:
         problems += refused

@@ -24,14 +24,15 @@ from ..config import SageConfig
 from ..errors import GradientError
 from ..utils.bars import is_main
 from .alone import gradients_into, row_alone
-from .batch_axis import Batch, batch_rows, is_uneven_run, rows_of, unpadded_lengths
+from .batch_axis import Batch, batch_rows, is_uneven_run, unpadded_lengths
 from .check import NoPartError, check_batch, differing_blocks, differing_losses, truth_of
 from .layers.axes import Axes, find_axes
 from .layers.blocks import Block
 from .layers.hooks import LayerHooks
 from .layers.layout import Projection, RowWidth, lay_out, unseen
 from .layers.rerun import CannotRerun
-from .losses.per_example import MODEL_ERRORS, LossFunction, NotSeparable, first_line, is_ours, per_example_loss
+from .losses.per_example import LossFunction, NotSeparable, per_example_loss
+from .model.failures import MODEL_ERRORS, first_line, is_ours, model_error, one_by_one
 from .model.state import as_scored, leave_routing_out, unwrap
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class GradientCollector:
         Raises:
             BatchAxisError: The batch has no axis that separates the examples.
             LabelError: There are no labels.
-            GradientError: No targeted layer took part in the forward pass.
+            GradientError: No targeted layer took part in the forward pass, or the model fails on a row alone.
         """
         size = batch_rows(batch)
         if not self.one_at_a_time:
@@ -195,7 +196,12 @@ class GradientCollector:
             except NotSeparable as reason:
                 if size > 1:
                     self.take_one_at_a_time(str(reason))
-        parts = [self._collect_row(rows_of(batch, slice(index, index + 1))) for index in range(size)]
+            except MODEL_ERRORS as error:
+                if is_ours(error):
+                    raise
+                if size > 1:  # one row may make all fail: it is found when they are taken alone
+                    self.take_one_at_a_time(f"{type(self.model).__name__} fails on several rows: {first_line(error)}")
+        parts = [self._collect_row(row) for row in one_by_one(batch)]
         return torch.cat([rows for rows, _ in parts]), torch.cat([losses for _, losses in parts])
 
     def check(self, batch: Batch, alone: Mapping[int, Batch] | None = None) -> bool:
@@ -250,11 +256,7 @@ class GradientCollector:
             except MODEL_ERRORS as error:
                 if is_ours(error):
                     raise
-                raise GradientError(
-                    f"{type(self.model).__name__} has no gradient of one row in eval mode: {first_line(error)}",
-                    where="model.forward",
-                    fix="Use a model that can be differentiated in eval mode, and batches that it accepts.",
-                ) from error
+                raise model_error(self.model, error) from error
         return row, loss.double()
 
     def take_one_at_a_time(self, reason: str) -> None:
@@ -283,6 +285,10 @@ class GradientCollector:
                 where="model.forward",
                 fix="Return a scalar loss, or pass loss_function=(outputs, batch) -> one loss a row.",
             ) from reason
+        except MODEL_ERRORS as error:
+            if is_ours(error):
+                raise
+            raise model_error(self.model, error) from error
 
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
         batch = _usable(batch)

@@ -22,6 +22,7 @@ from ..errors import ConfigError
 from ..gradients.layers.projection import projection_matrix
 from ..gradients.layers.targets import output_layer
 from ..gradients.losses.per_example import IGNORE_INDEX, accepted, batch_rows, output_field
+from ..gradients.model.failures import MODEL_ERRORS, is_ours, model_error, one_by_one
 from ..gradients.model.state import as_scored
 from ..utils.rng import isolated_rng
 
@@ -158,7 +159,18 @@ class EmbeddingReader:
 
         Raises:
             ConfigError: The model gives no embedding of a row.
+            GradientError: It fails on a row alone.
         """
+        try:
+            return self._forward(batch)
+        except MODEL_ERRORS as error:
+            if is_ours(error):
+                raise
+            if batch_rows(batch) == 1:
+                raise model_error(self.model, error) from error
+        return Embedded.join([self.forward(row) for row in one_by_one(batch)])
+
+    def _forward(self, batch: dict[str, Any]) -> Embedded:
         model = self.model
         batch = send_to_device(dict(batch), self.device, non_blocking=True)
         # A causal language model's product with the vocabulary tells nothing here; one that writes needs the labels.

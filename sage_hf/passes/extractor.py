@@ -15,6 +15,7 @@ from ..errors import GradientError
 from ..gradients import GradientCollector
 from ..gradients.adam import AdamUpdates
 from ..gradients.batch_axis import batch_rows, rows_of
+from ..gradients.model.failures import one_by_one
 from .embeddings import Embedded, EmbeddingReader
 
 # Length from which on a gradient counts as not finite: a sketch of many such rows would overflow float32.
@@ -207,8 +208,7 @@ class GradientExtractor:
             with self._reader.watching() as seen:
                 gradients, losses = self.collector.collect(batch)
             if self.collector.one_at_a_time and size > 1:  # only the first row was seen
-                rows = [rows_of(batch, slice(row, row + 1)) for row in range(size)]
-                embedded = Embedded.join([self._reader.forward(row) for row in rows])
+                embedded = Embedded.join([self._reader.forward(row) for row in one_by_one(batch)])
             else:
                 embedded = self._reader.read(seen, batch)
         squared = gradients.to(torch.float64).square().sum(1)

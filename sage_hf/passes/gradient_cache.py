@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, OutputError
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, file_digest, seal, set_aside
-from ..utils.files import mapped, part_ending, whole_file
+from ..utils.files import mapped, part_ending, way_out, whole_file
 from ..utils.locks import writing
 from ..utils.notices import OF_THIS_PROCESS
 from .embeddings import Embedded
@@ -255,7 +255,7 @@ class GradientCache:
             if isinstance(error, OutputError):
                 raise
             what = f"Gradient rows cannot be written: {error}"
-            raise OutputError(what, where=str(self.folder), fix=_FULL) from error
+            raise OutputError(what, where=str(self.folder), fix=way_out(error, _FULL)) from error
 
     def _make(self) -> None:
         try:

@@ -21,6 +21,7 @@ from ..data.loader import load
 from ..data.windows import Division, Unit, Window
 from ..errors import DatasetError, GradientError, OutputError, SageError
 from ..gradients.batch_axis import batch_rows, rows_of
+from ..gradients.model.failures import ModelError, failing_rows, model_error, one_by_one
 from ..utils.bars import Stage, stage
 from ..utils.notices import OF_THIS_PROCESS
 from ..utils.rng import isolated_rng
@@ -209,10 +210,22 @@ class Passes:
             if batch is None:
                 yield numbers, without_tokens(self.extractor, len(numbers))
                 continue
-            extracted = self._extract(batch)
+            extracted = self._extract_or_name(numbers + first, batch)
             if not self.processes.together:  # a forward pass needs all processes, and not all make this one
                 self.extractor.recheck(numbers + first, batch, extracted)
             yield numbers, self._rounded(extracted)
+
+    def _extract_or_name(self, numbers: Tensor, batch: dict[str, Any]) -> Extracted:
+        """As `_extract`; a row that the model fails on is named by its number in the source, `numbers` [B]."""
+        try:
+            return self._extract(batch)
+        except ModelError as error:
+            if error.__cause__ is None or self.processes.together:  # other processes take no part in looking
+                raise
+            failing = failing_rows(self.extractor.extract, one_by_one(batch))
+            if not failing:
+                raise
+            raise model_error(self.extractor.model, error.__cause__, int(numbers[failing[0]])) from error.__cause__
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """A batch's rows as passes take them; in parts, from the first time on that there is no memory for more.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import CLUSTERS, SageConfig
-from ..data.batches import CHECKED_ROWS, BatchSource, RowSource
+from ..data.batches import BatchSource, RowSource
 from ..data.groups import Groups, say_if_many
 from ..data.longest import LongestRow, NormTally
 from ..data.status import NO_TOKENS, NOT_FINITE, SCORED, STATUSES, ZERO_GRADIENT
@@ -20,6 +20,7 @@ from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
 from ..errors import ConfigError, GradientError
 from ..gradients import GradientCollector
+from ..passes.check import reader_of
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import Extracted
@@ -160,10 +161,9 @@ def reader_for(
     is_needed = bool(needs & {"embeddings", "el2n"})
     if not (is_needed or is_kept):
         return None
-    with isolated_rng(seed):
-        batch = source.sample(1 if collector.one_at_a_time else CHECKED_ROWS)[0]
     try:
-        return EmbeddingReader(collector.model, collector.device, batch, seed)
+        with isolated_rng(seed):
+            return reader_of(collector.model, collector.device, source, seed)
     except ConfigError:
         if is_needed:
             raise

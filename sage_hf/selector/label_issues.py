@@ -16,7 +16,7 @@ from rich.text import Text
 from torch import nn
 
 from ..config import SageConfig
-from ..data.batches import CHECKED_ROWS, check_dataset
+from ..data.batches import check_dataset
 from ..data.classes import names_of
 from ..data.columns import class_column, open_source
 from ..data.encoding import Collator
@@ -26,8 +26,8 @@ from ..errors import LabelError, printable
 from ..gradients.model.state import unwrap
 from ..hub.files import check_table_file
 from ..hub.tables import write_table
+from ..passes.check import reader_of
 from ..passes.consensus import keep_only, keep_rows
-from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import EmbeddingExtractor
 from ..passes.job import PassSettings
 from ..passes.run import Passes
@@ -228,7 +228,7 @@ def _find(
         with isolated_rng(config.seed):
             source = open_source(model, dataset, config, processing_class, data_collator)
         device = next(model.parameters()).device
-        reader = EmbeddingReader(model, device, source.sample(CHECKED_ROWS)[0], config.seed)
+        reader = reader_of(model, device, source, config.seed)
     passes = Passes(EmbeddingExtractor(reader), PassSettings(config.seed, progress, config.num_workers))
     kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only(ISSUE_STAGES[1]))
     embeddings, inputs, own = kept.embeddings, kept.inputs, kept.numbers("doubt")

@@ -23,7 +23,7 @@ from datasets.config import HF_DATASETS_CACHE
 from torch import Tensor, nn
 
 from ..config import CACHE_DTYPES, SageConfig
-from ..data.batches import CHECKED_ROWS, BatchSource, RowSource, check_dataset
+from ..data.batches import BatchSource, RowSource, check_dataset
 from ..data.columns import find_groups, open_source, open_stream
 from ..data.encoding import Collator
 from ..data.groups import Groups
@@ -33,6 +33,7 @@ from ..gradients import GradientCollector
 from ..gradients.adam import AdamUpdates
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import num_weights
+from ..passes.check import check_gradients
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.fit import Fit, RunKey
@@ -416,4 +417,4 @@ class SageSelector(ScoredInMap):
             at("checking gradients")
             for collector in [self.collector, *([self._updates.collector] if self._updates else [])]:
                 with isolated_rng(self.config.seed):
-                    collector.check(*source.sample(CHECKED_ROWS))
+                    check_gradients(collector, source)

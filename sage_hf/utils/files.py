@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -16,6 +17,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 
 from ..errors import OutputError
+
+# A full disk, a full quota, and a file that is too large for either.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_LOCKED = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     except OutputError:
         raise
     except (OSError, SafetensorError) as error:  # which safetensors raises of a full disk
-        raise OutputError(f"{error}", where=str(path), fix=fix) from error
+        raise OutputError(f"{error}", where=str(path), fix=way_out(error, fix)) from error
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
@@ -76,10 +81,20 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
         raise OutputError(
             f"{what} could not be written: {error}",
             where=str(folder),
-            fix="Free some space, or choose another folder.",
+            fix=way_out(error, "Free some space, or choose another folder."),
         ) from error
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+def way_out(error: Exception, if_full: str) -> str:
+    """What to do about a file that could not be written; safetensors and Arrow give no number of what happened."""
+    number = getattr(error, "errno", None)
+    if number in _FULL or "No space left" in str(error):
+        return if_full
+    if number in _LOCKED:
+        return "Choose a folder that can be written to."
+    return "Mend what the message says, and start again; or choose another folder."
 
 
 def _swap(working: Path, folder: Path) -> None:

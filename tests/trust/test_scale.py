@@ -1,4 +1,4 @@
-"""What the other files count on."""
+"""The counting of these cases."""
 
 from .scale import some
 

@@ -1,5 +1,6 @@
 """A file or folder is whole, or what it was before."""
 
+import errno
 import os
 
 import pytest
@@ -54,4 +55,24 @@ def test_what_safetensors_raises_of_a_full_disk_is_an_error_of_ours(tmp_path):
     with pytest.raises(OutputError, match="No space") as caught, whole_file(tmp_path / "file", "Free some space."):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert caught.value.fix == "Free some space."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Free some space"),
+        (PermissionError(errno.EACCES, "Permission denied"), "can be written to"),
+        (OSError(errno.EROFS, "Read-only file system"), "can be written to"),
+        (OSError("Unsupported Arrow array type string_view"), "Mend what the message says"),
+    ],
+)
+def test_space_is_asked_for_where_the_disk_is_full_and_nowhere_else(tmp_path, error, words):
+    for writing in (
+        whole_file(tmp_path / "file", "Free some space."),
+        whole_folder(tmp_path / "folder", "The selection"),
+    ):
+        with pytest.raises(OutputError) as caught, writing:
+            raise error
+        assert words in caught.value.fix
     assert not list(tmp_path.iterdir())

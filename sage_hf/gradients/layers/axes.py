@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..batch_axis import Batch, batch_rows, rows_of
-from ..losses.per_example import MODEL_ERRORS, NotSeparable, accepted, is_ours
+from ..losses.per_example import NotSeparable, accepted
+from ..model.failures import MODEL_ERRORS, is_ours
 from .rules import is_experts
 
 # How far the means of a row's output may be from those in another batch, as a share of the largest: rounding.

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from ..losses.per_example import MODEL_ERRORS, NotSeparable, first_line, is_ours
+from ..losses.per_example import NotSeparable
+from ..model.failures import MODEL_ERRORS, first_line, is_ours
 from ..model.state import requiring_grad
 from .blocks import Block, wide
 from .rules import is_experts

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from accelerate.utils import send_to_device
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from ...errors import LabelError, SageError
+from ...errors import LabelError
 from ..batch_axis import Batch, batch_rows, rows_of
+from ..model.failures import MODEL_ERRORS, first_line, is_ours
 from .cross_entropy import token_cross_entropy
 from .rowwise import RowwiseLosses, row_reduce
 
@@ -32,8 +32,6 @@ IGNORE_INDEX = -100
 # How far a loss may be from another way to compute it, as a share of it: rounding, in float32 and in half precision.
 LOSS_TOLERANCE = 1e-3
 HALF_LOSS_TOLERANCE = 5e-2
-# What a model raises that takes one row only, or whose loss is no vector.
-MODEL_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError)
 
 
 class NotSeparable(Exception):
@@ -151,16 +149,6 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
     if "use_cache" in parameters:
         kept["use_cache"] = False  # a cache of keys and values would only cost memory
     return kept
-
-
-def is_ours(error: Exception) -> bool:
-    """Whether an error is no failure of the model: one of sage_hf's, or full memory, which fewer rows may help."""
-    return isinstance(error, (SageError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, shortly."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _given_loss(model: nn.Module, batch: Batch, loss_function: LossFunction, device: torch.device) -> Tensor:
