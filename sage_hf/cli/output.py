@@ -9,13 +9,14 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from typing import Any
 
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.text import Text
 
-from ..errors import ConfigError, without_secrets
+from ..errors import ConfigError, printable, without_secrets
 from ..utils.bars import Progress, progress_as
 from ..utils.console import PlainConsole
 from .wording import options_for
@@ -59,7 +60,7 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     try:
         has_bars = _has_bars()
         shown: Progress = "bars" if has_bars else "nothing" if quiet else "lines"
-        with progress_as(shown), nullcontext() if has_bars else _without_bars():
+        with progress_as(shown), _plain_lines(), nullcontext() if has_bars else _without_bars():
             yield
     finally:
         for logger in filters:
@@ -69,6 +70,24 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
         ours.removeHandler(handler)
         _QUIET.reset(token)
         _SAID.reset(said)
+
+
+@contextmanager
+def _plain_lines() -> Iterator[None]:
+    """Inside, what any library logs moves no cursor and holds no secret: file names and rows come from data."""
+    make = logging.getLogRecordFactory()
+
+    def made(*args: Any, **options: Any) -> logging.LogRecord:
+        record = make(*args, **options)
+        with suppress(Exception):  # a line that cannot be formatted is its logger's fault, and told by logging
+            record.msg, record.args = without_secrets(printable(record.getMessage())), ()
+        return record
+
+    logging.setLogRecordFactory(made)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 def was_said(text: str) -> bool:

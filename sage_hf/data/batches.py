@@ -16,7 +16,7 @@ from datasets.features.features import require_decoding
 from torch import Tensor
 
 from ..errors import BatchAxisError, DatasetError, SageError
-from ..gradients.batch_axis import batch_rows
+from ..gradients.batch_axis import batch_rows, rows_of
 from ..gradients.losses.per_example import IGNORE_INDEX
 from ..utils.rng import drawing
 from .encoding import Row
@@ -140,6 +140,8 @@ class Sample(NamedTuple):
     alone: dict[int, dict[str, Any]] | None
     # In the dataset.
     numbers: list[int]
+    # Whether the collator leaves rows where they are: one that sorts them would pass a check of rows in that order.
+    keeps_order: bool
 
 
 class BatchSource:
@@ -207,9 +209,10 @@ class BatchSource:
         numbers, chosen = zip(*self._sampled(most), strict=True)
         batch = collate_checked(self.encoder, list(chosen))
         if not _equal(batch, collate_checked(self.encoder, list(chosen))):
-            return Sample(batch, None, list(numbers))
+            return Sample(batch, None, list(numbers), True)
         alone = {index: collate_checked(self.encoder, [feature]) for index, feature in enumerate(chosen)}
-        return Sample(batch, alone, list(numbers))
+        turned = collate_checked(self.encoder, list(reversed(chosen)))
+        return Sample(batch, alone, list(numbers), _is_turned(batch, turned))
 
     def _sampled(self, most: int) -> list[tuple[int, Row]]:
         """Numbers and features: the longest, the shortest and ordinary ones of a sample from all over the dataset."""
@@ -356,6 +359,15 @@ def is_labelled(feature: Row) -> bool:
 def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two batches of the same rows hold the same tensors."""
     return all(torch.equal(value, other[key]) for key, value in one.items() if isinstance(value, Tensor))
+
+
+def _is_turned(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a batch holds the rows of another in the opposite order; also where rows cannot be told apart."""
+    try:
+        size = batch_rows(one)
+        return all(_equal(rows_of(one, [row]), rows_of(other, [size - 1 - row])) for row in range(size))
+    except BatchAxisError:
+        return True
 
 
 def has_tokens(batch: Mapping[str, Any]) -> Tensor | None:

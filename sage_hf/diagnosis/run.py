@@ -50,7 +50,7 @@ def run_check(collector: GradientCollector, source: RowSource, problems: list[Pr
     """Compares rows of a batch with the same rows alone, as a selection does before its first pass."""
     refused: list[Problem] = []
     with collected(refused, "the forward pass, or the collator"):
-        check_gradients(collector, source)
+        check_gradients([collector], source)
     seconds = collector.check_seconds
     if refused:
         problems += refused

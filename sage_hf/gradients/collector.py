@@ -288,7 +288,12 @@ class GradientCollector:
         except MODEL_ERRORS as error:
             if is_ours(error):
                 raise
-            raise model_error(self.model, error) from error
+            names = self.layout.rerun_names
+            if not names:
+                raise model_error(self.model, error) from error
+        # A layer that writes to its own weights cannot run again before the backward pass.
+        self.give_up_on(names)
+        return self._collect_row(batch)
 
     def _collect(self, batch: Batch, size: int) -> tuple[Tensor, Tensor]:
         batch = _usable(batch)

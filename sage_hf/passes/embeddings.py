@@ -56,6 +56,12 @@ class Embedded:
         embeddings, inputs = (torch.zeros(rows, each, device=device) for each in (width, input_width))
         return cls(embeddings, inputs, *_no_classes(rows, device))
 
+    def is_close(self, other: Embedded, tolerance: float) -> bool:
+        """Whether embeddings, by their length, and doubts of the same rows differ by no more than a tolerance."""
+        apart = (self.embeddings - other.embeddings).norm(dim=1)
+        doubts = (self.doubts - other.doubts).abs().nan_to_num()
+        return bool((apart <= tolerance * other.embeddings.norm(dim=1)).all() and (doubts <= tolerance).all())
+
     @classmethod
     def join(cls, parts: Sequence[Embedded]) -> Embedded:
         """The rows of all parts, in order."""
@@ -97,6 +103,8 @@ class _Seen:
         if self.is_done or self.depth:
             return
         self.is_done = True
+        if isinstance(output, (tuple, list)):  # whose loss is one number a row, while rows are told apart
+            output = tuple(each for each in output if isinstance(each, Tensor) and each.ndim > 1)
         logits = output_field(output, "logits")
         if isinstance(logits, Tensor) and logits.ndim == 2:  # else too large to hold for nothing
             self.tensors["logits"] = logits.detach()
@@ -129,6 +137,11 @@ class EmbeddingReader:
         if self.width > EMBEDDING_WIDTH:
             matrix = projection_matrix("embeddings", "right", self.width, EMBEDDING_WIDTH, seed)
             self._projection, self.width = matrix.to(device), EMBEDDING_WIDTH
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the model has weights in half precision."""
+        return any(each.is_floating_point() and each.element_size() < 4 for each in self.model.parameters())
 
     @contextmanager
     def watching(self) -> Iterator[_Seen]:

@@ -32,7 +32,6 @@ from ..passes.run import Passes
 from ..scoring.agreement import Consensus, cut
 from ..scoring.sketch import FrequentDirections
 from ..utils.columns import counts_of
-from ..utils.rng import isolated_rng
 from .stages import SKETCHING
 from .stream import StreamTally
 
@@ -162,8 +161,7 @@ def reader_for(
     if not (is_needed or is_kept):
         return None
     try:
-        with isolated_rng(seed):
-            return reader_of(collector.model, collector.device, source, seed)
+        return reader_of(collector.model, collector.device, source, seed)
     except ConfigError:
         if is_needed:
             raise

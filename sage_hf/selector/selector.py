@@ -33,7 +33,7 @@ from ..gradients import GradientCollector
 from ..gradients.adam import AdamUpdates
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import num_weights
-from ..passes.check import check_gradients
+from ..passes.check import check_alike, check_gradients
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import GradientExtractor
 from ..passes.fit import Fit, RunKey
@@ -118,8 +118,7 @@ class SageSelector(ScoredInMap):
     ) -> None:
         self.config = config or SageConfig()
         self.model = model
-        self.processing_class = processing_class
-        self.data_collator = data_collator
+        self.processing_class, self.data_collator = processing_class, data_collator
         self._outside = [processing_class, data_collator, loss_function]
         self.collector = GradientCollector.of(model, self.config, loss_function)
         self._updates: AdamUpdates | None = None
@@ -229,6 +228,7 @@ class SageSelector(ScoredInMap):
 
     def _prepare_stream(self, stream: IterableDataset, needs: Set[str] | None) -> tuple[StreamSource, RunKey]:
         config = self.config
+        self._check_alike(None)
         check_stream(config)
         with isolated_rng(config.seed):
             source = open_stream(self.collector.model, stream, config, *self._outside[:2])
@@ -264,7 +264,6 @@ class SageSelector(ScoredInMap):
         return GradientCache.of_run(place, self._passes.processes.count, reserved)
 
     def _about_interruption(self) -> str:
-        """What is told when a user interrupts it: what is kept, and how to go on."""
         return about_kept(self._passes, self._resume_dir)
 
     def _folder(self, key: RunKey, config: SageConfig, **more: Any) -> Path | None:
@@ -394,13 +393,16 @@ class SageSelector(ScoredInMap):
         stats.fit_seconds, stats.score_seconds = fitted - started, time.perf_counter() - fitted
         return stream_selection(self._passes, source, config, stats, chosen)
 
-    # ------------------------------------------------------------------ internals
     def _open(self, dataset: Dataset) -> RowSource:
+        self._check_alike(dataset)
         with isolated_rng(self.config.seed):  # a transform of the dataset may draw
             source = self._open_source(dataset)
-        self._encoder = source.encoder
-        source.batch_size = self._batch_size()
+        self._encoder, source.batch_size = source.encoder, self._batch_size()
         return source
+
+    def _check_alike(self, dataset: Dataset | None) -> None:
+        settings = {**self.config.to_dict(), "resume_dir": self._resume_dir}
+        check_alike(self._passes.processes, self.collector.model, dataset, settings)
 
     def _open_source(self, dataset: Dataset) -> RowSource:
         return open_source(self.collector.model, dataset, self.config, self.processing_class, self.data_collator)
@@ -412,9 +414,7 @@ class SageSelector(ScoredInMap):
         return 1 if self.collector.one_at_a_time else int(self.config.batch_size)
 
     def _check_gradients(self, source: BatchSource) -> None:
-        """Before the long run: do rows in a batch have the gradients that they have alone?"""
         if self.config.check_gradients:
             at("checking gradients")
-            for collector in [self.collector, *([self._updates.collector] if self._updates else [])]:
-                with isolated_rng(self.config.seed):
-                    check_gradients(collector, source)
+            updates = [self._updates.collector] if self._updates else []
+            check_gradients([self.collector, *updates], source)

@@ -28,12 +28,13 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     """Gives a temporary name to write to; the file gets its name when it is on the disk, and not before.
 
     Args:
-        path: The name in the end; what has it is replaced.
+        path: The name in the end; what has it is replaced, and a link to it stays.
         fix: What to do where the disk is full.
 
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
+    path = _meant(path)
     part = path.with_name(f".{path.name}.{part_ending()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,12 +61,13 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
     """Gives a folder beside to write to, which takes the name at the end; until then what has it stays.
 
     Args:
-        folder: The name in the end; a folder that has it is replaced.
+        folder: The name in the end; a folder that has it is replaced, and a link to it stays.
         what: What is written, for the message: "The selection".
 
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
+    folder = _meant(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -112,10 +114,16 @@ def _swap(working: Path, folder: Path) -> None:
 
 def recover(folder: Path) -> None:
     """Gives a folder its name back that a run was killed while it replaced."""
+    folder = _meant(folder)
     before = _before(folder)
     if before.is_dir() and not folder.exists():
         with suppress(OSError):  # another process has done it, or it is for reading only
             before.replace(folder)
+
+
+def _meant(path: Path) -> Path:
+    """What a link leads to, be it there or not; any other path as it is."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def _before(folder: Path) -> Path:

@@ -20,9 +20,9 @@ from torch.distributed.tensor import DTensor
 from .bars import advance, at
 
 
-def model_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits from the names, types, shapes and bytes of all parameters and buffers."""
-    digest, state = xxhash.xxh64(), model.state_dict()
+def model_fingerprint(model: nn.Module, *, buffers: bool = True) -> str:
+    """16 hexadecimal digits from the names, types, shapes and bytes of all parameters, and buffers if wanted."""
+    digest, state = xxhash.xxh64(), model.state_dict() if buffers else dict(model.named_parameters())
     at("hashing weights", len(state), "tensors")
     for name, tensor in sorted(state.items()):
         advance()

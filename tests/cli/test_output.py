@@ -104,6 +104,18 @@ def test_in_a_file_there_are_no_bars_and_no_reports_of_other_libraries_but_our_o
     assert "Warning: " in done.stderr and "s to choose." in words(done.stdout)
 
 
+def test_what_other_libraries_log_moves_no_cursor_and_shows_no_token(capsys):
+    library = logging.getLogger("datasets.some.reader")
+    library.addHandler(logging.StreamHandler(sys.stderr))
+    with speaking():
+        library.error("Failed to load %s with %s", "a\x1b[31m\x07.jsonl", "hf_" + "a" * 34)
+        library.error("no such %s and %s", "place")  # a faulty line of a library stays its own
+    text = capsys.readouterr().err
+    assert "a\ufffd[31m\ufffd.jsonl" in text and "hf_a" not in text and "\x1b" not in text.split("--- Logging")[0]
+    library.handlers.clear()
+    assert logging.getLogRecordFactory() is logging.LogRecord
+
+
 def test_verbose_says_what_is_logged_and_both_words_contradict(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     ours = logging.getLogger("sage_hf.passes")

@@ -109,8 +109,8 @@ def test_rows_that_a_collator_finds_no_tokens_in_are_taken_out_of_its_batch():
 
 def test_the_rows_that_are_looked_at_first_have_tokens():
     assert [len(feature["input_ids"]) for feature in source([0, 0, 0, 0, 2, 1]).telling()] == [2, 1]
-    batch, alone, numbers = source([0, 0, 2, 1]).sample(4)
-    assert numbers == [3, 2]
+    batch, alone, numbers, keeps_order = source([0, 0, 2, 1]).sample(4)
+    assert numbers == [3, 2] and keeps_order
     assert batch["input_ids"].tolist() == [[3, 0], [2, 2]]
     assert set(alone) == {0, 1}
     with pytest.raises(DatasetError, match="None of 3 rows has a token"):
@@ -120,8 +120,8 @@ def test_the_rows_that_are_looked_at_first_have_tokens():
 def test_a_sample_holds_the_longest_and_the_shortest_rows_of_the_whole_dataset():
     lengths = [4] * 500
     lengths[30], lengths[411] = 9, 1
-    batch, alone, numbers = source([lengths[i] for i in (*range(0, 500, 2), 30, 411)]).sample(4)
-    assert numbers[1:3] == [15, 251]
+    batch, alone, numbers, keeps_order = source([lengths[i] for i in (*range(0, 500, 2), 30, 411)]).sample(4)
+    assert numbers[1:3] == [15, 251] and keeps_order
     assert batch["attention_mask"].sum(1).tolist() == [4, 9, 1, 4]  # in no order, for models that sort their rows
     assert [alone[row]["input_ids"].shape[1] for row in alone] == [4, 9, 1, 4]
     assert torch.equal(alone[2]["input_ids"][0], batch["input_ids"][2, :1])

@@ -1,4 +1,7 @@
-"""A row that the model fails on is named, whether it is met by the check, in a pass or by the reader of embeddings."""
+"""A row that the model fails on is named, and rows that are others in a batch are taken alone.
+
+Whether they are met by the check, in a pass or by the reader of embeddings.
+"""
 
 import pickle
 
@@ -112,6 +115,74 @@ def test_a_model_that_takes_one_row_only_is_served_everywhere():
     assert find_label_issues(Net(one_row_only), rows).rows.tolist() == (
         find_label_issues(Net(lambda inputs: inputs), rows).rows.tolist()
     )
+
+
+# ------------------------------------------------------------ other rows in a batch
+def collate(rows):
+    return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in ("inputs", "labels")}
+
+
+def turned(rows):
+    return collate(rows[::-1])
+
+
+def sorted_by_value(rows):
+    return collate(sorted(rows, key=lambda row: float(row["inputs"][0])))
+
+
+class Mixing(Net):
+    """Each row sees the one before it in the batch."""
+
+    def forward(self, inputs, labels=None):
+        hidden = torch.tanh(self.body(inputs))
+        logits = self.head(hidden + 0.8 * hidden.roll(1, 0) if len(hidden) > 1 else hidden)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class InATuple(Net):
+    """A model that gives its loss and logits in a tuple, as those of transformers with return_dict=False."""
+
+    def forward(self, inputs, labels=None):
+        outputs = super().forward(inputs, labels)
+        return outputs["loss"], outputs["logits"]
+
+
+def plain():
+    return Net(lambda inputs: inputs)
+
+
+@pytest.mark.parametrize("collator", [turned, sorted_by_value])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_collator_that_moves_rows_changes_no_selection_and_no_list(collator, seed, caplog):
+    rows = rows_with([]).shuffle(seed=seed)
+    config = SageConfig(fraction=0.2, batch_size=1)
+    wanted = SageSelector(plain(), data_collator=collate, config=config).select(rows)
+    found = SageSelector(plain(), data_collator=collator, config=SageConfig(fraction=0.2)).select(rows)
+    assert torch.allclose(torch.tensor(found.scores), torch.tensor(wanted.scores), atol=1e-5)
+    assert found.indices.tolist() == wanted.indices.tolist()
+    assert "one at a time, which is right but slow" in caplog.text
+    caplog.clear()
+    wanted, found = (find_label_issues(plain(), rows, data_collator=each) for each in (collate, collator))
+    assert torch.allclose(torch.tensor(found.label_doubt), torch.tensor(wanted.label_doubt), atol=1e-3)
+    assert "Rows are read one at a time, which is right but slow" in caplog.text
+
+
+def test_a_model_that_mixes_rows_gives_the_list_of_rows_alone(caplog):
+    rows, model = rows_with([]), Mixing(None)
+    alone = find_label_issues(model, rows, config=SageConfig(batch_size=1))
+    assert "one at a time" not in caplog.text  # nothing to say
+    batches = find_label_issues(model, rows, config=SageConfig(batch_size=16))
+    assert torch.equal(torch.tensor(alone.label_doubt), torch.tensor(batches.label_doubt))
+    assert "the model gives other embeddings of rows in a batch" in caplog.text
+
+
+def test_outputs_in_a_tuple_give_the_same_doubts_at_every_batch_size():
+    rows = rows_with([])
+    wanted = choose(plain(), rows)
+    for size in (1, 16):
+        found = choose(InATuple(lambda inputs: inputs), rows, batch_size=size)
+        assert torch.allclose(torch.tensor(found.label_doubts), torch.tensor(wanted.label_doubts), atol=1e-3)
+        assert found.indices.tolist() == wanted.indices.tolist()
 
 
 @pytest.mark.parametrize("at", [forward_fails, backward_fails])

@@ -76,3 +76,22 @@ def test_space_is_asked_for_where_the_disk_is_full_and_nowhere_else(tmp_path, er
             raise error
         assert words in caught.value.fix
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path, is_there):
+    place = tmp_path / "disk" / "out"
+    if is_there:
+        place.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place, target_is_directory=True)
+    for text in ("one", "two"):
+        write(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (place / "file").read_text() == text
+    (tmp_path / "kept").symlink_to(place / "file")
+    with whole_file(tmp_path / "kept", "Free some space.") as part:
+        part.write_text("three")
+    assert (tmp_path / "kept").is_symlink()
+    assert (place / "file").read_text() == "three"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "kept", "link"]
+    assert [path.name for path in place.parent.iterdir()] == ["out"]

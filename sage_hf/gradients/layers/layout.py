@@ -81,6 +81,11 @@ class Layout:
         return sum(parameter.numel() for block, parameter in self.held if block.name in chosen)
 
     @property
+    def rerun_names(self) -> list[str]:
+        """Names of parameters whose gradients come of running a layer again."""
+        return [block.name for module in self.parts for block, _ in self.reruns(module)]
+
+    @property
     def share(self) -> float:
         """Targeted weights as a share of those that a training changes."""
         return self.weights() / max(1, self.trainable)

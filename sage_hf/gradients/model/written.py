@@ -28,6 +28,8 @@ _OF_TORCH = frozenset(vars(nn.Module()))
 _CONTAINERS = (dict, list, set, deque)
 # Tables of hooks that a forward pass may add to: transformers does at a model's first, and notes it in an attribute.
 _HOOKS = [name for name in vars(nn.Module()) if name.startswith("_forward")]
+# Whose layers do not write to their weights when they compute, so that these need no copy.
+_LEAVE_THEIRS = ("torch.", "transformers.")
 # Whole numbers above this many bytes are the packed weights of a quantised model, or a large mask: a copy could take
 # the memory of the model once more.
 _PACKED_BYTES = 2**20
@@ -56,8 +58,9 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
     """On exit, also after an exception, modules and configs hold what they hold now.
 
     Put back are buffers (the object and its content), plain attributes, the content of attributes that are tensors,
-    dicts, lists, sets or deques (not what is inside their entries), hooks, and the settings of configs. Submodules are
-    left alone, and parameters but those of embeddings with a `max_norm`.
+    dicts, lists, sets or deques (not what is inside their entries), hooks, and the settings of configs. So are the
+    parameters of layers that may write to them: embeddings with a `max_norm`, and layers of neither torch nor
+    transformers, such as one that keeps its weights short. Submodules are left alone.
 
     Args:
         modules: Those of a model.
@@ -83,8 +86,9 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
         if buffers := own["_buffers"]:
             namespaces.append((buffers, buffers.copy()))
             tensors.extend(buffer for buffer in buffers.values() if buffer is not None)
-        if own.get("max_norm") is not None:  # an embedding that shortens its vectors as they are looked up
-            tensors.extend(parameter for parameter in own["_parameters"].values() if parameter is not None)
+        # An embedding may shorten its vectors as they are looked up.
+        if own.get("max_norm") is not None or not type(module).__module__.startswith(_LEAVE_THEIRS):
+            tensors.extend(each for each in own["_parameters"].values() if type(each) is nn.Parameter)
     for config in configs_of(modules) if configs is None else configs:
         own = vars(config)
         namespaces.append((own, own.copy()))

@@ -169,6 +169,33 @@ def test_an_embedding_that_shortens_its_vectors_while_they_are_looked_up_has_the
         assert torch.equal(model.words.weight, before)
 
 
+class InPlace(nn.Linear):
+    def forward(self, x):
+        with torch.no_grad():
+            self.weight.copy_(torch.renorm(self.weight, 2, 0, 0.2))
+        return super().forward(x)
+
+
+class ThroughData(nn.Linear):
+    def forward(self, x):
+        self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.2)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [InPlace, ThroughData])
+def test_a_layer_that_keeps_its_weights_short_has_those_that_it_had(kind):
+    torch.manual_seed(0)
+    layer = kind(4, 3)
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    model.forward = lambda inputs: model[1](model[0](inputs))
+    before, parameter = layer.weight.detach().clone(), layer.weight
+    batch = {"inputs": torch.randn(4, 4), "labels": torch.tensor([0, 1, 2, 0])}
+    collector = GradientCollector(model, target_modules="all", projection=None)
+    assert collector.check(batch)
+    collector(batch)
+    assert layer.weight is parameter and torch.equal(layer.weight, before)
+
+
 def test_a_spectral_norm_in_training_goes_no_step_on_when_gradients_are_laid_out():
     model = nn.Sequential(parametrizations.spectral_norm(nn.Conv1d(2, 3, 1)), nn.Linear(3, 2)).train()
     before = copy.deepcopy(dict(model.named_buffers()))
