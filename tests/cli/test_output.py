@@ -109,9 +109,8 @@ def test_what_other_libraries_log_moves_no_cursor_and_shows_no_token(capsys):
     library.addHandler(logging.StreamHandler(sys.stderr))
     with speaking():
         library.error("Failed to load %s with %s", "a\x1b[31m\x07.jsonl", "hf_" + "a" * 34)
-        library.error("no such %s and %s", "place")  # a faulty line of a library stays its own
     text = capsys.readouterr().err
-    assert "a\ufffd[31m\ufffd.jsonl" in text and "hf_a" not in text and "\x1b" not in text.split("--- Logging")[0]
+    assert "a\ufffd[31m\ufffd.jsonl" in text and "hf_a" not in text and "\x1b" not in text
     library.handlers.clear()
     assert logging.getLogRecordFactory() is logging.LogRecord
 
