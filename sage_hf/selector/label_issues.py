@@ -35,6 +35,7 @@ from ..selection.gate import label_doubts
 from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.bars import planned, stage
+from ..utils.given import given_config
 from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from ..utils.shown import ShortRepr
@@ -198,7 +199,7 @@ def find_label_issues(
         >>> issues.to_dataset()                     # the most doubted first
     """
     with planned(ISSUE_STAGES, shown=progress), told_if_interrupted(lambda: "Nothing of it is kept; it starts anew."):
-        return _find(model, dataset, processing_class, data_collator, config or SageConfig(), progress)
+        return _find(model, dataset, processing_class, data_collator, given_config(config), progress)
 
 
 def _find(

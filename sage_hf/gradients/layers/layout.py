@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
 
+from ...errors import TargetError
 from ..model.state import looked_at
 from .blocks import Block
 from .projection import block_widths
@@ -130,6 +132,13 @@ def _laid_out(
     model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: RowWidth, seed: int
 ) -> Layout:
     targets = resolve_targets(model, target_modules)
+    compiled = {name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)}
+    if held_there := [name for name in targets if name.rpartition(".")[0] in compiled]:
+        raise TargetError(
+            f"{held_there[:6]} are of layers that torch.jit has compiled, which take no hooks",
+            where="target_modules",
+            fix="Pass the model as it was before torch.jit.trace or torch.jit.script, or target other layers.",
+        )
     trainable = sum(parameter.numel() for parameter in trainable_weights(model).values())
     layout = Layout([], not is_keyword(target_modules), trainable)
     held: list[list[tuple[nn.Module, Term]]] = []
