@@ -49,6 +49,7 @@ from .issue_list import (
     content_columns,
     guarded,
     issue_list,
+    own_numbers,
 )
 from .stages import PREPARING
 
@@ -155,7 +156,7 @@ class LabelIssues(ShortRepr):
         found = self.dataset.with_format(None).select(rows)
         names = names_of(self.dataset.features[self.column])
         told = {
-            ROW_COLUMN: found[ROW_COLUMN][:] if ROW_COLUMN in found.column_names else rows,
+            ROW_COLUMN: rows if (numbers := own_numbers(found)) is None else numbers,
             DOUBT_COLUMN: self.label_doubt[rows],
             LABEL_COLUMN: [name_of(value, names) for value in found[self.column]],
             SUGGESTION_COLUMN: [name_of(self.suggested_label[row], names) for row in rows],
@@ -217,6 +218,7 @@ def _find(
             where="dataset",
             fix="Name the column label or labels; rows without classes have no label issues.",
         )
+    own_numbers(dataset)  # which the list will name rows by
     values = list(dataset.with_format(None)[column])
     if nulls := [row for row, value in enumerate(values) if value is None]:
         raise LabelError(
