@@ -79,6 +79,8 @@ def check_target(aim: Aim) -> None:
         return
     if not target:
         raise ConfigError("There is no target", where="target", fix="Give at least one dataset.")
+    if odd := [name for name in target if not isinstance(name, str) or not name.strip()]:
+        raise ConfigError(f"A target is called {odd[0]!r}", where="target", fix="Give each a name, as text.")
     for dataset in target.values():
         check_dataset(dataset)
     if shares is not None and aim.reduction != "nearest":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from ..gradients.model.padding import padding_shown
 from ..gradients.model.state import check_differentiable, unchanged_config, unwrap
 from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
+from ..passes.resume import given_folder
 from ..utils.bars import stage
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, set_aside
 from ..utils.files import whole_file
@@ -86,7 +88,7 @@ def warm_up(
     processing_class: Any = None,
     data_collator: Collator | None = None,
     config: SageConfig | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> WarmUp:
     """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
@@ -119,7 +121,7 @@ def warm_up(
         GradientError: The loss is not finite.
     """
     steps, learning_rate = _checked(steps, fraction, learning_rate, batch_size)
-    config = given_config(config)
+    config, cache_dir = given_config(config), given_folder(cache_dir, "cache_dir")
     model = unwrap(model)
     check_differentiable(model)
     check_dataset(dataset)
