@@ -33,8 +33,8 @@ _CHECKED_AMONG = 256
 _LOOKED_AT, _DECODED = 20_000, 2_000
 
 
-def check_dataset(dataset: Any) -> Dataset:
-    """The dataset, if rows can be selected from it.
+def check_dataset(dataset: Any, where: str = "dataset") -> Dataset:
+    """The dataset, if rows can be selected from it; `where` is the argument that it came by.
 
     Raises:
         DatasetError: It is empty, or no `datasets.Dataset`.
@@ -42,23 +42,19 @@ def check_dataset(dataset: Any) -> Dataset:
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         raise DatasetError(
             f"The dataset has several splits, {list(dataset)}",
-            where="dataset",
+            where=where,
             fix='Pass one, such as dataset["train"].',
         )
     if isinstance(dataset, IterableDataset):
         raise DatasetError(
             "An IterableDataset has no row numbers to select by",
-            where="dataset",
+            where=where,
             fix="Use SageSelector, which takes streams; or load it without streaming=True.",
         )
     if not isinstance(dataset, Dataset):
-        raise DatasetError(
-            f"A {type(dataset).__name__} is not a dataset", where="dataset", fix="Pass a datasets.Dataset."
-        )
+        raise DatasetError(f"A {type(dataset).__name__} is not a dataset", where=where, fix="Pass a datasets.Dataset.")
     if len(dataset) == 0:
-        raise DatasetError(
-            "The dataset has no rows", where="dataset", fix="Check the path, the split and the filters."
-        )
+        raise DatasetError("The dataset has no rows", where=where, fix="Check the path, the split and the filters.")
     return dataset
 
 

@@ -323,7 +323,7 @@ class Selection(SelectionBase):
         Raises:
             DatasetError: It is no dataset, another than the one that was selected from, or another revision of it.
         """
-        check_dataset(source)
+        check_dataset(source, "source")
         here, then = describe_dataset(source)["revision"], self.stats.source.get("revision")
         # The fingerprint tells how a dataset was made, the digest, for which a part is read, what the rows are now.
         is_made_so = source._fingerprint == self.source_fingerprint

@@ -217,5 +217,5 @@ def test_a_source_that_is_no_dataset_is_refused(selection, rows, tmp_path):
         (rows.to_iterable_dataset(), "no row numbers"),
         (5, "A int is not a dataset"),
     ):
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(DatasetError, match=rf"{message}.*\[source\]"):
             Selection.load_from_disk(tmp_path / "kept", source=source)

@@ -129,9 +129,9 @@ def separated(batch_loss: LossFunction, reduction: str = "mean", name: str = "lo
     def loss_function(outputs: Any, batch: Batch) -> Tensor:
         rows = batch_rows(batch)
         if rows == 1 and reduction == "mean":
-            return as_loss(batch_loss(outputs, batch), name).reshape(1)
+            return called(batch_loss, outputs, batch, name).reshape(1)
         with RowwiseLosses(batch, rows, reduction) as intercepted:
-            loss = as_loss(batch_loss(outputs, batch), name)
+            loss = called(batch_loss, outputs, batch, name)
         if rows > 1 and (intercepted.inseparable or not intercepted.is_rowwise(loss)):
             why = intercepted.inseparable or f"it gives shape {list(loss.shape)} for {rows} rows"
             raise NotSeparable(f"in the loss function, {why}")
@@ -140,12 +140,20 @@ def separated(batch_loss: LossFunction, reduction: str = "mean", name: str = "lo
     return loss_function
 
 
-def as_loss(loss: Any, name: str) -> Tensor:
-    """What a user's loss function returned, if that is a tensor.
+def called(loss_function: LossFunction, outputs: Any, batch: Batch, name: str) -> Tensor:
+    """What a user's loss function returns.
 
     Raises:
-        LabelError: It is none; `name` is the function's.
+        LabelError: It is no tensor, or the function looks for what is not there; `name` is the function's.
     """
+    try:
+        loss: Any = loss_function(outputs, batch)
+    except (KeyError, AttributeError) as error:
+        raise LabelError(
+            f"{name} fails: {type(error).__name__}: {error}",
+            where=name,
+            fix=f"The batch holds {sorted(batch)}, and the model returned a {type(outputs).__name__}.",
+        ) from error
     if isinstance(loss, Tensor):
         return loss
     what = "None" if loss is None else f"a {type(loss).__name__}"
@@ -171,7 +179,8 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
 def _given_loss(model: nn.Module, batch: Batch, loss_function: LossFunction, device: torch.device) -> Tensor:
     rows = batch_rows(batch)
     batch = send_to_device(dict(batch), device, non_blocking=True)
-    losses = as_loss(loss_function(model(**accepted(model, batch, labels=False)), batch), "loss_function")
+    outputs = model(**accepted(model, batch, labels=False))
+    losses = called(loss_function, outputs, batch, "loss_function")
     if losses.shape != (rows,) and not (rows == 1 and losses.ndim == 0):
         raise LabelError(
             f"The loss function returned shape {list(losses.shape)} for {rows} rows",

@@ -105,6 +105,18 @@ def test_a_part_that_cannot_be_told_apart_makes_the_whole_inseparable():
         per_example_loss(Mixed(), {"inputs": torch.randn(4, 4), "labels": torch.tensor([0, 1, 2, 0])})
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_loss_function_that_looks_for_what_is_not_there_is_named(rows):
+    model, batch = head("image")
+    batch = {key: value[:rows] for key, value in batch.items()}
+    for function, message in (
+        (lambda outputs, batch: batch["nope"], r"loss_function fails: KeyError: 'nope' \[loss_function\].*'labels'"),
+        (from_compute_loss_func(lambda outputs, *_, **__: outputs.nope), r"compute_loss_func fails: AttributeError"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            per_example_loss(model, batch, loss_function=function)
+
+
 @pytest.mark.parametrize(
     ("loss", "what"), [(None, "None"), (1.0, "a float"), ([1.0], "a list"), ({"loss": torch.ones(4)}, "a dict")]
 )
