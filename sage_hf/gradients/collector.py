@@ -270,7 +270,8 @@ class GradientCollector:
 
     def give_up_on(self, names: Sequence[str]) -> None:
         """Finds parameters' gradients otherwise than by hooks on layers, or leaves them out; says which."""
-        what = self.layout.give_up_on(names)
+        what = self.layout.give_up_on(names, self.silent)
+        self.silent -= self.layout.alone
         if self.layout.alone:
             self.take_one_at_a_time(what)
         else:
@@ -310,6 +311,7 @@ class GradientCollector:
                     losses.sum().backward()
         self._computes_in_half |= hooks.in_half
         if not losses.requires_grad or not (hooks.called or taken_alone):
+            self.silent.update(block.name for block in self.blocks)
             raise NoPartError(
                 "No targeted layer takes part in the loss, so every gradient is zero",
                 where=f"target_modules, {list(self.layout.names.values())[:6]}",

@@ -8,7 +8,7 @@ warning, while they are the smaller part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -96,14 +96,20 @@ class Layout:
         terms = [term for module in self.parts for other, term in self.terms(module) if other is block]
         return type(terms[0]).__name__.lower() if terms else "layer run again"
 
-    def give_up_on(self, names: Sequence[str]) -> str:
-        """Takes parameters out that hooks on layers do not see; says what becomes of them."""
+    def give_up_on(self, names: Sequence[str], unused: Collection[str] = ()) -> str:
+        """Takes parameters out that hooks on layers do not see; says what becomes of them.
+
+        Args:
+            names: Names of these parameters.
+            unused: Those that no forward pass has used until now: they make no other the smaller part.
+        """
         gone = set(names)
         for parts in self.parts.values():
             parts[:] = [part for part in parts if part.block.name not in gone]
         self.parts = {module: parts for module, parts in self.parts.items() if parts}
         hidden = gone | self.left_out
-        share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
+        used = {block.name for block in self.blocks} - (set(unused) - hidden)
+        share = self.weights(hidden) / self.weights(used)
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
         if self.asked_by_name or self.alone or share > _LEFT_OUT_AT_MOST:
             self.alone |= hidden
