@@ -52,8 +52,8 @@ _LEAST = dict.fromkeys(("sketch_size", "batch_size", "shard_size", "max_length",
 _LEAST |= dict.fromkeys(("num_examples", "projection", "row_width"), 1)
 _LEAST |= dict.fromkeys(("seed", "num_workers", "recheck_every", "min_per_group"), 0)
 
-# The shortest and, inverted, the longest gradient whose square a sketch can hold in float32's numbers.
-_LEAST_NORM = 1e-30
+# The shortest and the longest gradient whose square a sketch can hold in float32's numbers.
+_LEAST_NORM, _MOST_NORM = 1e-30, 1e30
 
 # Whole numbers that may be "auto".
 AUTO = ("projection", "row_width", "sketch_size", "batch_size")
@@ -238,7 +238,8 @@ class SageConfig:
             number = _whole(value)
             if number is None or not least <= number < 2**63:
                 error = BudgetError if name == "num_examples" else ConfigError
-                raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number of at least {least}.")
+                range_ = f"of at least {least}" if number is None or number < least else "below 2**63"
+                raise error(f"{name} is {value!r}", where=name, fix=f"Give a whole number {range_}.")
             object.__setattr__(self, name, number)  # a NumPy number is no JSON
         if self.fraction is not None:
             object.__setattr__(self, "fraction", _number(self.fraction, "fraction", BudgetError, "a number"))
@@ -249,16 +250,16 @@ class SageConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}", where=name, fix=_one_of(getattr(self, name), allowed)
                 )
-        for name, above, below, what in (
-            ("gate", 0.0, 1.0, "a share above 0 and below 1, auto or None"),
-            ("spectrum_power", -1e-9, 4.0, "a number from 0 to 4, or None"),
-            ("max_row_norm", _LEAST_NORM, 1 / _LEAST_NORM, "a number above 0, or None"),
+        for name, low, high, what in (  # both ends are in; those of gate are next to 0 and 1
+            ("gate", 5e-324, 1.0 - 2**-53, "a share above 0 and below 1, auto or None"),
+            ("spectrum_power", 0.0, 4.0, "a number from 0 to 4, or None"),
+            ("max_row_norm", _LEAST_NORM, _MOST_NORM, f"a number from {_LEAST_NORM} to {_MOST_NORM:g}, or None"),
         ):
             value = getattr(self, name)
             if value is None or (name == "gate" and _is_auto(value)):
                 continue
             real = _number(value, name, ConfigError, what)
-            if not above < real < below:
+            if not low <= real <= high:
                 raise ConfigError(f"{name} is {value!r}", where=name, fix=f"Give {what}.")
             object.__setattr__(self, name, real)
         check_strategy(self.strategy)

@@ -133,3 +133,37 @@ def test_settings_with_a_strategy_that_is_not_registered_here_are_read_and_chose
     assert config.to_dict() == values
     with pytest.raises(ConfigError, match="my_own"):
         replace(config, fraction=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("spectrum_power", 4.001, "Give a number from 0 to 4"),
+        ("spectrum_power", -1e-10, "Give a number from 0 to 4"),
+        ("max_row_norm", 0.9e-30, "Give a number from 1e-30 to 1e.30"),
+        ("max_row_norm", 1.1e30, "Give a number from 1e-30 to 1e.30"),
+        ("gate", 1.0, "above 0 and below 1"),
+        ("gate", 0.0, "above 0 and below 1"),
+        ("num_examples", 10**30, r"Give a whole number below 2\*\*63"),
+        ("num_examples", 0, "Give a whole number of at least 1"),
+        ("seed", 2**63, r"Give a whole number below 2\*\*63"),
+        ("seed", -1, "Give a whole number of at least 0"),
+    ],
+)
+def test_the_limits_that_an_error_names_are_those_that_hold(name, value, message):
+    with pytest.raises((ConfigError, BudgetError), match=message):
+        SageConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("spectrum_power", (0, 4)),
+        ("max_row_norm", (1e-30, 1e30)),
+        ("gate", (1e-300, 0.9999)),
+        ("num_examples", (1, 2**63 - 1)),
+        ("seed", (0, 2**63 - 1)),
+    ],
+)
+def test_both_ends_of_a_range_are_taken(name, values):
+    assert [getattr(SageConfig(**{name: value}), name) for value in values] == list(values)

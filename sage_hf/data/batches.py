@@ -5,7 +5,7 @@ Row numbers travel with every batch, so that sorting by length, sharding and res
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -33,8 +33,8 @@ _CHECKED_AMONG = 256
 _LOOKED_AT, _DECODED = 20_000, 2_000
 
 
-def check_dataset(dataset: Any) -> Dataset:
-    """The dataset, if rows can be selected from it.
+def check_dataset(dataset: Any, where: str = "dataset") -> Dataset:
+    """The dataset, if rows can be selected from it; `where` is the argument that it came by.
 
     Raises:
         DatasetError: It is empty, or no `datasets.Dataset`.
@@ -42,23 +42,19 @@ def check_dataset(dataset: Any) -> Dataset:
     if isinstance(dataset, (DatasetDict, IterableDatasetDict)):
         raise DatasetError(
             f"The dataset has several splits, {list(dataset)}",
-            where="dataset",
+            where=where,
             fix='Pass one, such as dataset["train"].',
         )
     if isinstance(dataset, IterableDataset):
         raise DatasetError(
             "An IterableDataset has no row numbers to select by",
-            where="dataset",
+            where=where,
             fix="Use SageSelector, which takes streams; or load it without streaming=True.",
         )
     if not isinstance(dataset, Dataset):
-        raise DatasetError(
-            f"A {type(dataset).__name__} is not a dataset", where="dataset", fix="Pass a datasets.Dataset."
-        )
+        raise DatasetError(f"A {type(dataset).__name__} is not a dataset", where=where, fix="Pass a datasets.Dataset.")
     if len(dataset) == 0:
-        raise DatasetError(
-            "The dataset has no rows", where="dataset", fix="Check the path, the split and the filters."
-        )
+        raise DatasetError("The dataset has no rows", where=where, fix="Check the path, the split and the filters.")
     return dataset
 
 
@@ -187,7 +183,8 @@ class BatchSource:
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             with drawing(self.seed + unit[chosen[0]]):
-                batch = collate_checked(self.encoder, [features[index] for index in chosen])
+                numbers = [self.number(unit[index]) for index in chosen]
+                batch = collate_checked(self.encoder, [features[index] for index in chosen], numbers)
             rows = torch.tensor([unit[index] for index in chosen])
             seen = has_tokens(batch)
             if seen is not None:  # a collator's own tokens
@@ -207,7 +204,7 @@ class BatchSource:
             most: Rows of the batch, if there are as many.
         """
         numbers, chosen = zip(*self._sampled(most), strict=True)
-        batch = collate_checked(self.encoder, list(chosen))
+        batch = collate_checked(self.encoder, list(chosen), [self.number(row) for row in numbers])
         if not _equal(batch, collate_checked(self.encoder, list(chosen))):
             return Sample(batch, None, list(numbers), True)
         alone = {index: collate_checked(self.encoder, [feature]) for index, feature in enumerate(chosen)}
@@ -226,7 +223,7 @@ class BatchSource:
             except SageError:
                 self._features(range(min(count, self.batch_size)))  # names more rows, if others fail, too
                 raise
-        features = [each for each in features if self._has_tokens(each[1]) and is_labelled(each[1])] or self._telling()
+        features = [each for each in features if self._has_tokens(*each) and is_labelled(each[1])] or self._telling()
         features.sort(key=lambda each: -(self.encoder.length(each[1]) or 0))
         places = {round(place) for place in np.linspace(0, len(features) - 1, min(most, len(features)))}
         chosen = [features[place] for place in sorted(places)]
@@ -245,7 +242,7 @@ class BatchSource:
         unlabelled: list[tuple[int, Row]] = []
         for start in range(0, self._count(), self.batch_size):
             features = self._features(range(start, min(start + self.batch_size, self._count())))
-            seen = [(start + place, feature) for place, feature in enumerate(features) if self._has_tokens(feature)]
+            seen = [each for each in enumerate(features, start) if self._has_tokens(*each)]
             if labelled := [each for each in seen if is_labelled(each[1])]:
                 return labelled
             unlabelled = unlabelled or seen
@@ -262,11 +259,15 @@ class BatchSource:
         made = (batch for row in range(self._count()) for _, batch in self.batches(range(row, row + 1)))
         return next((batch for batch in made if batch is not None), None)
 
-    def _has_tokens(self, feature: Row) -> bool:
+    def _has_tokens(self, row: int, feature: Row) -> bool:
         length = self.encoder.length(feature)
         if length is None:  # a collator may make the tokens
-            return has_tokens(collate_checked(self.encoder, [feature])) is None
+            return has_tokens(collate_checked(self.encoder, [feature], [self.number(row)])) is None
         return length > 0
+
+    def number(self, row: int) -> int:
+        """What a row is called in messages."""
+        return row
 
     def _count(self) -> int:
         """How many rows there are."""
@@ -389,13 +390,19 @@ def picked(batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     }
 
 
-def collate_checked(encoder: Batcher, features: list[Row]) -> dict[str, Any]:
-    """A batch that has one row for each feature.
+def collate_checked(encoder: Batcher, features: list[Row], numbers: Sequence[int] = ()) -> dict[str, Any]:
+    """A batch that has one row for each feature; their numbers are for messages.
 
     Raises:
         BatchAxisError: The collator packed them.
     """
-    batch = encoder.collate([dict(feature) for feature in features])  # collators take columns out of what they get
+    try:
+        batch = encoder.collate([dict(feature) for feature in features])  # collators take columns out of what they get
+    except DatasetError as error:
+        if isinstance(offence := error.__cause__, Offence) and numbers:
+            offence.rows = [numbers[place] for place in offence.rows]
+            raise offence.error() from offence
+        raise
     rows = batch_rows(batch)
     if rows != len(features):
         raise BatchAxisError(

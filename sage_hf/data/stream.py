@@ -47,6 +47,10 @@ class HeldRows(BatchSource):
     first: int = 0
     seed: int = 0
 
+    def number(self, row: int) -> int:
+        """Its number in the stream."""
+        return self.first + row - self.start
+
     def _count(self) -> int:
         return len(self.rows)
 
@@ -92,7 +96,7 @@ class StreamSource:
         """
         reader, first = iter(plain(self.dataset, self.columns)), 0
         held = HeldRows(self.encoder, self.batch_size, seed=self.seed)
-        while rows := [plain_row(row) for row in islice(reader, self.batch_size)]:
+        while rows := read_on(reader, self.batch_size, first):
             held = HeldRows(self.encoder, self.batch_size, rows, first=first, seed=self.seed)
             if any(self.encoder.length(feature) != 0 for feature in self.encoder.encode(rows, first)):
                 return held
@@ -125,7 +129,7 @@ class StreamSource:
             for process in range(count):
                 place = len(values)
                 with drawing(self.seed + number + process):
-                    rows = self._read(reader, first + place)
+                    rows = read_on(reader, self.shard_size, first + place)
                 if rows:
                     digests.append(int(Hasher.hash(rows[0])[:15], 16))
                 parts.append(range(place, place + len(rows)))
@@ -142,19 +146,6 @@ class StreamSource:
             parts += [range(0)] * (division.processes - len(parts))
             yield Window(first, number, self.shard_size, len(values), parts, units, held, values, digests)
             number, first = number + count, first + len(values)
-
-    def _read(self, reader: Iterator[Row], first: int) -> list[Row]:
-        """The next shard; `first` is the number of its first row."""
-        rows: list[Row] = []
-        try:
-            rows.extend(plain_row(row) for row in islice(reader, self.shard_size))
-        except Exception as error:  # a lost connection, or a map of the user's
-            raise DatasetError(
-                f"The stream cannot be read on after row {first + len(rows) - 1}: {type(error).__name__}: {error}",
-                where="dataset",
-                fix="Fix the cause, and start again: with resume_dir, finished shards are not scored again.",
-            ) from error
-        return rows
 
     def _value(self, row: Mapping[str, Any], number: int) -> Any:
         if self.group_column is None:
@@ -221,12 +212,32 @@ def first_row(stream: IterableDataset) -> Row:
     """The first row.
 
     Raises:
-        DatasetError: There is none.
+        DatasetError: There is none, or it cannot be read.
     """
-    row = next(iter(plain(stream)), None)
-    if row is None:
+    rows = read_on(iter(plain(stream)), 1, 0)
+    if not rows:
         raise DatasetError("The stream has no rows", where="dataset", fix="Check the path, the split and the filters.")
-    return plain_row(row)
+    return rows[0]
+
+
+def read_on(reader: Iterator[Row], count: int, first: int) -> list[Row]:
+    """The next rows of a stream, so many if there are as many; `first` is the number of the first.
+
+    Raises:
+        DatasetError: The stream breaks off: names the row.
+    """
+    rows: list[Row] = []
+    try:
+        rows.extend(plain_row(row) for row in islice(reader, count))  # keeps those before the one that fails
+    except SageError:
+        raise
+    except Exception as error:  # a lost connection, or a map or generator of the user's
+        raise DatasetError(
+            f"The stream cannot be read on: {type(error).__name__}: {error}",
+            where=f"dataset, row {first + len(rows)}",
+            fix="Fix the cause, and start again: with resume_dir, finished shards are not scored again.",
+        ) from error
+    return rows
 
 
 def plain_row(row: Mapping[str, Any]) -> Row:
@@ -274,10 +285,17 @@ def to_disk(stream: IterableDataset, folder: Path) -> Dataset:
         SageError: What the stream raises.
     """
     rows = stream.with_format(None)
+
+    def read() -> Iterator[Row]:
+        reader, first = iter(rows), 0
+        while row := read_on(reader, 1, first):
+            yield from row
+            first += 1
+
     try:
         # The fingerprint is given, because the hash of a stream would be a pickle of it.
         return Dataset.from_generator(
-            rows.__iter__, features=rows.features, cache_dir=str(folder), fingerprint=uuid.uuid4().hex[:16]
+            read, features=rows.features, cache_dir=str(folder), fingerprint=uuid.uuid4().hex[:16]
         )
     except (OSError, DatasetGenerationError) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from ..config import SageConfig
 from ..errors import GradientError
 from ..utils.bars import is_main
+from ..utils.given import check_callable, given_config
 from .alone import gradients_into, row_alone
 from .batch_axis import Batch, batch_rows, is_uneven_run, unpadded_lengths
 from .check import NoPartError, check_batch, differing_blocks, differing_losses, truth_of
@@ -33,7 +34,7 @@ from .layers.layout import Projection, RowWidth, lay_out, unseen
 from .layers.rerun import CannotRerun
 from .losses.per_example import LossFunction, NotSeparable, per_example_loss
 from .model.failures import MODEL_ERRORS, first_line, is_ours, model_error, one_by_one
-from .model.state import as_scored, leave_routing_out, unwrap
+from .model.state import as_scored, check_differentiable, leave_routing_out, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class GradientCollector:
         loss_function: LossFunction | None = None,
         seed: int = 0,
     ) -> None:
+        check_callable(loss_function, "loss_function")
         self.model = unwrap(model)
+        check_differentiable(self.model)
         self.loss_reduction = loss_reduction
         self.loss_function = loss_function
         self.one_at_a_time = False
@@ -112,6 +115,7 @@ class GradientCollector:
     @classmethod
     def of(cls, model: nn.Module, config: SageConfig, loss_function: LossFunction | None = None) -> GradientCollector:
         """A collector with the settings of a selection."""
+        config = given_config(config)
         return cls(
             model,
             target_modules=config.target_modules,
@@ -266,7 +270,8 @@ class GradientCollector:
 
     def give_up_on(self, names: Sequence[str]) -> None:
         """Finds parameters' gradients otherwise than by hooks on layers, or leaves them out; says which."""
-        what = self.layout.give_up_on(names)
+        what = self.layout.give_up_on(names, self.silent)
+        self.silent -= self.layout.alone
         if self.layout.alone:
             self.take_one_at_a_time(what)
         else:
@@ -311,6 +316,7 @@ class GradientCollector:
                     losses.sum().backward()
         self._computes_in_half |= hooks.in_half
         if not losses.requires_grad or not (hooks.called or taken_alone):
+            self.silent.update(block.name for block in self.blocks)
             raise NoPartError(
                 "No targeted layer takes part in the loss, so every gradient is zero",
                 where=f"target_modules, {list(self.layout.names.values())[:6]}",

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..errors import OutputError
 from ..utils.checksums import CHECKSUM, UNSEALED, check_seal, file_digest, seal
-from ..utils.files import recover, whole_folder
+from ..utils.files import check_name, recover, whole_folder
 
 FORMAT_VERSION = 3
 # 2 has no checksums.
@@ -57,6 +57,7 @@ def read_scores(folder: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, An
     Raises:
         OutputError: The folder holds no selection, a damaged one, or one of a later version.
     """
+    check_name(folder)
     recover(folder)
     if not folder.exists():
         raise OutputError("There is no such folder", where=str(folder), fix="Check the path.")
@@ -140,6 +141,7 @@ def check_output(path: Path, overwrite: bool = False) -> None:
     Raises:
         OutputError: The folder holds another selection, or anything else.
     """
+    check_name(path)
     recover(path)
     if not path.exists():
         check_place(path)
@@ -183,15 +185,13 @@ def check_place(path: Path) -> None:
     Raises:
         OutputError: It is one.
     """
+    check_name(path)
     try:
-        path.exists()
         nearest = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:
         raise OutputError(f"{error.strerror}", where=str(path), fix="Choose another name.") from error
-    if "\0" in str(path) or "::" in str(path.absolute()):
-        raise OutputError(
-            "datasets takes :: apart, and no name can hold a NUL", where=str(path), fix="Choose another name."
-        )
+    if "::" in str(path.absolute()):
+        raise OutputError("datasets takes :: apart", where=str(path), fix="Choose another name.")
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(
             f"Nothing can be written to {nearest}", where=str(path), fix="Choose a folder that can be written to."
@@ -209,6 +209,7 @@ def check_rows_output(path: Path, overwrite: bool = False) -> None:
     Raises:
         OutputError: As of `check_output` and `check_table_output`.
     """
+    check_name(path)
     (check_table_output if is_row_file(path) else check_output)(path, overwrite)
 
 
@@ -219,6 +220,7 @@ def check_table_output(path: Path, overwrite: bool = False) -> None:
         OutputError: The ending is none that a table is written by, it is there, or its folder cannot be written to.
     """
     check_table_file(path)
+    check_name(path)
     if path.is_dir() or (path.exists() and not overwrite):
         fix = "Choose another name." if path.is_dir() else "Choose another name, or pass overwrite=True."
         raise OutputError("The file already exists", where=str(path), fix=fix)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import DatasetError, OutputError
+from ..utils.files import check_name
 from .files import TABLE_WRITERS, check_place, check_table_output, is_row_file
 
 
@@ -17,6 +18,7 @@ def check_new_rows(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
             nothing can be written there.
     """
     place = Path(path)
+    check_name(place)
     if is_row_file(place):
         check_table_output(place, overwrite)
         return place
@@ -46,6 +48,7 @@ def check_list_file(path: str | os.PathLike[str]) -> Path:
             where=str(path),
             fix=f"Save it as one of {', '.join(TABLE_WRITERS)}.",
         )
+    check_name(place)
     if not place.is_file():
         raise DatasetError("There is no such file", where=str(path), fix="Check the path of the list.")
     return place

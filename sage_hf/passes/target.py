@@ -69,7 +69,7 @@ def check_target(aim: Aim) -> None:
     """
     target, shares = aim.target, aim.shares
     if not isinstance(target, Mapping):
-        check_dataset(target)
+        check_dataset(target, "target")
         if shares is not None:
             raise ConfigError(
                 "Shares were given, but there is only one target",
@@ -79,8 +79,10 @@ def check_target(aim: Aim) -> None:
         return
     if not target:
         raise ConfigError("There is no target", where="target", fix="Give at least one dataset.")
+    if odd := [name for name in target if not isinstance(name, str) or not name.strip()]:
+        raise ConfigError(f"A target is called {odd[0]!r}", where="target", fix="Give each a name, as text.")
     for dataset in target.values():
-        check_dataset(dataset)
+        check_dataset(dataset, "target")
     if shares is not None and aim.reduction != "nearest":
         raise ConfigError(
             f"Shares were given, but with target_reduction={aim.reduction!r} all targets have one budget",

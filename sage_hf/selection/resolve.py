@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..config import SageConfig
 from ..strategies import STRATEGIES
+from ..utils.given import given_config
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +21,11 @@ def resolve(config: SageConfig, *, has_target: bool = False) -> SageConfig:
     Args:
         config: The settings.
         has_target: Whether there is a target dataset.
+
+    Raises:
+        ConfigError: The settings are no `SageConfig`.
     """
-    config = as_measured(config, has_target=has_target)
+    config = as_measured(given_config(config), has_target=has_target)
     if config.strategy != "auto" or not has_target:
         return config
     logger.info('strategy="auto" means "agreement" when there is a target.')

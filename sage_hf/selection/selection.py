@@ -13,6 +13,7 @@ import numpy.typing as npt
 from datasets import Dataset
 
 from ..config import SageConfig
+from ..data.batches import check_dataset
 from ..data.classes import with_class_names
 from ..data.groups import Groups
 from ..data.stats import GroupStats, SelectionStats
@@ -320,8 +321,9 @@ class Selection(SelectionBase):
         """Makes `dataset` choose from `source`.
 
         Raises:
-            DatasetError: It is another dataset than the one that was selected from, or another revision of it.
+            DatasetError: It is no dataset, another than the one that was selected from, or another revision of it.
         """
+        check_dataset(source, "source")
         here, then = describe_dataset(source)["revision"], self.stats.source.get("revision")
         # The fingerprint tells how a dataset was made, the digest, for which a part is read, what the rows are now.
         is_made_so = source._fingerprint == self.source_fingerprint

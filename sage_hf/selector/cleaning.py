@@ -17,7 +17,7 @@ from ..data.columns import StoredValues
 from ..data.groups import name_of
 from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
-from .issue_edits import Edits, Line, find_label_column, folded, read_edits, refuse
+from .issue_edits import Edits, Line, accents, check_rows, find_label_column, folded, read_edits, refuse
 from .issue_list import ACTION_COLUMN, LABEL_COLUMN
 
 KEEP, DROP, RELABEL = "keep", "drop", "relabel"
@@ -77,8 +77,9 @@ def apply_label_issues(
 
     Raises:
         LabelError: There is no column of class labels.
-        DatasetError: The list cannot be read, names no action, or was made from another dataset; a row number is wrong
-            or occurs twice; a class or an action is unknown. The error names the first five lines.
+        DatasetError: The dataset is none, or its `sage_row` holds no numbers; the list cannot be read, names no
+            action, or was made from another dataset; a row number is wrong or occurs twice; a class or an action is
+            unknown. The error names the first five lines.
 
     Example:
         >>> issues = find_label_issues(model, dataset, processing_class=tokenizer)
@@ -90,6 +91,7 @@ def apply_label_issues(
 
 def cleaned(dataset: Dataset, issues: Dataset | str | os.PathLike[str], column: str | None = None) -> Cleaned:
     """The same, with what was done."""
+    check_rows(dataset)
     found = find_label_column(dataset, column)
     if found is None:
         raise LabelError(
@@ -145,6 +147,7 @@ def without_issues(dataset: Dataset, issues: Dataset | str | os.PathLike[str]) -
     Raises:
         DatasetError: As of `apply_label_issues`; or no row is left.
     """
+    check_rows(dataset)
     column = find_label_column(dataset)
     edits = read_edits(issues, dataset, column, (ROW_COLUMN,))
     gone, others = [line.place for line in edits.lines], 0
@@ -192,7 +195,10 @@ def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None
     wanted: list[tuple[Line, str | None]] = []
     unknown, unsuggested = [], []
     for line in edits.lines:
-        word = line.action.casefold()
+        word = line.action.strip().casefold()
+        if line.action in names and line.action != line.action.strip():  # its own spaces make it no other word
+            wanted.append((line, line.action))
+            continue
         if word in ("", KEEP):
             continue
         if word == DROP:
@@ -203,8 +209,8 @@ def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None
             continue
         text = line.suggestion if word == RELABEL and line.suggestion else line.action
         if text not in known and word.startswith(_CLASS):
-            text = text[len(_CLASS) :].strip()
-        name = known.get(text, known.get(folded(text)))
+            text = text.lstrip()[len(_CLASS) :]
+        name = next((known[each] for each in (text, text.strip(), folded(text)) if each in known), None)
         if name is None:
             unknown.append(line)
         else:
@@ -217,7 +223,12 @@ def _wanted(edits: Edits, classes: Iterable[str]) -> list[tuple[Line, str | None
         unknown,
         f"Write {KEEP}, {DROP}, {RELABEL}, or one of the classes {', '.join(names[:_LISTED])}{more}.",
         lambda line: (
-            f"{line} says {line.action!r}" + (f" to {line.suggestion!r}" if line.action.casefold() == RELABEL else "")
+            f"{line} says {line.action!r}"
+            + (
+                f" to {line.suggestion!r}"
+                if line.action.strip().casefold() == RELABEL
+                else accents(line.action, names)
+            )
         ),
     )
     return wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.csv
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict
 
+from ..data.batches import check_dataset
 from ..data.classes import is_text, names_of
 from ..data.columns import StoredValues
 from ..data.encoding import LABEL_COLUMNS
@@ -24,7 +26,7 @@ from ..data.status import ROW_COLUMN
 from ..errors import DatasetError, LabelError
 from ..hub.checks import first_line
 from ..hub.paths import check_list_file
-from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, from_spreadsheet
+from .issue_list import ACTION_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, from_spreadsheet, own_numbers
 
 _READ = (ROW_COLUMN, LABEL_COLUMN, SUGGESTION_COLUMN, ACTION_COLUMN)
 # What parts the columns of a csv, also as a spreadsheet of another language saves it.
@@ -42,7 +44,7 @@ class Line:
         row: What stands under `sage_row`.
         label: Name of the given label; None where the list has no such column.
         suggestion: Name of the suggested label; None where there is none.
-        action: What a person wrote, without spaces around it; empty where nothing.
+        action: What a person wrote; empty where nothing.
         place: Which row of the dataset it is of, once that is known.
     """
 
@@ -92,6 +94,13 @@ def read_edits(
         DatasetError: The list cannot be read or lacks a column, a row number is wrong or stands there twice, or the
             list is of another dataset.
     """
+    if not isinstance(issues, Dataset | str | os.PathLike):
+        splits = isinstance(issues, DatasetDict | IterableDatasetDict)
+        raise DatasetError(
+            f"A {type(issues).__name__} is no list of label issues",
+            where="issues",
+            fix=f"Pass one of its splits, {list(issues)}." if splits else "Pass the list as a Dataset, or its file.",
+        )
     if isinstance(issues, Dataset):
         name, first, found = "issues", 1, issues.with_format(None)
         columns, values = found.column_names, {each: found[each][:] for each in _READ if each in found.column_names}
@@ -110,6 +119,16 @@ def read_edits(
     lines = [Line(number, *_cells(each)) for number, each in enumerate(zip(*cells.values(), strict=True), first)]
     # A spreadsheet may leave lines of nothing but separators.
     return _placed([line for line in lines if line.row or line.action or line.label], name, rows, column)
+
+
+def check_rows(rows: Any) -> None:
+    """Refuses what is no dataset of rows: a stream, or several splits.
+
+    Raises:
+        DatasetError: It is such.
+    """
+    if not isinstance(rows, Dataset):
+        check_dataset(rows)
 
 
 def find_label_column(rows: Dataset, column: str | None = None) -> str | None:
@@ -153,9 +172,9 @@ def _has_classes(feature: Any) -> bool:
 
 def _placed(lines: list[Line], name: str, rows: Dataset, column: str | None) -> Edits:
     numbers = [_whole_number(line.row) for line in lines]
-    has_numbers = ROW_COLUMN in rows.column_names
-    limit = np.iinfo(np.int64).max if has_numbers else len(rows)
-    span = "a whole number from 0 on" if has_numbers else f"a row number from 0 to {limit - 1:,}"
+    stored = own_numbers(rows)
+    limit = len(rows) if stored is None else np.iinfo(np.int64).max
+    span = "a whole number from 0 on" if stored is not None else f"a row number from 0 to {limit - 1:,}"
     refuse(
         name,
         f"with a {ROW_COLUMN} that is not {span}",
@@ -167,8 +186,7 @@ def _placed(lines: list[Line], name: str, rows: Dataset, column: str | None) -> 
     twice = [line for line, number in zip(lines, known, strict=True) if times[number] > 1]
     refuse(name, "with a row number that stands there twice", twice, "Keep one line a row.")
     found = dict(zip(known, known, strict=True))
-    if has_numbers:
-        stored = np.array(rows.with_format(None)[ROW_COLUMN][:], dtype=np.int64)
+    if stored is not None:
         found = _unique_places(stored, known, name)
     placed = [Line(**{**vars(line), "place": found[n]}) for line, n in zip(lines, known, strict=True) if n in found]
     if lines and not placed:
@@ -210,13 +228,22 @@ def _check_labels(lines: list[Line], name: str, rows: Dataset, column: str) -> N
         others,
         f"Give the dataset that the list was made of, as it was then. {LABEL_COLUMN} is not to be edited: a new "
         f"label goes into {ACTION_COLUMN}.",
-        lambda line: f"{line} says {line.label!r} for {given[line.number]!r}",
+        lambda line: (
+            f"{line} says {line.label!r} for {given[line.number]!r}{accents(line.label, [given[line.number]])}"
+        ),
     )
 
 
 def _same(one: str, other: str) -> bool:
     """Whether two class names are one."""
     return one == other or folded(one) == folded(other)
+
+
+def accents(name: str | None, others: Iterable[str]) -> str:
+    """What to add to two names that look alike, and differ in how Unicode writes their accents; empty of others."""
+    looks = unicodedata.normalize("NFC", folded(name or ""))
+    is_alike = any(name != other and unicodedata.normalize("NFC", folded(other)) == looks for other in others)
+    return ", which looks the same but writes its accents with other characters (Unicode NFC, NFD)" if is_alike else ""
 
 
 def folded(name: str) -> str:
@@ -236,14 +263,14 @@ def _whole_number(text: str) -> int | None:
 
 def _cells(values: Iterable[Any]) -> tuple[str, str | None, str | None, str]:
     row, label, suggestion, action = (None if value is None else str(value) for value in values)
-    return (row or "").strip(), label, suggestion, (action or "").strip()
+    return (row or "").strip(), label, suggestion, action if action and action.strip() else ""
 
 
 def _read_file(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
     """The columns of a list's file, and the values of those that are read."""
     try:
         if file.suffix.lower() == ".parquet":
-            columns = pyarrow.parquet.read_schema(file).names
+            columns = _once(pyarrow.parquet.read_schema(file).names, file)
             table = pyarrow.parquet.read_table(file, columns=[name for name in _READ if name in columns])
             return columns, table.to_pydict()
         if file.suffix.lower() == ".csv":
@@ -253,11 +280,24 @@ def _read_file(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
             raise ValueError("a line is not a JSON object")
         columns = list(dict.fromkeys(name for line in lines for name in line)) or list(_READ)
         return columns, {name: [line.get(name) for line in lines] for name in _READ if name in columns}
+    except DatasetError:
+        raise
     except (OSError, ValueError, RecursionError, pyarrow.ArrowException) as error:
         fix = "Make the list again, or restore it."
         if file.suffix.lower() == ".csv":
             fix = "Save it as UTF-8 ('CSV UTF-8' in a spreadsheet), with quotes around text that holds line breaks."
         raise DatasetError(f"The list cannot be read: {first_line(error)}", where=file.name, fix=fix) from error
+
+
+def _once(columns: list[str], file: Path) -> list[str]:
+    """Refuses columns that are read and stand there twice."""
+    if twice := [name for name in _READ if columns.count(name) > 1]:
+        raise DatasetError(
+            f"The list has {columns.count(twice[0])} columns called {twice[0]}",
+            where=file.name,
+            fix="Keep the one that you edited, and delete the other.",
+        )
+    return columns
 
 
 def _read_csv(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
@@ -272,7 +312,7 @@ def _read_csv(file: Path) -> tuple[list[str], dict[str, list[Any]]]:
         parse_options=pyarrow.csv.ParseOptions(delimiter=mark, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types={name: pyarrow.string() for name in _READ}),
     )
-    return table.column_names, {
+    return _once(table.column_names, file), {
         name: [value and from_spreadsheet(value) for value in table[name].to_pylist()]
         for name in _READ
         if name in table.column_names

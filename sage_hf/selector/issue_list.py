@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
 from ..data.classes import is_text
 from ..data.status import ROW_COLUMN
+from ..errors import DatasetError
 from ..hub.tables import is_media
 
 DOUBT_COLUMN, LABEL_COLUMN = "sage_label_doubt", "sage_label"
@@ -41,6 +44,39 @@ def for_spreadsheet(text: str) -> str:
 def from_spreadsheet(text: str) -> str:
     """The same undone."""
     return text[1:] if _GUARDED.match(text) else text
+
+
+def own_numbers(rows: Dataset) -> npt.NDArray[np.int64] | None:
+    """[N] what a dataset's own column `sage_row` holds; None where it has no such column.
+
+    Raises:
+        DatasetError: It holds anything but whole numbers: nothing tells then which line of a list is of which row.
+    """
+    if ROW_COLUMN not in rows.column_names:
+        return None
+    values = rows.with_format(None)[ROW_COLUMN][:]
+    numbers = [_whole(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(values):
+        unfit = next(row for row, number in enumerate(numbers) if number is None)
+        what = "a null" if values[unfit] is None else repr(values[unfit])[:60]
+        count = len(values) - len(known)
+        raise DatasetError(
+            f"The dataset's own {ROW_COLUMN} holds no row number in {count:,} row{'s' * (count > 1)}, but {what}",
+            where=f"column {ROW_COLUMN!r}, row {unfit}",
+            fix=f"Rename or remove the column: {ROW_COLUMN} is where an earlier selection keeps rows' numbers.",
+        )
+    return np.array(known, dtype=np.int64)
+
+
+def _whole(value: Any) -> int | None:
+    """A number as int64 can hold it, also as text; None where it is none."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    is_same = isinstance(value, str) or (not isinstance(value, bool) and value == number)
+    return number if is_same and -(2**63) <= number < 2**63 else None
 
 
 class IssueList(NamedTuple):

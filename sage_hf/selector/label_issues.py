@@ -35,6 +35,7 @@ from ..selection.gate import label_doubts
 from ..selection.report import NOTHING_TOLD
 from ..strategies.base import PartOf
 from ..utils.bars import planned, stage
+from ..utils.given import given_config
 from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from ..utils.shown import ShortRepr
@@ -48,6 +49,7 @@ from .issue_list import (
     content_columns,
     guarded,
     issue_list,
+    own_numbers,
 )
 from .stages import PREPARING
 
@@ -154,7 +156,7 @@ class LabelIssues(ShortRepr):
         found = self.dataset.with_format(None).select(rows)
         names = names_of(self.dataset.features[self.column])
         told = {
-            ROW_COLUMN: found[ROW_COLUMN][:] if ROW_COLUMN in found.column_names else rows,
+            ROW_COLUMN: rows if (numbers := own_numbers(found)) is None else numbers,
             DOUBT_COLUMN: self.label_doubt[rows],
             LABEL_COLUMN: [name_of(value, names) for value in found[self.column]],
             SUGGESTION_COLUMN: [name_of(self.suggested_label[row], names) for row in rows],
@@ -198,7 +200,7 @@ def find_label_issues(
         >>> issues.to_dataset()                     # the most doubted first
     """
     with planned(ISSUE_STAGES, shown=progress), told_if_interrupted(lambda: "Nothing of it is kept; it starts anew."):
-        return _find(model, dataset, processing_class, data_collator, config or SageConfig(), progress)
+        return _find(model, dataset, processing_class, data_collator, given_config(config), progress)
 
 
 def _find(
@@ -216,6 +218,7 @@ def _find(
             where="dataset",
             fix="Name the column label or labels; rows without classes have no label issues.",
         )
+    own_numbers(dataset)  # which the list will name rows by
     values = list(dataset.with_format(None)[column])
     if nulls := [row for row, value in enumerate(values) if value is None]:
         raise LabelError(

@@ -42,7 +42,7 @@ from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
-from ..passes.resume import FORMAT_VERSION, hold_run, say_if_other_format
+from ..passes.resume import FORMAT_VERSION, given_folder, hold_run, say_if_other_format
 from ..passes.run import Passes
 from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
@@ -128,8 +128,8 @@ class SageSelector(ScoredInMap):
         self.config = self.config.settled(self.collector.width, num_weights(self.collector.model))
         self.fitted: Fit | None = None
         self._progress = progress
-        self._resume_dir = Path(resume_dir) if resume_dir is not None else None
-        self._cache_dir = Path(cache_dir) if cache_dir is not None else Path(HF_DATASETS_CACHE) / "sage_hf"
+        self._resume_dir = given_folder(resume_dir, "resume_dir")
+        self._cache_dir = given_folder(cache_dir, "cache_dir") or Path(HF_DATASETS_CACHE) / "sage_hf"
         self._passes = self._new_passes()
         self._encoder, self._held = None, ExitStack()  # of the last fit; of this run
 

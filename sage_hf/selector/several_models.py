@@ -22,6 +22,7 @@ from ..passes.target import Target
 from ..selection.resolve import needed, resolve
 from ..selection.selection import Selection
 from ..utils.bars import planned
+from ..utils.given import given_config
 from .checkpoints import PathLike, learning_rates
 from .selector import SageSelector
 from .stages import CHOOSING, fit_stages, num_targets
@@ -77,7 +78,7 @@ def select_over_checkpoints(
         >>> load = AutoModelForCausalLM.from_pretrained
         >>> select_over_checkpoints(folders, dataset, load_model=load, target=a_few_rows, processing_class=tokenizer)
     """
-    config = config or SageConfig()
+    config = given_config(config)
     _check(models, load_model, config, target)
     if adam and not all(isinstance(model, str | os.PathLike) for model in models):
         raise ConfigError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
 
 from ..config import SageConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, SageError
 from ..utils.setting_text import from_text
 
 _CONFIG_FIELDS = {each.name: each for each in fields(SageConfig)}
@@ -125,7 +126,23 @@ class SageArguments:
         size: Any = self.sage_batch_size
         if size is None:
             size = getattr(self, "per_device_train_batch_size")  # noqa: B009  # of the class behind this one
-        return SageConfig(**{name: from_text(name, getattr(self, f"sage_{name}")) for name in names}, batch_size=size)
+        values = {name: getattr(self, f"sage_{name}") for name in names}
+        try:
+            return SageConfig(**{name: from_text(name, value) for name, value in values.items()}, batch_size=size)
+        except SageError as error:
+            raise self._in_own_words(error) from error
+
+    def _in_own_words(self, error: SageError) -> SageError:
+        """An error of the settings, with these as they are called here."""
+        own = {name: f"sage_{name}" for name in _CONFIG_FIELDS}
+        if self.sage_batch_size is None:
+            own["batch_size"] = "per_device_train_batch_size"
+        wrong = [name for name in error.where.split(", ") if name in own]
+        names = re.compile(rf"\b({'|'.join(wrong)})\b(?!')")  # not where it is quoted as a value
+        what, where, fix = (
+            names.sub(lambda found: own[found[0]], part) for part in (error.what, error.where, error.fix)
+        )
+        return type(error)(what, where=where, fix=fix) if wrong else error
 
 
 @dataclass

@@ -26,7 +26,7 @@ def from_compute_loss_func(compute_loss_func: Callable[..., Tensor]) -> LossFunc
                 fix="Take the mean over the batch where num_items_in_batch is None.",
             ) from error
 
-    return separated(batch_loss)
+    return separated(batch_loss, name="compute_loss_func")
 
 
 def smoothed(epsilon: float, model: nn.Module) -> LossFunction:

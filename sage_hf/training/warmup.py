@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,14 @@ from ..data.meaning import loss_of_guessing
 from ..data.training_batches import TrainingBatches
 from ..errors import ConfigError
 from ..gradients.model.padding import padding_shown
-from ..gradients.model.state import unchanged_config, unwrap
+from ..gradients.model.state import check_differentiable, unchanged_config, unwrap
 from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
+from ..passes.resume import given_folder
 from ..utils.bars import stage
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, set_aside
 from ..utils.files import whole_file
+from ..utils.given import given_config, real_number, whole_number
 from ..utils.interruption import told_if_interrupted
 from ..utils.locks import writing
 from ..utils.rng import isolated_rng
@@ -85,7 +88,7 @@ def warm_up(
     processing_class: Any = None,
     data_collator: Collator | None = None,
     config: SageConfig | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> WarmUp:
     """Trains a model in place on random rows, by Trainer's default optimizer and schedule.
@@ -117,9 +120,10 @@ def warm_up(
         LabelError: As for `SageSelector.fit`.
         GradientError: The loss is not finite.
     """
-    _check(steps, fraction, batch_size)
-    config = config or SageConfig()
+    steps, learning_rate = _checked(steps, fraction, learning_rate, batch_size)
+    config, cache_dir = given_config(config), given_folder(cache_dir, "cache_dir")
     model = unwrap(model)
+    check_differentiable(model)
     check_dataset(dataset)
     with isolated_rng(config.seed):  # a transform of the dataset may draw
         source = open_source(model, dataset, config, processing_class, data_collator)
@@ -189,19 +193,22 @@ def about_course(course: Course, guessing: float | None) -> str:
     )
 
 
-def _check(steps: int | None, fraction: float | None, batch_size: int) -> None:
+def _checked(
+    steps: int | None, fraction: float | None, learning_rate: float, batch_size: int
+) -> tuple[int | None, float]:
+    """The steps and the learning rate as Python's numbers."""
     if (steps is None) == (fraction is None):
         raise ConfigError(
             f"{'Neither' if steps is None else 'Both'} of steps and fraction was given",
             where="steps, fraction",
             fix="Give exactly one of them.",
         )
-    if steps is not None and steps < 1:
-        raise ConfigError(f"steps is {steps}", where="steps", fix="Take at least one step.")
-    if fraction is not None and not 0.0 < fraction <= 1.0:
-        raise ConfigError(f"fraction is {fraction}", where="fraction", fix="Give a share above 0 and at most 1.")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}", where="batch_size", fix="Take at least one row a step.")
+    a_share = "Give a share above 0 and at most 1."
+    if fraction is not None and not 0.0 < real_number(fraction, "fraction", a_share) <= 1.0:
+        raise ConfigError(f"fraction is {fraction}", where="fraction", fix=a_share)
+    whole_number(batch_size, "batch_size")
+    rate = real_number(learning_rate, "learning_rate", "Give a finite number of at least 0, such as 5e-5.")
+    return None if steps is None else whole_number(steps, "steps"), rate
 
 
 # --------------------------------------------------------------------- the file

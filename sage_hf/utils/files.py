@@ -34,6 +34,7 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
+    check_name(path)
     path = _meant(path)
     part = path.with_name(f".{path.name}.{part_ending()}")
     try:
@@ -49,6 +50,30 @@ def whole_file(path: Path, fix: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the parent may be no folder
             part.unlink(missing_ok=True)
+
+
+def check_name(path: Path, where: str | None = None) -> None:
+    """Refuses a path that no file system takes: too long, also for the names that files have while they are written.
+
+    Args:
+        path: What a user named.
+        where: The argument that it came by; the path itself by default.
+
+    Raises:
+        OutputError: It is one.
+    """
+    place = path.absolute()
+    beside = [place.with_name(f".{place.name}.{part_ending()}")] if place.name else []
+    for each in (place, *beside):
+        try:
+            os.lstat(each)
+        except ValueError as error:  # a NUL, or half a surrogate pair
+            what = f"No name can hold this: {error}"
+            raise OutputError(what, where=where or str(path), fix="Choose another name.") from error
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                what = f"{error.strerror}: {path.name[:40]}..."
+                raise OutputError(what, where=where or str(path), fix="Choose a shorter name.") from error
 
 
 def part_ending() -> str:
@@ -67,6 +92,7 @@ def whole_folder(folder: Path, what: str) -> Iterator[Path]:
     Raises:
         OutputError: It cannot be written; what had the name is still there.
     """
+    check_name(folder)
     folder = _meant(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

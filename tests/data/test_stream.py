@@ -11,8 +11,9 @@ from sage_hf import SageConfig, SageError, SageSelector
 from sage_hf.data.encoding import Encoder
 from sage_hf.data.encoding.model import ModelFacts
 from sage_hf.data.groups import Groups
-from sage_hf.data.stream import GrowingGroups, StreamSource, first_row, known_codes
+from sage_hf.data.stream import GrowingGroups, StreamSource, first_row, known_codes, to_disk
 from sage_hf.data.windows import Division
+from sage_hf.errors import DatasetError
 
 from ..cases import vit
 
@@ -89,7 +90,7 @@ def test_a_row_without_the_column_is_named():
         list(StreamSource(stream, encoder, 2, 2, "y").windows(Division()))
 
 
-def test_a_stream_that_breaks_off_says_after_which_row():
+def test_a_stream_that_breaks_off_says_at_which_row():
     def broken():
         for number in range(9):
             if number == 7:
@@ -99,7 +100,7 @@ def test_a_stream_that_breaks_off_says_after_which_row():
     encoder = Encoder({"x": 0.0}, ModelFacts(frozenset({"x"})))
     windows = StreamSource(IterableDataset.from_generator(broken), encoder, 2, 4).windows(Division())
     assert next(windows).size == 4
-    with pytest.raises(SageError, match="after row 6: ConnectionError: lost") as caught:
+    with pytest.raises(SageError, match=r"cannot be read on: ConnectionError: lost \[dataset, row 7\]") as caught:
         next(windows)
     assert isinstance(caught.value.__cause__, ConnectionError)
 
@@ -149,3 +150,39 @@ def test_a_null_label_in_a_stream_is_named_by_its_row(row):
     rows[row]["label"] = None
     with pytest.raises(SageError, match=rf"row(s \[)?.*{row}"):
         select(IterableDataset.from_generator(lambda: iter(rows)))
+
+
+def broken(at, what):
+    """A stream of 40 rows, of which one lacks a column, or cannot be read."""
+
+    def rows():
+        for number in range(40):
+            if number == at and what == "fails":
+                raise OSError("connection lost")
+            row = {"pixel_values": np.full((1, 8, 8), number / 40).tolist(), "labels": number % 3}
+            yield {name: value for name, value in row.items() if number != at or name != what}
+
+    return IterableDataset.from_generator(rows)
+
+
+@pytest.mark.parametrize(
+    ("what", "at"),  # the first row, in the first batch, the first of a later one, and within it
+    [("fails", 0), *((what, at) for what in ("labels", "fails") for at in (5, 16, 20))],
+)
+def test_a_row_that_cannot_be_read_is_named(at, what):
+    config = SageConfig(num_examples=5, shard_size=16, batch_size=8, group_by=None)
+    with pytest.raises(DatasetError) as caught:
+        SageSelector(vit(), config=config, progress=False).select(broken(at, what))
+    assert str(at) == caught.value.where.rpartition("row ")[2]
+    assert ("OSError: connection lost" if what == "fails" else "no column 'labels'") in caught.value.what
+
+
+def test_a_row_that_lacks_what_the_model_takes_is_named():
+    config = SageConfig(num_examples=5, shard_size=16, batch_size=8)
+    with pytest.raises(DatasetError, match=r"no column 'pixel_values', only \['labels'\] \[.*, row 16\]"):
+        SageSelector(vit(), config=config, progress=False).select(broken(16, "pixel_values"))
+
+
+def test_a_stream_that_breaks_off_on_its_way_to_the_disk_is_no_full_disk(tmp_path):
+    with pytest.raises(DatasetError, match=r"OSError: connection lost \[dataset, row 20\]"):
+        to_disk(broken(20, "fails"), tmp_path)

@@ -284,3 +284,32 @@ def test_of_a_float64_model_a_thousandth_that_is_off_is_found(caplog):
     batch = {"inputs": torch.randn(4, 6).double() + 1, "labels": LABELS}
     assert not GradientCollector(Slightly().double(), projection=None).check(batch)
     assert "layer.weight" in caplog.text or "losses differ" in caplog.text
+
+
+class Beside(nn.Module):
+    """Layers of which some are used without a call, beside one that no forward pass uses."""
+
+    def __init__(self, used_without_call, unused):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.unused = nn.Linear(6, 5), nn.Linear(5, 3), nn.Linear(unused, unused)
+        self.used_without_call = used_without_call
+
+    def forward(self, inputs):
+        for name in ("first", "second"):
+            layer = getattr(self, name)
+            inputs = F.linear(inputs, layer.weight) if name in self.used_without_call else layer(inputs)
+        return inputs
+
+
+@pytest.mark.parametrize("unused", [1, 40])
+@pytest.mark.parametrize("hidden", [("first",), ("first", "second")])
+def test_a_layer_that_nothing_uses_does_not_make_the_used_ones_the_smaller_part(unused, hidden):
+    model, batch = Beside(hidden, unused), {"inputs": torch.randn(4, 6), "labels": LABELS}
+    collector = GradientCollector(model, projection=None)
+    collector.check(batch)
+    assert collector.one_at_a_time and not collector.left_out
+    assert collector.silent <= {"unused.weight"}  # in the first batch the others counted as zero
+    rows, _ = collector.collect({key: value[:1] for key, value in batch.items()})
+    for block in collector.blocks:
+        assert bool(rows[:, block.columns].any()) == (not block.name.startswith("unused"))

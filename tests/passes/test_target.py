@@ -246,3 +246,10 @@ def test_the_choice_is_the_same_whether_at_once_or_of_gathered_signals_or_of_the
         signals = one.gather(rows, target=target, target_shares=shares)
         assert np.array_equal(one.choose(rows, signals).indices, at_once.indices)
         assert np.array_equal(at_once.choose(fraction=0.3).indices, at_once.indices)
+
+
+@pytest.mark.parametrize("name", [1, None, ("a", "b"), "", " "])
+def test_a_target_without_a_name_is_refused_before_any_pass(name):
+    rows = image_rows(30)
+    with pytest.raises(ConfigError, match=r"A target is called .* \[target\]"):
+        selector().select(rows, target={"first": rows.select(range(3)), name: rows.select(range(3))})

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +208,14 @@ def test_a_source_is_known_by_its_rows_however_it_was_made(selection, rows, tmp_
     for other in (image_rows(30, seed=1), image_rows(29), rows.remove_columns("label").add_column("label", labels)):
         with pytest.raises(DatasetError, match="30 rows with fingerprint"):
             Selection.load_from_disk(tmp_path / "kept", other)
+
+
+def test_a_source_that_is_no_dataset_is_refused(selection, rows, tmp_path):
+    selection.save_to_disk(tmp_path / "kept", include_dataset=False)
+    for source, message in (
+        (DatasetDict(train=rows), "several splits"),
+        (rows.to_iterable_dataset(), "no row numbers"),
+        (5, "A int is not a dataset"),
+    ):
+        with pytest.raises(DatasetError, match=rf"{message}.*\[source\]"):
+            Selection.load_from_disk(tmp_path / "kept", source=source)

@@ -3,8 +3,11 @@
 import csv
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pictures
@@ -274,3 +277,92 @@ def test_rows_without_labels_can_be_left_out_by_their_numbers_alone(tmp_path):
 
 def test_the_name_is_at_the_top():
     assert "apply_label_issues" in sage_hf.__all__
+
+
+ONE_LINE = {"sage_row": [1], "sage_label": ["bad"], "sage_action": ["drop"]}
+
+
+@pytest.mark.parametrize("act", [apply_label_issues, without_issues])
+def test_what_is_no_dataset_or_no_list_is_refused(act):
+    rows, one = rows_of(), Dataset.from_dict(ONE_LINE)
+    with pytest.raises(DatasetError, match=r"several splits, \['train'\] \[dataset\]"):
+        act(DatasetDict(train=rows), one)
+    with pytest.raises(DatasetError, match=r"no row numbers to select by \[dataset\]"):
+        act(rows.to_iterable_dataset(), one)
+    with pytest.raises(DatasetError, match=r"A DatasetDict is no list of label issues \[issues\].*\['train'\]"):
+        act(rows, DatasetDict(train=one))
+    for other in (None, one.to_iterable_dataset(), [1], ONE_LINE):
+        with pytest.raises(DatasetError, match=rf"A {type(other).__name__} is no list of label issues \[issues\]"):
+            act(rows, other)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_list_with_a_column_twice_is_refused(tmp_path, ending):
+    file = tmp_path / f"issues.{ending}"
+    names = [*ONE_LINE, "sage_action"]
+    table = pa.table([pa.array(["1"]), pa.array(["bad"]), pa.array(["drop"]), pa.array(["keep"])], names=names)
+    (pyarrow.csv.write_csv if ending == "csv" else pyarrow.parquet.write_table)(table, file)
+    with pytest.raises(DatasetError, match=rf"2 columns called sage_action \[issues.{ending}\]"):
+        apply_label_issues(rows_of(), file)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ([None, *range(9)], "no row number in 1 row, but a null .column 'sage_row', row 0"),
+        ([0, 1, "a", "b", *map(str, range(6))], "no row number in 2 rows, but 'a' .column 'sage_row', row 2"),
+        ([*range(9), 1.5], "no row number in 1 row, but 1.5"),
+        ([*range(9), float("nan")], "no row number in 1 row, but nan"),
+        ([True] * 10, "no row number in 10 rows, but True"),
+    ],
+)
+def test_a_dataset_whose_own_row_numbers_are_none_is_refused(own, message):
+    own = list(map(str, own)) if "a" in own else own
+    rows = rows_of().add_column("sage_row", own)
+    with pytest.raises(DatasetError, match=message):
+        apply_label_issues(rows, Dataset.from_dict(ONE_LINE))
+    issues = issues_of(rows, [0] * 10)
+    for use in (issues.to_dataset, issues.table):
+        with pytest.raises(DatasetError, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    "own", [list(range(10, 20)), [float(n) for n in range(10, 20)], list(map(str, range(10, 20)))]
+)
+def test_numbers_of_an_earlier_selection_may_come_as_floats_or_text(own):
+    rows = rows_of().add_column("sage_row", own)
+    found = listed(rows, {3: "drop"})
+    assert found["sage_row"][:] == list(range(10, 20))
+    assert len(apply_label_issues(rows, found)) == 9
+
+
+@pytest.mark.parametrize(
+    ("action", "label"),
+    [
+        ("  a", "  a"),
+        ("a", "a"),
+        (" a", "a"),
+        ("class:  a", "  a"),
+        (" drop", " drop"),
+        ("class: b", "b"),
+        ("B ", "b"),
+    ],
+)
+def test_spaces_are_taken_off_only_what_is_no_class_with_them(action, label):
+    rows = Dataset.from_dict({"label": ["  a", "a", " drop", "b", "c"]})
+    done = apply_label_issues(rows, Dataset.from_dict({"sage_row": [4], "sage_label": ["c"], "sage_action": [action]}))
+    assert done["label"][:] == ["  a", "a", " drop", "b", label]
+
+
+def test_names_that_differ_in_how_accents_are_written_are_told_apart():
+    rows = Dataset.from_dict({"label": ["caf\u00e9", "tea"]})
+    one = Dataset.from_dict({"sage_row": [0], "sage_label": ["cafe\u0301"], "sage_action": ["drop"]})
+    with pytest.raises(DatasetError, match=r"looks the same but writes its accents with other characters"):
+        apply_label_issues(rows, one)
+    one = Dataset.from_dict({"sage_row": [1], "sage_label": ["tea"], "sage_action": ["cafe\u0301"]})
+    with pytest.raises(DatasetError, match=r"unknown action.*looks the same but writes its accents"):
+        apply_label_issues(rows, one)
+    one = Dataset.from_dict({"sage_row": [1], "sage_label": ["tea"], "sage_action": ["coffee"]})
+    with pytest.raises(DatasetError, match=r"says 'coffee' \[issues\]"):
+        apply_label_issues(rows, one)

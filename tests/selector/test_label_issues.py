@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from sage_hf import find_label_issues
 from sage_hf.cli.main import app
 from sage_hf.demo import build_vit, load_noisy_digits
-from sage_hf.errors import LabelError, OutputError
+from sage_hf.errors import DatasetError, LabelError, OutputError
 from sage_hf.training.warmup import warm_up
 
 from ..cases import image_rows, llama, pad_tokens, token_rows, vit
@@ -127,3 +127,11 @@ def test_it_is_said_where_nothing_can_be_told(digits, found):
     few = find_label_issues(vit(), image_rows(12), progress=False)
     assert few.wrong_share is None and "is not known: classifiers" in few.table().caption
     assert found.table().caption is None
+
+
+def test_row_numbers_that_are_none_are_refused_before_the_model_reads_a_row():
+    rows = image_rows(45).add_column("sage_row", [f"id{row}" for row in range(45)])
+    model = vit()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model was called"))
+    with pytest.raises(DatasetError, match=r"holds no row number in 45 rows, but 'id0' \[column 'sage_row', row 0\]"):
+        find_label_issues(model, rows, progress=False)

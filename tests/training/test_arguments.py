@@ -88,19 +88,19 @@ def test_they_go_in_front_of_other_training_arguments():
 @pytest.mark.parametrize(
     ("given", "where"),
     [
-        ({"sage_strategy": "best"}, "strategy"),
-        ({"sage_fraction": 0.0}, "fraction"),
-        ({"sage_fraction": 1.5}, "fraction"),
-        ({"sage_num_examples": 5}, "fraction, num_examples"),
+        ({"sage_strategy": "best"}, "sage_strategy"),
+        ({"sage_fraction": 0.0}, "sage_fraction"),
+        ({"sage_fraction": 1.5}, "sage_fraction"),
+        ({"sage_num_examples": 5}, "sage_fraction, sage_num_examples"),
         ({"sage_refresh_epochs": -1}, "sage_refresh_epochs"),
         ({"sage_refresh_epochs": 0.5}, "sage_refresh_epochs"),
         ({"sage_warmup_epochs": -0.1}, "sage_warmup_epochs"),
         ({"sage_warmup_epochs": float("nan")}, "sage_warmup_epochs"),
         ({"sage_warmup_epochs": 3}, "sage_warmup_epochs"),
         ({"sage_warmup_epochs": 1, "num_train_epochs": 1}, "sage_warmup_epochs"),
-        ({"sage_projection": "wide"}, "projection"),
-        ({"sage_batch_size": 0}, "batch_size"),
-        ({"sage_balance": "fair"}, "balance"),
+        ({"sage_projection": "wide"}, "sage_projection"),
+        ({"sage_batch_size": 0}, "sage_batch_size"),
+        ({"sage_balance": "fair"}, "sage_balance"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(given, where):
@@ -111,3 +111,26 @@ def test_what_cannot_work_is_refused_at_once(given, where):
 
 def test_a_long_warm_up_is_no_matter_when_selection_is_off():
     SageTrainingArguments("out", use_cpu=True, num_train_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "where", "what"),
+    [
+        ({"sage_fraction": "0.25"}, "sage_fraction", "sage_fraction is '0.25'"),
+        ({"sage_fraction": 0.1, "sage_num_examples": 5}, "sage_fraction, sage_num_examples", "Both sage_fraction and"),
+        ({"sage_num_examples": 0}, "sage_num_examples", "sage_num_examples is 0"),
+        ({"sage_strategy": "strategy"}, "sage_strategy", "sage_strategy is 'strategy'"),
+        ({"sage_spectrum_power": "x"}, "sage_spectrum_power", "sage_spectrum_power is 'x'"),
+        (
+            {"sage_balance": "none", "sage_min_per_group": 2},
+            "sage_min_per_group, sage_balance",
+            "but sage_balance 'none'",
+        ),
+        ({"sage_batch_size": 0}, "sage_batch_size", "sage_batch_size is 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size", "per_device_train_batch_size is 0"),
+    ],
+)
+def test_an_error_calls_a_setting_as_it_is_called_here(tmp_path, settings, where, what):
+    with pytest.raises(SageError) as caught:
+        SageTrainingArguments(str(tmp_path), report_to=[], **settings)
+    assert caught.value.where == where and what in caught.value.what

@@ -285,3 +285,23 @@ def test_a_row_that_cannot_be_used_is_named_by_its_number_in_the_dataset():
     rows = rows.remove_columns("label").add_column("label", [0] * 50 + [7] * 10)
     with pytest.raises(LabelError, match=r"label is 7.*10 rows, first 50, 51, 52, 53, 54"):
         warm_up(vit(), rows, fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("steps", value) for value in (1.5, "3", True, -1)),
+        *(("learning_rate", value) for value in (float("nan"), float("inf"), -1, "x", None)),
+        *(("fraction", value) for value in ("0.5", float("nan"))),
+        *(("batch_size", value) for value in (1.5, "8", 0)),
+    ],
+)
+def test_a_number_that_is_none_is_refused_by_name(name, value):
+    settings = {"steps": 1, name: value} if name != "fraction" else {"fraction": value}
+    with pytest.raises(ConfigError) as caught:
+        warm_up(vit(), image_rows(20), **settings)
+    assert caught.value.where == name and repr(value) in caught.value.what
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert warm_up(vit(), image_rows(20), steps=np.int64(2), learning_rate=np.float32(1e-3)).steps == 2

@@ -52,7 +52,7 @@ VALID = {
     "strategy": words(*STRATEGY_LINES),
     "gate": st.one_of(words("auto", None), st.floats(0, 1, exclude_min=True, exclude_max=True)),
     "max_row_norm": st.one_of(st.none(), st.floats(1e-20, 1e20)),
-    "spectrum_power": st.one_of(st.none(), st.floats(0, 4, exclude_max=True)),
+    "spectrum_power": st.one_of(st.none(), st.floats(0, 4)),
     "sketch_size": st.one_of(words("auto"), WHOLE),
     "projection": st.one_of(words("auto", None), WHOLE),
     "row_width": st.one_of(words("auto"), WHOLE),

@@ -2,11 +2,17 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from sage_hf.errors import OutputError
-from sage_hf.utils.files import recover, whole_file, whole_folder
+from sage_hf import SageSelector, Selection, warm_up
+from sage_hf.errors import ConfigError, OutputError
+from sage_hf.hub.files import check_output, check_rows_output
+from sage_hf.hub.paths import check_list_file, check_new_rows
+from sage_hf.utils.files import check_name, recover, whole_file, whole_folder
+
+from ..cases import image_rows, vit
 
 
 def write(folder, text):
@@ -95,3 +101,44 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path, is_there):
     assert (place / "file").read_text() == "three"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "kept", "link"]
     assert [path.name for path in place.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 250, "ü" * 120, "a\0b", "\ud800"])
+def test_a_name_that_no_file_system_takes_is_refused(tmp_path, name):
+    place = tmp_path / name
+    for attempt in (
+        lambda: check_name(place),
+        lambda: write(place, "one"),
+        lambda: whole_file(place, "").__enter__(),
+        lambda: check_output(place),
+        lambda: check_rows_output(place.with_name(f"{name}.csv")),
+        lambda: check_list_file(place.with_name(f"{name}.csv")),
+        lambda: check_new_rows(place),
+        lambda: Selection.load_from_disk(place),
+    ):
+        with pytest.raises(OutputError, match=r"Choose (a shorter|another) name") as caught:
+            attempt()
+        assert len(caught.value.what) < 120
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("argument", ["resume_dir", "cache_dir"])
+def test_a_folder_that_cannot_be_is_refused_by_its_argument(tmp_path, argument):
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(OutputError, match=rf"\[{argument}\]"):
+            SageSelector(vit(), **{argument: tmp_path / name})
+    with pytest.raises(ConfigError, match=rf"{argument} is a int \[{argument}\]"):
+        SageSelector(vit(), **{argument: 5})
+    with pytest.raises(OutputError, match=r"\[cache_dir\]"):
+        warm_up(vit(), image_rows(20), steps=1, cache_dir=tmp_path / "a\0b")
+
+
+def test_a_warm_up_is_kept_in_a_folder_that_text_names(tmp_path):
+    assert warm_up(vit(), image_rows(20), steps=1, cache_dir=str(tmp_path)).file.parent == tmp_path
+
+
+def test_a_long_name_that_can_be_written_is_taken(tmp_path):
+    write(tmp_path / ("x" * 220), "one")
+    check_output(tmp_path / ("y" * 220))
+    check_name(tmp_path / ".." / "z" / "")
+    check_name(Path("/"))

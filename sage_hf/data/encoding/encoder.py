@@ -39,7 +39,8 @@ from .tokens import (
     texts_of,
     training_copy,
 )
-from .values import check_filled, check_tokens
+from .uneven import misfits
+from .values import check_column, check_filled, check_tokens
 
 # Columns that tell a prepared dataset from a raw one, for models whose forward takes anything.
 INPUT_COLUMNS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
@@ -91,6 +92,7 @@ class Encoder:
             counts = {name: count for name, count in facts.limits.counts.items() if name == "input_ids"}
             self._limits = Limits(counts, None, ())
         self._check_labels()
+        self._needed = self._find_needed()
 
     # ------------------------------------------------------------------- encode
     def encode(self, rows: list[Row], first: int = 0) -> list[Row]:
@@ -107,6 +109,8 @@ class Encoder:
         """
         if not rows:
             return []
+        for name in self._needed:
+            each(partial(check_column, name), rows, DatasetError, name, first)
         features = self._encode(rows, first)
         self._limits.check(features, first)
         return features
@@ -123,10 +127,17 @@ class Encoder:
             kept = self._kept(features[0], self._label_column(features)) if is_prepared and self.model.inputs else None
             return collated(self.data_collator, features, kept)
         if any(name in features[0] for name in TOKENS):
-            return dict(self._padding.batch(features))
+            try:
+                return dict(self._padding.batch(features))
+            except DatasetError:
+                if (offence := misfits(features, is_padded=True)) is not None:
+                    raise offence.without_rows() from offence
+                raise
         try:
             return dict(default_data_collator(features))
         except (ValueError, TypeError, RuntimeError) as error:
+            if (offence := misfits(features, is_padded=False)) is not None:
+                raise offence.without_rows() from offence
             raise DatasetError(
                 f"The rows do not make a batch: {error}",
                 where=f"columns {sorted(features[0])}",
@@ -242,6 +253,14 @@ class Encoder:
         if self.data_collator is not None or not self.model.inputs:
             return None
         return {*self.model.inputs, *(LOSS_MASKS if self.causal_lm else ())}
+
+    def _find_needed(self) -> list[str]:
+        """Columns that no row may lack; a row of a stream need not have what the first one has."""
+        if self.hands_rows_on or self._gives_all:  # the user's collator may do without
+            return []
+        label, spare = self._label_column([self.example]), {*LABEL_COLUMNS, *BESIDE_TURNS, *LOSS_MASKS}
+        read = self.example if self.columns is None else self.columns
+        return [name for name in self.example if name == label or (name in read and name not in spare)]
 
     def _find_padding(self) -> Padding:
         """What rows are filled up with: some token, where the model is told that it is none of the row's."""

@@ -88,7 +88,10 @@ def _check_alike(ids_and_values: tuple[Any, Any]) -> None:
 
 
 def _check(values: Any, column: str, count: int, fix: str) -> None:
-    low, high = _ends(values, column == "labels")
+    try:
+        low, high = _ends(values, column == "labels")
+    except TypeError:
+        raise Unfit("A null or a text is among the row's numbers", "Filter or fill such rows.") from None
     if low < 0 or high >= count:
         raise Unfit(f"The row holds {low if low < 0 else high}, but the model knows only 0 to {count - 1}", fix)
 

@@ -56,6 +56,10 @@ class Offence(Exception):
         """The error, which counts the rows and names the first five; `among` are those that were looked at."""
         return self.kind(self.why.what, where=f"column {self.column!r}, {named(self.rows, among)}", fix=self.why.fix)
 
+    def without_rows(self) -> SageError:
+        """The same where nobody knows the numbers: `rows` are places in a batch then."""
+        return self.kind(self.why.what, where=f"column {self.column!r}", fix=self.why.fix)
+
 
 def each(
     make: Callable[[Value], Made], values: Iterable[Value], kind: type[SageError], column: str, first: int

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .rows import Unfit, is_list, plain
+from .rows import Row, Unfit, is_list, plain
+
+
+def check_column(name: str, row: Row) -> None:
+    """Refuses a row without a column."""
+    if name not in row:
+        raise Unfit(
+            f"The row has no column {name!r}, only {sorted(row)}",
+            "Give every row the same columns, or filter such rows.",
+        )
 
 
 def check_filled(value: Any) -> None:

@@ -8,12 +8,14 @@ warning, while they are the smaller part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import nn
 
+from ...errors import TargetError
 from ..model.state import looked_at
 from .blocks import Block
 from .projection import block_widths
@@ -99,14 +101,20 @@ class Layout:
         terms = [term for module in self.parts for other, term in self.terms(module) if other is block]
         return type(terms[0]).__name__.lower() if terms else "layer run again"
 
-    def give_up_on(self, names: Sequence[str]) -> str:
-        """Takes parameters out that hooks on layers do not see; says what becomes of them."""
+    def give_up_on(self, names: Sequence[str], unused: Collection[str] = ()) -> str:
+        """Takes parameters out that hooks on layers do not see; says what becomes of them.
+
+        Args:
+            names: Names of these parameters.
+            unused: Those that no forward pass has used until now: they make no other the smaller part.
+        """
         gone = set(names)
         for parts in self.parts.values():
             parts[:] = [part for part in parts if part.block.name not in gone]
         self.parts = {module: parts for module, parts in self.parts.items() if parts}
         hidden = gone | self.left_out
-        share = self.weights(hidden) / self.weights({block.name for block in self.blocks})
+        used = {block.name for block in self.blocks} - (set(unused) - hidden)
+        share = self.weights(hidden) / self.weights(used)
         named = f"{sorted(gone)[:6]}" + (f" and {len(gone) - 6} more" if len(gone) > 6 else "")
         if self.asked_by_name or self.alone or share > _LEFT_OUT_AT_MOST:
             self.alone |= hidden
@@ -135,6 +143,13 @@ def _laid_out(
     model: nn.Module, target_modules: str | Sequence[str], projection: Projection, row_width: RowWidth, seed: int
 ) -> Layout:
     targets = resolve_targets(model, target_modules)
+    compiled = {name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)}
+    if held_there := [name for name in targets if name.rpartition(".")[0] in compiled]:
+        raise TargetError(
+            f"{held_there[:6]} are of layers that torch.jit has compiled, which take no hooks",
+            where="target_modules",
+            fix="Pass the model as it was before torch.jit.trace or torch.jit.script, or target other layers.",
+        )
     trainable = sum(parameter.numel() for parameter in trainable_weights(model).values())
     layout = Layout([], not is_keyword(target_modules), trainable)
     held: list[list[tuple[nn.Module, Term]]] = []

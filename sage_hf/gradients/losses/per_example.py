@@ -116,27 +116,52 @@ def _whole_loss(model: nn.Module, batch: Batch) -> Tensor:
     return _loss_from_logits(_logits(outputs), batch, "mean").sum() if loss is None else loss.sum()
 
 
-def separated(batch_loss: LossFunction, reduction: str = "mean") -> LossFunction:
+def separated(batch_loss: LossFunction, reduction: str = "mean", name: str = "loss_function") -> LossFunction:
     """One loss a row from a function that gives one loss a batch, as a Trainer's `compute_loss_func` does.
 
     Args:
         batch_loss: (outputs, batch) -> scalar. One built on torch's loss functions is told apart into rows in one
             call; any other makes the collector take its rows one at a time.
         reduction: "mean" or "sum" of what `batch_loss` averages within a row.
+        name: What a user calls it, for messages.
     """
 
     def loss_function(outputs: Any, batch: Batch) -> Tensor:
         rows = batch_rows(batch)
         if rows == 1 and reduction == "mean":
-            return batch_loss(outputs, batch).reshape(1)
+            return called(batch_loss, outputs, batch, name).reshape(1)
         with RowwiseLosses(batch, rows, reduction) as intercepted:
-            loss = batch_loss(outputs, batch)
+            loss = called(batch_loss, outputs, batch, name)
         if rows > 1 and (intercepted.inseparable or not intercepted.is_rowwise(loss)):
             why = intercepted.inseparable or f"it gives shape {list(loss.shape)} for {rows} rows"
             raise NotSeparable(f"in the loss function, {why}")
         return loss.reshape(rows)
 
     return loss_function
+
+
+def called(loss_function: LossFunction, outputs: Any, batch: Batch, name: str) -> Tensor:
+    """What a user's loss function returns.
+
+    Raises:
+        LabelError: It is no tensor, or the function looks for what is not there; `name` is the function's.
+    """
+    try:
+        loss: Any = loss_function(outputs, batch)
+    except (KeyError, AttributeError) as error:
+        raise LabelError(
+            f"{name} fails: {type(error).__name__}: {error}",
+            where=name,
+            fix=f"The batch holds {sorted(batch)}, and the model returned a {type(outputs).__name__}.",
+        ) from error
+    if isinstance(loss, Tensor):
+        return loss
+    what = "None" if loss is None else f"a {type(loss).__name__}"
+    raise LabelError(
+        f"{name} returned {what} where a tensor is needed",
+        where=name,
+        fix="Return the loss as a torch tensor that it is computed in: no number of Python's, and no list.",
+    )
 
 
 def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, Any]:
@@ -154,7 +179,8 @@ def accepted(model: nn.Module, batch: Batch, labels: bool = True) -> dict[str, A
 def _given_loss(model: nn.Module, batch: Batch, loss_function: LossFunction, device: torch.device) -> Tensor:
     rows = batch_rows(batch)
     batch = send_to_device(dict(batch), device, non_blocking=True)
-    losses = loss_function(model(**accepted(model, batch, labels=False)), batch)
+    outputs = model(**accepted(model, batch, labels=False))
+    losses = called(loss_function, outputs, batch, "loss_function")
     if losses.shape != (rows,) and not (rows == 1 and losses.ndim == 0):
         raise LabelError(
             f"The loss function returned shape {list(losses.shape)} for {rows} rows",

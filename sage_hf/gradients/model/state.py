@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ...errors import ConfigError
 from .padding import padding_shown
@@ -34,12 +35,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def check_model(model: object) -> None:
-    """Refuses what is no model.
+    """Refuses what is no model, or one that is not ready for a forward pass and hooks.
 
     Raises:
-        ConfigError: It is none; of a name, says how to load what it names.
+        ConfigError: It is none (of a name, says how to load what it names), compiled by `torch.jit`, or has weights
+            without numbers.
     """
     if isinstance(model, nn.Module):
+        _check_parts(model)
         return
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
@@ -50,6 +53,55 @@ def check_model(model: object) -> None:
             f"pass processing_class=AutoTokenizer.from_pretrained({name!r}) for raw text.",
         )
     raise ConfigError(f"A {type(model).__name__} is not a model", where="model", fix="Pass a torch.nn.Module.")
+
+
+def _check_parts(model: nn.Module) -> None:
+    is_offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())  # its weights come for each call
+    for place, module in model.named_modules():
+        # Parts without buffers can be scored around; what a forward pass writes to the others cannot be put back.
+        is_compiled = isinstance(module, torch.jit.ScriptModule)
+        if is_compiled and (module is model or next(module.buffers(), None) is not None):
+            raise ConfigError(
+                f"The {'layer' if place else 'model'} is compiled by torch.jit, whose modules take no hooks",
+                where=place or "model",
+                fix="Pass the model as it was before torch.jit.trace or torch.jit.script.",
+            )
+        passing = module._non_persistent_buffers_set
+        for name, tensor in {**module._parameters, **module._buffers}.items():
+            where = f"{place}.{name}" if place else name
+            if tensor is not None and is_lazy(tensor):
+                raise ConfigError(
+                    "A lazy layer has seen no batch yet, so it has no weights",
+                    where=where,
+                    fix="Call the model on a batch once, before it is passed.",
+                )
+            if tensor is not None and tensor.is_meta and not is_offloaded and name not in passing:
+                raise ConfigError(
+                    "A weight is on the meta device, so it has a shape and no numbers",
+                    where=where,
+                    fix="Load the model's weights (from_pretrained, or model.to_empty and load_state_dict).",
+                )
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Refuses weights that no gradient can be taken of.
+
+    Raises:
+        ConfigError: Some were made in inference mode, or lie elsewhere between two calls.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ConfigError(
+                "A weight is offloaded to the memory or the disk, so no gradient of it can be taken",
+                where=name,
+                fix="Load the model onto one device, without offloading.",
+            )
+        if parameter.is_inference():
+            raise ConfigError(
+                "A weight was made under torch.inference_mode, so no gradient of it can be taken",
+                where=name,
+                fix="Make or load the model outside of torch.inference_mode, or pass copy.deepcopy(model).",
+            )
 
 
 def num_weights(model: nn.Module) -> int:

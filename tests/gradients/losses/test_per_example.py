@@ -6,6 +6,7 @@ from torch import nn
 from sage_hf import per_example_loss
 from sage_hf.errors import LabelError
 from sage_hf.gradients.losses.per_example import NotSeparable
+from sage_hf.training.loss import from_compute_loss_func
 
 from ...cases import HEADS, head, llama, lm_batch
 from ...reference import row
@@ -102,3 +103,29 @@ def test_a_part_that_cannot_be_told_apart_makes_the_whole_inseparable():
 
     with pytest.raises(NotSeparable):
         per_example_loss(Mixed(), {"inputs": torch.randn(4, 4), "labels": torch.tensor([0, 1, 2, 0])})
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_loss_function_that_looks_for_what_is_not_there_is_named(rows):
+    model, batch = head("image")
+    batch = {key: value[:rows] for key, value in batch.items()}
+    for function, message in (
+        (lambda outputs, batch: batch["nope"], r"loss_function fails: KeyError: 'nope' \[loss_function\].*'labels'"),
+        (from_compute_loss_func(lambda outputs, *_, **__: outputs.nope), r"compute_loss_func fails: AttributeError"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            per_example_loss(model, batch, loss_function=function)
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"), [(None, "None"), (1.0, "a float"), ([1.0], "a list"), ({"loss": torch.ones(4)}, "a dict")]
+)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_loss_function_that_returns_no_tensor_is_named(loss, what, rows):
+    model, batch = head("image")
+    batch = {key: value[:rows] for key, value in batch.items()}
+    with pytest.raises(LabelError, match=rf"loss_function returned {what} .*\[loss_function\]"):
+        per_example_loss(model, batch, loss_function=lambda outputs, batch: loss)
+    function = from_compute_loss_func(lambda outputs, labels, num_items_in_batch: loss)
+    with pytest.raises(LabelError, match=rf"compute_loss_func returned {what} .*\[compute_loss_func\]"):
+        per_example_loss(model, batch, loss_function=function)
