@@ -119,7 +119,10 @@ class Sources:
         from .rows import load_rows
 
         name = split or self.split
-        rows = load_rows(self.dataset, name, self.dataset_config, streaming, self.dataset_revision)
+        option = "--split" if split is None else "--test-split"
+        rows = load_rows(
+            self.dataset, name, self.dataset_config, streaming, self.dataset_revision, split_option=option
+        )
         rows, said = arranged(rows, self, config.text_columns, allow_missing)
         if said:
             main_console().print(said, markup=False)

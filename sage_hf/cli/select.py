@@ -267,7 +267,7 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
     Columns get the names that the dataset's get, where a target has them.
     """
     from .columns import parse_mapping, rename_columns
-    from .rows import load_rows
+    from .rows import load_rows, split_of
 
     paths, shares = _paths(options.target), options.target_shares
     mapping = parse_mapping(inputs.column_mapping, inputs.label_column)
@@ -283,7 +283,7 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
         )
     targets = {}
     for path in paths:
-        rows = load_rows(path, inputs.split)
+        rows = load_rows(path, split_of(path, inputs.split))
         names = rows.column_names
         own = {old: new for old, new in mapping.items() if old in names}
         targets[Path(path).stem] = rename_columns(rows, own, names, path)

@@ -118,10 +118,7 @@ def test_wrong_paths_are_errors_of_ours(folder, arguments):
     model, *others = arguments
     others = [folder / each if each.endswith(".jsonl") else each for each in others]
     result = run("doctor", folder / model, *others)
-    if "--split" in arguments:  # a file is one split
-        assert result.exit_code == 0
-    else:
-        assert result.exit_code == 1 and "Error" in result.stderr and "What to do" in result.stderr
+    assert result.exit_code == 1 and "Error" in result.stderr and "What to do" in result.stderr
     assert "Traceback" not in result.output
 
 
