@@ -141,7 +141,7 @@ def test_a_selection_says_in_two_lines_what_it_is_about_to_do(folder, tmp_path):
     assert "Gradients of 14 of 21 tensors (36 % of the trainable weights), rows 5,120 wide" in told
     assert "s: whole batches of 8 rows." in told and "Gradients of" not in result.stdout
     off = run(*arguments, "--no-check-gradients", "-o", tmp_path / "off")
-    assert "Not checked: check_gradients is off." in words(off.stderr)
+    assert "Not checked: --check-gradients is off." in words(off.stderr)
     cached = [*arguments, "--cache-gradients", "float32", "--cache-dir", tmp_path / "cache"]
     assert "Check passed in" in words(run(*cached, "-o", tmp_path / "first").stderr)
     assert "All gradient rows are in the cache" in words(run(*cached, "-o", tmp_path / "second").stderr)
