@@ -11,11 +11,12 @@ import typer
 from ..config import SageConfig
 from ..errors import SageError
 from .options import DATASET, Sources, argument, main_console, option
-from .wording import in_the_shell
+from .wording import in_the_shell, name_of_column
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..diagnosis.findings import RowFindings
     from .models import Loaded
 
 
@@ -55,10 +56,19 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
     console = main_console(stderr=False)
     if not inputs.as_json:
         problems = [Problem(each.severity, *in_the_shell(each)) for each in diagnosis.problems]
-        console.print(replace(diagnosis, problems=tuple(problems)))
+        console.print(replace(diagnosis, rows=_as_named(diagnosis.rows), problems=tuple(problems)))
     elif not console.quiet:
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
     return diagnosis.ok
+
+
+def _as_named(rows: RowFindings | None) -> RowFindings | None:
+    """What was found of rows, with columns as the user names them."""
+    if rows is None:
+        return None
+    read, unread = (tuple(map(name_of_column, names)) for names in (rows.read, rows.unread))
+    label = None if rows.label_column is None else name_of_column(rows.label_column)
+    return replace(rows, read=read, unread=unread, label_column=label)
 
 
 def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:

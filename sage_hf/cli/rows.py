@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets.config import HF_DATASETS_CACHE
 from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from ..errors import DatasetError, SageError
 from ..hub.checks import first_line
-from ..hub.reach import obstacle
+from ..hub.reach import check_reachable, obstacle
 from .paths import FORMATS, PACKED, builder_of, check_local
 
 # What datasets says of a file that holds no rows, such as a csv of a header alone.
@@ -61,6 +63,8 @@ def load_rows(
             if streaming:
                 rows = rows.to_iterable_dataset()
         else:
+            if local is None and not _is_cached(path):
+                check_reachable(path)
             source = _source(local, path, config_name)
             rows = load_dataset(**source, split=split, streaming=streaming, revision=revision)
         # A stream's first row is read now, with the path at hand, and not only when it is needed.
@@ -118,6 +122,12 @@ def _no_split(split: str, splits: str | None, path: str, option: str) -> Dataset
     else:
         fix = f"Use one of {splits}." if splits else "Give the name of a split, such as train, or a part: train[:100]."
     return DatasetError(f"There is no split {split!r} in {path}", where=option, fix=fix)
+
+
+def _is_cached(name: str) -> bool:
+    """Whether datasets has made a dataset of the Hub before, whose folder has its name at the end."""
+    own = camelcase_to_snakecase(name.split("/")[-1])
+    return any(Path(HF_DATASETS_CACHE).glob(f"*{glob.escape(own)}"))
 
 
 def _is_saved(folder: Path) -> bool:

@@ -25,7 +25,7 @@ _OPTIONS = {
     "repo_id": "REPOSITORY",
 }
 # Settings by name alone, where the name is no word of plain text: no `gate`, but `text_columns`.
-_NAMES = "|".join(sorted(name for name in _OPTIONS if "_" in name))
+_NAMES = "|".join(sorted(name for name in _OPTIONS if "_" in name)) + "|fraction(?= (?:and|nor|or) num_examples)"
 _NAME = re.compile(rf"(?<![\w.\"'`(=-])({_NAMES})(?!\.?\w|[=('\"`-])")
 # What a text says for both: `warm_up(model, dataset, steps=200), --warmup-steps 200 in the shell`.
 _CALL_OR_OPTION = re.compile(r"[\w.]+\([^()]*\), (--[^;,()]+?) in the shell")
@@ -53,6 +53,11 @@ def number_rows(numbers: Sequence[int] | None) -> None:
 def name_columns(renamed: Mapping[str, str] | None) -> None:
     """From now on what is said names columns as the user does; `renamed` is {the user's name: the name here}."""
     _COLUMNS.set({new: old for old, new in (renamed or {}).items()})
+
+
+def name_of_column(name: str) -> str:
+    """A column as the user names it."""
+    return (_COLUMNS.get() or {}).get(name, name)
 
 
 def in_the_file(text: str) -> str:
@@ -98,8 +103,7 @@ def options_for(text: str) -> str:
 
 
 def _columns_of_the_user(text: str) -> str:
-    names = _COLUMNS.get() or {}
-    return _COLUMN.sub(lambda match: f"{match[1]} {names.get(match[2], match[2])!r}", text)
+    return _COLUMN.sub(lambda match: f"{match[1]} {name_of_column(match[2])!r}", text)
 
 
 def _option(match: re.Match[str]) -> str:

@@ -118,7 +118,7 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
 
 
 def check_reachable(name: str, revision: str | None = None) -> None:
-    """Asks whether the Hub answers, for a model that is not on this machine; its library would ask for most of a minute.
+    """Asks whether the Hub answers, for what is not on this machine: its library would ask for a minute.
 
     Args:
         name: A folder, or the id of a repository.

@@ -229,7 +229,7 @@ def test_options_reach_the_config(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["lm", "rows.json"], "Neither fraction nor num_examples"),
+        (["lm", "rows.json"], "Neither --fraction nor --num-examples was given"),
         (["lm", "rows.json", "--fraction", "2"], "Did you mean 0.02 (2 %)?"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
         (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),

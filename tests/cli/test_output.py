@@ -228,6 +228,7 @@ def test_rows_left_out_are_told_with_quiet_and_their_numbers_are_those_of_the_fi
     told = words(run("doctor", folder / "clf", place, *about).output)
     assert "[column 'topic', row 10]" in told and "22 rows of" in told and "21 can be used" in told
     whole = words(run("doctor", folder / "clf", place, "--label-column", "topic", *SMALL).output)
+    assert "Labels: column 'topic', null in 1 row" in whole
     assert "24 rows; all were looked at" in whole and "add --drop-missing" in whole
     done = run("select", folder / "bert", place, "-o", tmp_path / "kept", "--quiet", *about)
     assert done.exit_code == 0, done.output

@@ -58,9 +58,8 @@ def test_a_hub_that_was_not_asked_is_the_whole_reason(error, offline, monkeypatc
     assert "does not know who is asking" not in caught.value.what
     monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(HubError, match="does not know who is asking: Nobody is logged in"):
-        with asking("me/rows", "The Hub does not know who is asking", "fix"):
-            raise LocalTokenNotFoundError("no token")
+    with pytest.raises(HubError, match="is asking: Nobody is logged in"), asking("me/rows", "Who is asking", "fix"):
+        raise LocalTokenNotFoundError("no token")
 
 
 def test_a_wrong_name_of_a_repository_is_told_without_hints_for_callers_of_the_hubs_library():
@@ -79,9 +78,11 @@ def test_a_model_that_is_not_here_is_asked_for_twice_where_there_is_no_network(m
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("sage_hf.hub.reach.get_session", lambda: SimpleNamespace(head=head))
     monkeypatch.setattr("sage_hf.hub.reach._PAUSE", 0.0)
-    with pytest.raises(ConfigError, match="The Hub cannot be reached at .*, and there is no 'bert-bdy' here"):
+    with pytest.raises(ConfigError, match=r"The Hub cannot be reached at .*, and there is no 'bert-bdy' here"):
         load_model("bert-bdy", None)
-    assert len(asked) == 2
+    with pytest.raises(DatasetError, match=r"The Hub cannot be reached at .*, and there is no 'no/rows' here"):
+        load_rows("no/rows")
+    assert len(asked) == 4
 
 
 def test_a_hub_that_answers_is_no_lost_network(monkeypatch):
