@@ -39,9 +39,9 @@ _COLUMN = re.compile(r"\b(column) '([^']*)'")
 _ASSIGNMENT = re.compile(r"""\b([a-z_]+)=("[^"]*"|'[^']*'|\w+(?:\.\w+)*)""")
 # Rows that an error names: `row 7`, `rows 3, 8`, `2 rows: 7, 9`, `100 rows among 0 to 511, first 1, 2`.
 _ROWS = re.compile(r"\brow \d+|\brows(?: among \d+ to \d+)?(?::|, first)? \d+(?:, \d+)*")
-# Of every row that is left, its number in the file; None where none was left out.
 # The user's names of columns that have others now: {now: then}.
 _COLUMNS: ContextVar[Mapping[str, str] | None] = ContextVar("columns", default=None)
+# Of every row that is left, its number in the file; None where none was left out.
 _NUMBERS: ContextVar[Sequence[int] | None] = ContextVar("numbers", default=None)
 
 

@@ -46,7 +46,11 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
         rows = {view: rows_of(selection, view, limit=limit) for view, limit in listed.items()}
     except (OSError, ValueError) as error:  # an image whose file is gone, for one
         unread = replace(selection, source=None)
-        rows = {view: rows_of(unread, view, limit=limit) for view, limit in listed.items()}
+        rows = {}
+        for view, limit in listed.items():
+            found = rows_of(unread, view, limit=limit)
+            numbers = source_numbers(selection, [row.row for row in found])
+            rows[view] = [replace(row, row=number) for row, number in zip(found, numbers, strict=True)]
         # Not the error's own words, which may name a folder of this machine.
         reason = getattr(error, "strerror", None) or type(error).__name__
         note = f"The rows cannot be shown as they are, because reading them failed: {reason}."
