@@ -31,7 +31,7 @@ STRATEGY_LINES = {
     "small_loss": "The lowest losses.",
     "gradient_norm": "The largest gradient norms.",
     "el2n": "The largest errors of the predicted classes (EL2N).",
-    "k_center": "Rows far from each other, by sketched gradients.",
+    "k_center": "Rows far from each other, by embeddings.",
     "herding": "Rows whose mean is that of all rows, by embeddings.",
     "grad_match": "Rows whose gradients add up to those of all rows.",
     "craig": "Rows such that every other row is near one of them, by sketched gradients.",
@@ -211,7 +211,7 @@ class SageConfig:
     )
     loss_reduction: str = _knob("mean", "A row's loss is the mean or the sum of its token losses.")
     batch_size: int | Literal["auto"] = _knob(
-        "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; does not change the scores."
+        "auto", "Rows a forward pass: auto (32, 128 for a small model) or a number; changes scores by rounding alone."
     )
     shard_size: int = _knob(2048, "Rows a logical shard, the unit of work and determinism.")
     cache_gradients: str | None = _knob(
@@ -226,7 +226,7 @@ class SageConfig:
     recheck_every: int = _knob(
         2048, "During a pass, check one row in so many against its gradient alone; 0 turns this off."
     )
-    seed: int = _knob(0, "Seeds the projection and the random strategy.")
+    seed: int = _knob(0, "Seeds the projection, the random strategy, and weights that the checkpoint lacks.")
 
     def __post_init__(self) -> None:
         _check_kinds(self)

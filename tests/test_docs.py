@@ -21,6 +21,7 @@ import sage_hf
 from examples.benchmarks.readme import pages, with_tables
 from examples.python_text import build_bert, build_llama, train_tokenizer
 from sage_hf.cli.main import app
+from sage_hf.cli.paths import FORMATS
 from sage_hf.config import STRATEGY_LINES
 from sage_hf.gradients.layers.rules import RULES
 from sage_hf.strategies import STRATEGIES
@@ -194,7 +195,11 @@ def test_lines_of_the_shell_parse(block):
             continue
         command = group.get_command(group.make_context("sage-hf", [], resilient_parsing=True), name)
         assert command is not None, words
-        command.make_context(name, arguments)
+        options = command.make_context(name, arguments).params
+        if name == "compare":  # which rows to judge by: of a file there is no other split
+            is_file = Path(options["dataset"]).suffix in FORMATS
+            assert (options["test_size"] is None) != (options["test_split"] is None), words
+            assert not (is_file and options["test_split"]), words
 
 
 def test_every_block_has_a_language_that_is_tested():

@@ -17,6 +17,7 @@ from ..data.encoding.images import IMAGE_COLUMNS
 from ..data.status import ROW_COLUMN
 from ..data.stream import first_row
 from ..errors import ConfigError, DatasetError
+from .wording import name_columns
 
 if TYPE_CHECKING:
     from .options import Sources
@@ -45,6 +46,8 @@ def arranged(
     names = rows.column_names or list(first_row(rows))
     mapping = parse_mapping(inputs.column_mapping, inputs.label_column)
     rows = rename_columns(rows, mapping, names, inputs.dataset)
+    name_columns(mapping)
+    check_text_columns(rows.column_names or [mapping.get(name, name) for name in names], text_columns, inputs)
     if isinstance(rows, Dataset):
         if allow_missing and not inputs.drop_missing:
             return rows, None
@@ -54,6 +57,20 @@ def arranged(
             "Rows of a stream cannot be left out", where="--drop-missing", fix="Read without --streaming."
         )
     return rows, None
+
+
+def check_text_columns(names: Sequence[str], text_columns: Sequence[str] | None, inputs: Sources) -> None:
+    """Refuses text columns that are not there, before a model is loaded.
+
+    Raises:
+        DatasetError: Names the first, and all that are there.
+    """
+    if missing := [name for name in text_columns or () if name not in names]:
+        raise DatasetError(
+            f"There is no column {missing[0]!r} in {inputs.dataset}",
+            where="text_columns",
+            fix=f"{_found(names, inputs.dataset)} Name one or two of them.",
+        )
 
 
 def parse_mapping(text: str | None, label_column: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ..errors import ConfigError, DatasetError
 from ..utils.bars import stage
 from .options import INPUT, LOADING, Inputs, main_console, option
 from .output import is_quiet
+from .wording import number_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -144,6 +145,8 @@ def _load_both(inputs: Inputs, options: CompareOptions, config: SageConfig) -> t
 
     test_split, test_size = options.test_split, options.test_size
     rows = check_dataset(inputs.load_rows(config))
+    if Path(inputs.dataset).expanduser().exists():  # the card says so
+        rows.info.dataset_name = Path(inputs.dataset).name
     if test_split is not None:
         if test_split == inputs.split or Path(inputs.dataset).is_file():
             raise DatasetError(
@@ -163,5 +166,6 @@ def _load_both(inputs: Inputs, options: CompareOptions, config: SageConfig) -> t
             where="--test-size",
             fix="Give more rows, or a --test-split.",
         )
+    number_rows(None)  # they are drawn at random
     parts = rows.train_test_split(test_size=test_size, seed=config.seed)
     return parts["train"], parts["test"]

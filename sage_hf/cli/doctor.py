@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,10 +11,12 @@ import typer
 from ..config import SageConfig
 from ..errors import SageError
 from .options import DATASET, Sources, argument, main_console, option
+from .wording import in_the_shell, name_of_column
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..diagnosis.findings import RowFindings
     from .models import Loaded
 
 
@@ -53,10 +55,20 @@ def doctor(inputs: DoctorInputs, config: SageConfig) -> bool:
         diagnosis = diagnosis.with_problems([Problem("warning", what, names, fix)])
     console = main_console(stderr=False)
     if not inputs.as_json:
-        console.print(diagnosis)
+        problems = [Problem(each.severity, *in_the_shell(each)) for each in diagnosis.problems]
+        console.print(replace(diagnosis, rows=_as_named(diagnosis.rows), problems=tuple(problems)))
     elif not console.quiet:
         typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
     return diagnosis.ok
+
+
+def _as_named(rows: RowFindings | None) -> RowFindings | None:
+    """What was found of rows, with columns as the user names them."""
+    if rows is None:
+        return None
+    read, unread = (tuple(map(name_of_column, names)) for names in (rows.read, rows.unread))
+    label = None if rows.label_column is None else name_of_column(rows.label_column)
+    return replace(rows, read=read, unread=unread, label_column=label)
 
 
 def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:
@@ -64,11 +76,13 @@ def _load(inputs: DoctorInputs, rows: Dataset | None, seed: int) -> Loaded:
     from .models import label_column
 
     try:
-        return inputs.load_model(rows, seed)
+        loaded = inputs.load_model(rows, seed, quiet=True)
     except SageError:
         if rows is None or (column := label_column(rows)) is None:
             raise
         labelled = [row for row, value in enumerate(rows.with_format(None)[column]) if value is not None]
         if len(labelled) in (0, len(rows)):
             raise
-        return inputs.load_model(rows.select(labelled), seed)
+        loaded = inputs.load_model(rows.select(labelled), seed, quiet=True)
+    inputs.say_loaded(rows, loaded)
+    return loaded

@@ -202,10 +202,12 @@ def _load(noted: NotedSource):  # type: ignore[no-untyped-def]  # a Dataset, whi
     from datasets import Dataset
 
     from ..selector.cleaning import without_rows
+    from .rows import split_of
 
     values, excluded = asdict(noted), noted.excluded
     del values["excluded"]
     config = SageConfig(text_columns=values.pop("text_columns"))
+    values["split"] = split_of(noted.dataset, noted.split)  # --dataset may name a file of the rows of a split
     rows = Sources(model="", **values).load_rows(config)
     assert isinstance(rows, Dataset)
     return rows if excluded is None else without_rows(rows, excluded)

@@ -28,7 +28,7 @@ from ..data.encoding import LABEL_COLUMNS
 from ..data.stream import first_row
 from ..errors import ConfigError, DatasetError, SageError
 from ..hub.checks import first_line
-from ..hub.reach import obstacle
+from ..hub.reach import check_reachable, obstacle
 from ..utils.rng import isolated_rng
 from .adapters import Adapter, find_adapter, saved_classes, saved_weights, with_adapter
 
@@ -91,6 +91,7 @@ def load_model(
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype is {dtype!r}", where="--dtype", fix=f"Use one of {', '.join(_DTYPES)}.")
     try:
+        check_reachable(path, revision)
         adapter = find_adapter(path, revision)
         base, pinned = (path, revision) if adapter is None else (adapter.base, adapter.base_revision)
         config = _read_config(adapter, base, pinned or DEFAULT_REVISION)
@@ -134,11 +135,17 @@ def load_model(
         try:
             model = model.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:
-            raise ConfigError(
-                f"There is no device {device!r}", where="--device", fix="Use cpu, cuda or cuda:0, for example."
-            ) from error
+            raise ConfigError(f"There is no device {device!r} here", where="--device", fix=_devices_here()) from error
     commit = adapter.commit if adapter is not None else None if is_local else pinned
     return Loaded(model, processor, task, sorted(set(info["missing_keys"]) - set(saved)), commit)
+
+
+def _devices_here() -> str:
+    """Which devices a user can name."""
+    best = torch.accelerator.current_accelerator(check_available=True)
+    if best is None:
+        return "Use cpu: no GPU is found here."
+    return f"Use one of {', '.join(['cpu', *(f'{best.type}:{i}' for i in range(torch.accelerator.device_count()))])}."
 
 
 def label_column(dataset: Dataset | IterableDataset) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Container, Sized
@@ -28,7 +29,7 @@ from ..utils.setting_text import from_text
 from .interrupt import interruptible
 from .output import is_quiet, speaking
 from .paths import check_folder, check_local
-from .wording import in_the_shell
+from .wording import in_the_shell, name_columns, number_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -115,14 +116,19 @@ class Sources:
 
         Rows that lack a value are an error, unless the user lets them be dropped, or all may stay.
         """
+        from ..data.status import ROW_COLUMN
         from .columns import arranged
         from .rows import load_rows
 
         name = split or self.split
-        rows = load_rows(self.dataset, name, self.dataset_config, streaming, self.dataset_revision)
+        option = "--split" if split is None else "--test-split"
+        rows = load_rows(
+            self.dataset, name, self.dataset_config, streaming, self.dataset_revision, split_option=option
+        )
         rows, said = arranged(rows, self, config.text_columns, allow_missing)
         if said:
-            main_console().print(said, markup=False)
+            number_rows(rows.with_format(None)[ROW_COLUMN][:])
+            logger.warning("%s", said)
         return rows
 
     def load_model(self, rows: Dataset | IterableDataset | None, seed: int, *, quiet: bool = False) -> Loaded:
@@ -133,10 +139,14 @@ class Sources:
         device = self.device or str(launched().device)
         loaded = load_model(self.model, rows, self.task, device, self.dtype, self.model_revision, seed)
         if not quiet:
-            count = f"{len(rows):,} rows" if isinstance(rows, Sized) else "A stream"
-            origin = "" if rows is None else f"{count} of {self.dataset}, "
-            main_console().print(f"{origin}{type(loaded.model).__name__} for {loaded.task}.", markup=False)
+            self.say_loaded(rows, loaded)
         return loaded
+
+    def say_loaded(self, rows: Dataset | IterableDataset | None, loaded: Loaded) -> None:
+        """Says which rows and which model were loaded."""
+        count = f"{len(rows):,} rows" if isinstance(rows, Sized) else "A stream"
+        origin = "" if rows is None else f"{count} of {self.dataset}, "
+        main_console().print(f"{origin}{type(loaded.model).__name__} for {loaded.task}.", markup=False)
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,14 @@ class Inputs(Sources):
             raise ConfigError(
                 "Both --warmup-steps and --warmup-fraction were given", where="--warmup-steps", fix="Give one of them."
             )
+        steps, fraction, rate = self.warmup_steps, self.warmup_fraction, self.warmup_learning_rate
+        for option, value, is_well, fix in (
+            ("--warmup-steps", steps, steps is None or steps > 0, "Take at least one step."),
+            ("--warmup-fraction", fraction, fraction is None or 0 < fraction <= 1, "Give a share from above 0 to 1."),
+            ("--warmup-learning-rate", rate, 0 < rate < math.inf, "Give a number above 0, such as 5e-5."),
+        ):
+            if not is_well:
+                raise ConfigError(f"The value is {value}", where=option, fix=fix)
 
     @property
     def warms_up(self) -> bool:
@@ -256,6 +274,8 @@ class Shell(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replaces what has another name now."""
+        number_rows(None)
+        name_columns(None)
         ctx.meta["sage_hf.words"] = words = renamed(args)
         return super().parse_args(ctx, [*words])
 

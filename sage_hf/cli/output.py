@@ -28,6 +28,8 @@ _BRIEF = "sage_hf.selector.brief"
 _PROGRESS = "sage_hf.utils.bars"
 # transformers' table of weights that a checkpoint lacks: the shell says so itself.
 _REPORTS = ("transformers.modeling_utils", "transformers.utils.loading_report")
+# The Hub's library of every try that failed: what came of them is an error or nothing.
+_TRIES = "huggingface_hub.utils._http"
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 # What was printed so far.
 _SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
@@ -46,8 +48,8 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """
     if quiet and verbose:
         raise ConfigError("Both --quiet and --verbose were given", where="--quiet, --verbose", fix="Give one of them.")
-    ours, brief, progress = (logging.getLogger(name) for name in ("sage_hf", _BRIEF, _PROGRESS))
-    levels = {each: each.level for each in (ours, brief, progress)}
+    ours, brief, progress, tries = (logging.getLogger(name) for name in ("sage_hf", _BRIEF, _PROGRESS, _TRIES))
+    levels = {each: each.level for each in (ours, brief, progress, tries)}
     handler, filters = Lines(), [logging.getLogger(name) for name in _REPORTS]
     token, said = _QUIET.set(quiet), _SAID.set(set())
     ours.addHandler(handler)
@@ -55,6 +57,7 @@ def speaking(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     for logger in (brief, progress):
         logger.setLevel(logging.ERROR if quiet else logging.INFO)
     if not verbose:
+        tries.setLevel(logging.ERROR)
         for logger in filters:
             logger.addFilter(_is_no_report)
     try:

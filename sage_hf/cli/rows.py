@@ -6,24 +6,32 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets.config import HF_DATASETS_CACHE
 from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules import _ALL_ALLOWED_EXTENSIONS
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from ..errors import DatasetError, SageError
 from ..hub.checks import first_line
-from ..hub.reach import obstacle
+from ..hub.reach import check_reachable, obstacle
 from .paths import FORMATS, PACKED, builder_of, check_local
 
 # What datasets says of a file that holds no rows, such as a csv of a header alone.
 _NO_ROWS = "corresponds to no data"
+# What it says of a split that is not there, and of a stream's.
+_NO_SPLIT = re.compile(
+    r"(?:Unknown split \".*\"\. Should be one of|Bad split: .*\. Available splits:) (?P<known>\[.*\])"
+    r"|Unrecognized instruction format"
+)
 
 
 def load_rows(
@@ -32,13 +40,17 @@ def load_rows(
     config_name: str | None = None,
     streaming: bool = False,
     revision: str | None = None,
+    *,
+    split_option: str = "--split",
 ) -> Dataset | IterableDataset:
     """A dataset from a json, csv or parquet file, packed or not, a folder of `save_to_disk` or of data, or the Hub.
+
+    Arguments are those of the shell; `split_option` is the option that the split comes from.
 
     Raises:
         DatasetError: It is not there, is empty, cannot be read, or has no such split or revision.
     """
-    with _reading(path):
+    with _reading(path, split, split_option):
         local = check_local(path)
         if local is not None and revision is not None:
             raise DatasetError("A file or folder has no revisions", where="--dataset-revision", fix="Leave it out.")
@@ -46,12 +58,13 @@ def load_rows(
             rows = load_from_disk(str(local))
             if isinstance(rows, DatasetDict):
                 if split not in rows:
-                    raise DatasetError(f"There is no split {split!r}", where=path, fix=f"Use one of {list(rows)}.")
+                    raise _no_split(split, str(list(rows)), path, split_option)
                 rows = rows[split]
             if streaming:
                 rows = rows.to_iterable_dataset()
         else:
-            split = "train" if local is not None and local.is_file() else split
+            if local is None and not _is_cached(path):
+                check_reachable(path)
             source = _source(local, path, config_name)
             rows = load_dataset(**source, split=split, streaming=streaming, revision=revision)
         # A stream's first row is read now, with the path at hand, and not only when it is needed.
@@ -60,13 +73,18 @@ def load_rows(
         return rows
 
 
+def split_of(path: str, split: str) -> str:
+    """The split to read where only other rows have the one that was named: of a file the one that it has."""
+    return "train" if Path(path).expanduser().is_file() else split
+
+
 def load_other_splits(path: str, split: str, config_name: str | None = None) -> dict[str, Dataset]:
     """The splits of a dataset besides one; none of a file.
 
     Raises:
         DatasetError: It is not there or cannot be read.
     """
-    with _reading(path):
+    with _reading(path, split):
         local = check_local(path)
         if local is not None and local.is_file():
             return {}
@@ -76,7 +94,7 @@ def load_other_splits(path: str, split: str, config_name: str | None = None) -> 
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
+def _reading(path: str, split: str, split_option: str = "--split") -> Iterator[None]:
     """Turns what datasets says into one of our errors."""
     try:
         yield
@@ -85,6 +103,8 @@ def _reading(path: str) -> Iterator[None]:
     except Exception as error:  # readers of files raise anything
         if _NO_ROWS in str(error):
             raise DatasetError("The dataset has no rows", where=path, fix="Check how it was written.") from error
+        if found := _NO_SPLIT.search(str(error)):
+            raise _no_split(split, found["known"], path, split_option) from error
         in_the_way = obstacle(error, path)
         if in_the_way is not None:
             raise DatasetError(in_the_way.what, where=path, fix=in_the_way.fix) from error
@@ -93,6 +113,21 @@ def _reading(path: str) -> Iterator[None]:
             where=path,
             fix="Check the path or Hub id, --split, --dataset-config and --dataset-revision.",
         ) from error
+
+
+def _no_split(split: str, splits: str | None, path: str, option: str) -> DatasetError:
+    """The error of a split that is not there, as an option names it."""
+    if Path(path).expanduser().is_file():
+        fix = "A file has one split, train: leave the option out."
+    else:
+        fix = f"Use one of {splits}." if splits else "Give the name of a split, such as train, or a part: train[:100]."
+    return DatasetError(f"There is no split {split!r} in {path}", where=option, fix=fix)
+
+
+def _is_cached(name: str) -> bool:
+    """Whether datasets has made a dataset of the Hub before, whose folder has its name at the end."""
+    own = camelcase_to_snakecase(name.split("/")[-1])
+    return any(Path(HF_DATASETS_CACHE).glob(f"*{glob.escape(own)}"))
 
 
 def _is_saved(folder: Path) -> bool:

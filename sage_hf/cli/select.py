@@ -24,6 +24,7 @@ from .options import INPUT, LOADING, Inputs, main_console, option
 from .paths import check_folder, check_local
 from .push import PushOptions, push_selection
 from .reproduce import select_command
+from .wording import number_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -155,6 +156,7 @@ def select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
 def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
     from datasets import Dataset
 
+    from ..data.status import ROW_COLUMN
     from ..hub.provenance import describe_origin
     from ..hub.push import check_push
     from ..hub.row_files import check_table_rows
@@ -169,6 +171,7 @@ def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         rows = inputs.load_rows(config, streaming=options.streaming)
     if options.exclude is not None and isinstance(rows, Dataset):
         rows, excluded, said = without_issues(rows, options.exclude)
+        number_rows(rows.with_format(None)[ROW_COLUMN][:])
         main_console().print(said, markup=False)
     resolve_budget(2**62 if options.streaming else len(rows), config.fraction, config.num_examples)
     if options.streaming and inputs.warms_up:
@@ -240,7 +243,7 @@ def _select(options: SelectOptions, inputs: Inputs, config: SageConfig) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         print_kept(selection, options.output)
         if size := signals_size(options.output):
-            progress.print(f"Of it, {size / 1e6:,.1f} MB are signals of all rows, for `sage-hf choose`.")
+            progress.print(f"Of the folder, {size / 1e6:,.1f} MB are signals of all rows, for `sage-hf choose`.")
         if options.is_file:
             progress.print(
                 "The file holds only the kept rows. To choose again later (`sage-hf choose`), write to a folder."
@@ -267,9 +270,11 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
     Columns get the names that the dataset's get, where a target has them.
     """
     from .columns import parse_mapping, rename_columns
-    from .rows import load_rows
+    from .rows import load_rows, split_of
 
     paths, shares = _paths(options.target), options.target_shares
+    if paths:  # errors may name their rows from now on
+        number_rows(None)
     mapping = parse_mapping(inputs.column_mapping, inputs.label_column)
     try:
         numbers = [float(number) for number in shares.split(",")] if shares else []
@@ -283,7 +288,7 @@ def _load_targets(options: SelectOptions, inputs: Inputs) -> tuple[Target | None
         )
     targets = {}
     for path in paths:
-        rows = load_rows(path, inputs.split)
+        rows = load_rows(path, split_of(path, inputs.split))
         names = rows.column_names
         own = {old: new for old, new in mapping.items() if old in names}
         targets[Path(path).stem] = rename_columns(rows, own, names, path)

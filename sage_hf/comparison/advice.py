@@ -40,6 +40,19 @@ def advise(comparison: Comparison) -> str:
 def _nothing_learned(comparison: Comparison) -> str:
     """What is said where all rows teach a model no more than guessing."""
     metric, guess = comparison.metric, comparison.guessing[comparison.metric]
+    reached, chance = comparison.reference.value, comparison.chance
+    gain = reached.mean - guess if comparison.greater_is_better else guess - reached.mean
+    if gain > 0:
+        over_seeds = ""
+        if reached.half is not None:
+            over_seeds = f" ± {digits(reached.half)} over {reached.count} seeds"
+        return (
+            f"No conclusion: training on all rows reaches {metric} {digits(reached.mean)}{over_seeds}, and always "
+            f"guessing the commonest class of the test rows gets {digits(guess)}: a lead that is within the chance of "
+            f"{comparison.eval_rows:,} test rows, ± {digits(chance)}. Judge by more test rows, or train longer or "
+            "with a larger learning rate (max_steps and learning_rate, --max-steps and --learning-rate), until all "
+            "rows clearly beat guessing."
+        )
     return (
         f"No conclusion: training on all rows reaches {metric} {digits(comparison.reference.value.mean)}, and "
         f"always guessing the commonest class of the test rows gets {digits(guess)}. Train until all rows beat "

@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -125,9 +125,15 @@ class Comparison(ShortRepr):
         if guess is None:
             return True
         gain = self.reference.value.mean - guess
-        is_share = self.eval_rows is not None and bounds(self.metric) == (0.0, 1.0)
-        error = counting_error(guess, self.eval_rows) if is_share and self.eval_rows else 0.0
-        return (gain if self.greater_is_better else -gain) > error
+        return (gain if self.greater_is_better else -gain) > self.chance
+
+    @property
+    def chance(self) -> float:
+        """Half the 95 % interval of guessing the commonest class on so many test rows; 0 where it is not known."""
+        guess = self.guessing.get(self.metric)
+        if guess is None or not self.eval_rows or bounds(self.metric) != (0.0, 1.0):
+            return 0.0
+        return counting_error(guess, self.eval_rows)
 
     @property
     def recommendation(self) -> str:
@@ -143,8 +149,7 @@ class Comparison(ShortRepr):
         sign = "more is better" if self.greater_is_better else "less is better"
         interval = "± is the 95 % interval" if len(self.seeds) > 1 else "one seed, so no interval"
         metric = Text(printable(self.metric))
-        title = Text(f"{metric} after the same number of steps ({sign}; {interval})")
-        table = Table(title=title, title_justify="left", pad_edge=False)
+        table = Table(pad_edge=False)
         for name in ("share", "rows", "strategy", metric, f"minus {RANDOM}", "of all"):
             table.add_column(name, justify="left" if name == "strategy" else "right")
         rows = self._rows()
@@ -153,7 +158,9 @@ class Comparison(ShortRepr):
             texts = [Text(printable(row[name])) for name in names]
             is_last = following is None or following["share"] != row["share"]
             table.add_row(*texts, end_section=is_last, style="bold" if row["best"] else None)
-        return table
+        # Not the table's own title, which breaks where the table ends.
+        title = Text(f"{metric} after the same number of steps ({sign}; {interval})", style="italic")
+        return Group(title, table)
 
     def plot(self) -> Any:
         """A matplotlib figure: the metric over the share of the rows, a line a strategy, all rows as a band.

@@ -33,8 +33,9 @@ _LEAST_ROWS = 10
 # Rows a group on average, below which a consensus is of hardly anything but the row itself.
 _SMALL_GROUP = 2.0
 _WARM_UP = (
-    "Warm the model up first: warm_up(model, dataset, steps=200), --warmup-steps 200 in the shell, with a larger "
-    "learning rate for a model from a config; or take a checkpoint that was trained on the task."
+    "Warm the model up, or for longer: warm_up(model, dataset, steps=200), --warmup-steps 200 in the shell; a model "
+    "from a config takes a larger learning rate (learning_rate=0.001, --warmup-learning-rate 0.001). Or take a "
+    "checkpoint that was trained on the task."
 )
 
 
@@ -75,10 +76,16 @@ class Meaning:
         if self.accuracy is None or self.majority is None or self.judged < _LEAST_ROWS:
             return None
         room, share = 1.0 - self.majority, _LEAST_GAIN_ALONE if self._by_loss is False else _LEAST_GAIN
-        needed = max(share * room, BEYOND_CHANCE * math.sqrt(self.majority * room / self.judged))
+        needed = max(share * room, self._luck)
         if room <= needed:  # even a model that is always right could not show it
             return None
         return self.accuracy - self.majority > needed
+
+    @property
+    def _luck(self) -> float:
+        """What chance may add to an accuracy of guessing."""
+        majority = self.majority or 0.0
+        return BEYOND_CHANCE * math.sqrt(majority * (1.0 - majority) / max(1, self.judged))
 
     @property
     def _by_loss(self) -> bool | None:
@@ -106,6 +113,13 @@ class Meaning:
     @property
     def _chance(self) -> str:
         if self.accuracy is not None and self.majority is not None:
+            if self.accuracy > self.majority:
+                by_luck = self.accuracy - self.majority <= self._luck
+                return (
+                    f"the model predicts the label of {self.accuracy:.1%} of {self.judged:,} rows, "
+                    f"{'no more than chance may give above' if by_luck else 'only a little more than'} the "
+                    f"{self.majority:.1%} of always guessing the commonest class"
+                )
             return (
                 f"the model predicts the label of {self.accuracy:.1%} of {self.judged:,} rows, and always guessing "
                 f"the commonest class would get {self.majority:.1%}"
@@ -118,8 +132,8 @@ class Meaning:
     @property
     def _same(self) -> str:
         return (
-            f"those of all {self.rows:,} rows are nearly equal (standard deviation {self.score_deviation:.4f}, on a "
-            "scale from -1 to 1)"
+            f"the scores of all {self.rows:,} rows are nearly equal (standard deviation {self.score_deviation:.4f}, "
+            "on a scale from -1 to 1)"
         )
 
     @property

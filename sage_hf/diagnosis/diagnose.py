@@ -212,7 +212,7 @@ def _length_problems(rows: RowFindings, sample: Sample) -> Iterator[Problem]:
             "error" if every else "warning",
             f"{rows.empty:,} of {rows.looked_at:,} rows have no tokens"
             + ("" if every else ": they are set aside, and never chosen"),
-            f"rows {first}" + (", ..." if rows.empty > 5 else ""),
+            f"row{'' if rows.empty == 1 else 's'} {first}" + (", ..." if rows.empty > 5 else ""),
             "Check the text column and the tokenizer." if every else "Nothing; or filter these rows.",
         )
     if rows.lengths is not None and rows.lengths.cut:

@@ -78,7 +78,8 @@ def render_rows(rows: RowFindings) -> list[RenderableType]:
         parts.append(Text(f"{line}; {cut} cut at {lengths.max_length:,}."))
     counts = {"without tokens": rows.empty, "cannot be encoded": rows.unusable}
     if unusable := [f"{count:,} {what}" for what, count in counts.items() if count]:
-        parts.append(Text(f"Of the rows that were looked at: {', '.join(unusable)}."))
+        good = f"{rows.looked_at - rows.empty - rows.unusable:,} can be used"
+        parts.append(Text(f"Of the {rows.looked_at:,} rows that were looked at: {', '.join(unusable)}; {good}."))
     return parts
 
 

@@ -33,6 +33,8 @@ from .retry import persistently
 
 LIBRARY = "sage_hf"
 README = "README.md"
+# What the Hub's library tells its callers of a wrong name.
+_HINT = " Use `repo_type` argument if needed"
 # Characters of a value in a card's metadata; what the Hub lists and searches is shorter by far.
 _LONGEST_FIELD = 1000
 # Files of a repository that hold no rows.
@@ -55,13 +57,18 @@ def asking(repo_id: str, what: str, fix: str, state: str = "") -> Iterator[None]
         raise
     except (HTTPError, OSError, ValueError, RuntimeError, DatasetsError) as error:  # an upload's is a RuntimeError
         in_the_way = obstacle(error, repo_id, is_push=True)
-        reason, way_out = in_the_way or (first_line(error), fix)
-        raise HubError(f"{what}: {reason}", where=repo_id, fix=f"{way_out} {state}".strip()) from error
+        if in_the_way is None:
+            said, way_out = f"{what}: {first_line(error)}", fix
+        else:
+            said = in_the_way.what if in_the_way.is_no_answer else f"{what}: {in_the_way.what}"
+            way_out = in_the_way.fix
+        raise HubError(said, where=repo_id, fix=f"{way_out} {state}".strip()) from error
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, without what follows; of addresses without the signatures that give a right to write."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    line = line.removesuffix(_HINT).rstrip(".")
     return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", line)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -16,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import get_session
 
 LOGIN = "Log in with `hf auth login`, set HF_TOKEN, or pass a token."
 # What libraries raise that wrap the Hub's errors without naming them as their cause.
@@ -31,6 +34,8 @@ _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 401, 403, 429
 _MOMENTARY, _CONFLICTS = (408, _TOO_MANY, 500, 502, 503, 504), (409, 412)
 # What the Hub's library asks again for by itself.
 _ASKED_AGAIN = ("/preupload/", "/info/lfs/", "/tree/", "/paths-info/", "/blob/")
+# Seconds that the Hub has for a first answer, and before it is asked for one again.
+_PATIENCE, _PAUSE = 10.0, 1.0
 
 
 class Obstacle(NamedTuple):
@@ -39,10 +44,12 @@ class Obstacle(NamedTuple):
     Attributes:
         what: One sentence without the final full stop.
         fix: What to do about it.
+        is_no_answer: Whether the Hub was not asked, or did not answer: then nothing follows for what was to be done.
     """
 
     what: str
     fix: str
+    is_no_answer: bool = False
 
 
 def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obstacle | None:
@@ -65,7 +72,7 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
     if is_offline or (constants.HF_HUB_OFFLINE and (is_lost or has_no_token)):
         held = "" if is_push else f", and {name!r} is not on this machine"
         local = "" if is_push else ", or name a file or folder"
-        return Obstacle(f"HF_HUB_OFFLINE is set{held}", f"Unset HF_HUB_OFFLINE to ask the Hub{local}.")
+        return Obstacle(f"HF_HUB_OFFLINE is set{held}", f"Unset HF_HUB_OFFLINE to ask the Hub{local}.", True)
     is_gated = any(isinstance(each, GatedRepoError) for each in chain) or any(words in texts for words in _GATED)
     if is_gated and not is_push:
         return Obstacle(
@@ -77,8 +84,9 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
     if is_lost:
         local = "" if is_push else ", or name a file or folder"
         return Obstacle(
-            f"The Hub cannot be reached at {constants.ENDPOINT}",
+            f"The Hub cannot be reached at {constants.ENDPOINT}{'' if is_push else _not_here(name)}",
             f"Check the network (a proxy, a firewall, HF_ENDPOINT) and try again{local}.",
+            True,
         )
     status = _status(chain)
     if status == _TOO_MANY:
@@ -107,6 +115,37 @@ def obstacle(error: BaseException, name: str, *, is_push: bool = False) -> Obsta
             "Check the name, and that your token may read it.",
         )
     return None
+
+
+def check_reachable(name: str, revision: str | None = None) -> None:
+    """Asks whether the Hub answers, for what is not on this machine: its library would ask for a minute.
+
+    Args:
+        name: A folder, or the id of a repository.
+        revision: Branch, tag or commit.
+
+    Raises:
+        ConnectionError: The Hub cannot be reached.
+    """
+    if constants.HF_HUB_OFFLINE or Path(name).exists():
+        return
+    if any(
+        isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        for file in (constants.CONFIG_NAME, "adapter_config.json")
+    ):
+        return
+    for pause in (_PAUSE, None):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+            return
+        except HTTPError as error:
+            if pause is None:
+                raise ConnectionError(str(error)) from error
+            time.sleep(pause)
+
+
+def _not_here(name: str) -> str:
+    return "" if Path(name).exists() else f", and there is no {name!r} here"
 
 
 def is_momentary(error: BaseException, conflicts: bool = False) -> bool:

@@ -113,10 +113,21 @@ def cards_of(rows: RowList) -> Cards:
     return Cards(rows.title, rows.about, cards, rows.total, narrow)
 
 
-def changed_settings(config: SageConfig) -> dict[str, str]:
-    """Settings that differ from their defaults, as text."""
+def changed_settings(config: SageConfig, row_width: int, weights: int) -> dict[str, str]:
+    """Settings that differ from their defaults, as text; numbers that "auto" comes to, too, are no change.
+
+    Args:
+        config: The settings, with numbers in the place of "auto".
+        row_width: D of the gradient rows.
+        weights: Number of weights that they are of.
+    """
     defaults = {each.name: each.default for each in fields(SageConfig)}
-    values = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+    settled = SageConfig().settled(row_width, weights)
+    values = {
+        name: value
+        for name, value in config.to_dict().items()
+        if value not in (defaults[name], getattr(settled, name))
+    }
     return {
         name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in values.items()
     }
@@ -140,7 +151,7 @@ def _whole(facts: ReportFacts) -> dict[str, Any]:
     stats, config = facts.stats, facts.config
     shares = energy_shares(facts.seen)
     ranks = sorted({rank for rank in (*(2**power for power in range(20)), len(shares)) if 0 < rank <= len(shares)})
-    changed = changed_settings(config)
+    changed = changed_settings(config, stats.row_width, stats.target_weights)
     python = ", ".join(f"{name}={getattr(config, name)!r}" for name in changed)
     rows = sum(facts.outcomes.values())
     starts = [0, *_running(facts.outcomes.values())]

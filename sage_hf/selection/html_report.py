@@ -11,7 +11,7 @@ from ..data.status import DOUBTED, NEAR_DUPLICATE, OUTCOMES, REASONS, ROW_COLUMN
 from ..report import ReportFacts, RowList
 from .base import SelectionBase
 from .report import about_choice
-from .rows import ShownRow, rows_of
+from .rows import ShownRow, rows_of, source_numbers
 from .selection import Selection
 from .stream_selection import StreamSelection
 
@@ -46,7 +46,11 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
         rows = {view: rows_of(selection, view, limit=limit) for view, limit in listed.items()}
     except (OSError, ValueError) as error:  # an image whose file is gone, for one
         unread = replace(selection, source=None)
-        rows = {view: rows_of(unread, view, limit=limit) for view, limit in listed.items()}
+        rows = {}
+        for view, limit in listed.items():
+            found = rows_of(unread, view, limit=limit)
+            numbers = source_numbers(selection, [row.row for row in found])
+            rows[view] = [replace(row, row=number) for row, number in zip(found, numbers, strict=True)]
         # Not the error's own words, which may name a folder of this machine.
         reason = getattr(error, "strerror", None) or type(error).__name__
         note = f"The rows cannot be shown as they are, because reading them failed: {reason}."
@@ -78,7 +82,7 @@ def report_facts(selection: SelectionBase) -> ReportFacts:
         outcomes={name: number for name, number in zip(OUTCOMES, counts, strict=True) if number},
         typical=typical,
         duplicates=duplicates,
-        set_aside={reason: numbers for reason, numbers in aside.items() if numbers},
+        set_aside={reason: source_numbers(selection, numbers) for reason, numbers in aside.items() if numbers},
         set_aside_rows=rows["set-aside"],
         note=note,
     )
@@ -116,7 +120,7 @@ def _kept_rows(selection: StreamSelection, places: npt.NDArray[np.int64]) -> lis
     names, groups = selection.group_names, selection.kept_groups
     return [
         ShownRow(
-            row=int(selection.indices[place]),
+            row=content.get(ROW_COLUMN, int(selection.indices[place])),
             outcome="kept",
             score=float(selection.kept_scores[place]),
             loss=None,

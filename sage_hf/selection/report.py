@@ -12,6 +12,7 @@ from ..data.stats import GateStats
 from ..errors import printable
 from ..hub.cards import GROUP_HEAD, about_aim, group_cells, largest_groups
 from .choice import about_lost
+from .rows import source_numbers
 from .selection import Selection
 from .stream_selection import StreamSelection
 
@@ -63,7 +64,9 @@ def summary(
     aside = selection.set_aside
     if aside:
         count = stats.set_aside  # a stream names some of them
-        named = ", ".join(f"{row} ({reason})" for row, reason in list(aside.items())[:_NAMED_ROWS])
+        first = list(aside)[:_NAMED_ROWS]
+        numbers = source_numbers(selection, first) if isinstance(selection, Selection) else first
+        named = ", ".join(f"{number} ({aside[row]})" for number, row in zip(numbers, first, strict=True))
         more = f" and {count - _NAMED_ROWS:,} more" if count > _NAMED_ROWS else ""
         lines.append(f"Set aside and never chosen: {count:,} rows, {named}{more}.")
     return Group(table, Text(printable("\n".join(lines))))
@@ -86,24 +89,30 @@ def _about_time(selection: Selection | StreamSelection) -> str:
     return f"Time: {fit} to fit, {score} to score, {choose} to choose."
 
 
+def _stay_out(rows: int, kind: str = "") -> str:
+    return f"1 {kind}row stays out" if rows == 1 else f"{rows:,} {kind}rows stay out"
+
+
 def about_gate(gate: GateStats) -> list[str]:
     """What stayed out, and how the others were chosen from."""
     if gate.wrong_share is not None:
         share = f"{gate.wrong_share:.1%}".replace("%", " %")
-        lines = [
-            f"Gate: {gate.doubted:,} of {gate.judged:,} rows may have a wrong label and stay out. Estimated share of "
-            f"wrong labels: {share}; sage-hf label-issues lists them."
-        ]
+        lines = [f"Gate: none of {gate.judged:,} rows is likely to have a wrong label. Estimated share: {share}."]
+        if gate.doubted:
+            lines = [
+                f"Gate: {gate.doubted:,} of {gate.judged:,} rows may have a wrong label and stay out. Estimated share "
+                f"of wrong labels: {share}; sage-hf label-issues lists them."
+            ]
     elif gate.method == "cross-fold":
         lines = [f"Gate: the share of wrong labels is not known: {NOTHING_TOLD}."]
     else:
         lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out."]
     if gate.copies:
         lines.append(
-            f"Near-duplicates: {gate.copies:,} rows stay out, because each looks the same to the model as another row."
+            f"Near-duplicates: {_stay_out(gate.copies)}, because each looks the same to the model as another row."
         )
     if gate.recipe is not None:
-        hard = f", for which {gate.hard:,} hard rows stay out, too" if gate.hard else ""
+        hard = f", for which {_stay_out(gate.hard, 'hard ')}, too" if gate.hard else ""
         lines.append(f"Recipe: {gate.recipe}{hard}.")
     if gate.tried:
         told = ", ".join(f"{each.name} {each.accuracy:.1%}".replace("%", " %") for each in gate.tried)

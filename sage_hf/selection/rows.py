@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class ShownRow:
     """One row, and what became of it.
 
     Attributes:
-        row: Its number in the source.
+        row: Its number in the source; of `rows_of` that which the source's column `sage_row` has, where there is one.
         outcome: One of `sage_hf.data.status.OUTCOMES`; of a row that was set aside, with the reason.
         score: Agreement in [-1, 1]; None where the row was set aside.
         loss: Its own loss; None where the row was set aside.
@@ -75,10 +76,41 @@ def rows_of(selection: Selection, view: str, *, group: str | None = None, limit:
         group: Name of a group; rows of all groups by default.
         limit: Number of rows at most.
 
+    Returns:
+        The rows; numbered as in the file that they came from, where rows were left out of that before.
+
     Raises:
         ConfigError: There is no such view or group.
     """
-    return rows_at(selection, numbers_of(selection, view, group)[:limit])
+    places = numbers_of(selection, view, group)[:limit]
+    rows = rows_at(selection, places)
+    return [replace(row, row=number) for row, number in zip(rows, source_numbers(selection, places), strict=True)]
+
+
+def source_numbers(selection: Selection, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[int]:
+    """Numbers of rows as the column `sage_row` of the source has them; as they are where it says nothing of a row.
+
+    Of a selection without its source, kept rows say it.
+
+    Args:
+        selection: The selection.
+        rows: Their numbers in the source.
+    """
+    if selection.source is not None:
+        known, places = selection.source, dict(zip(rows, rows, strict=True))
+    elif "dataset" in selection.__dict__:
+        known = selection.dataset
+        among = np.searchsorted(selection.indices, np.asarray(rows, dtype=np.int64))
+        kept = selection.indices
+        pairs = zip(rows, among.tolist(), strict=True)
+        places = {row: place for row, place in pairs if place < len(kept) and kept[place] == row}
+    else:
+        return [int(row) for row in rows]
+    if ROW_COLUMN not in known.column_names or not places:
+        return [int(row) for row in rows]
+    stored = known.select_columns(ROW_COLUMN).with_format(None).select([*places.values()])[ROW_COLUMN][:]
+    told = {row: number for row, number in zip(places, stored, strict=True) if isinstance(number, int)}
+    return [told.get(row, int(row)) for row in rows]
 
 
 def rows_at(selection: Selection, numbers: npt.NDArray[np.int64]) -> list[ShownRow]:

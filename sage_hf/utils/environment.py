@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from .. import __version__
+
 # What a selection can depend on; optional ones are listed where they are installed.
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numpy")
 _OPTIONAL = ("peft", "trl", "tokenizers", "pillow", "matplotlib", "scikit-learn")
@@ -17,7 +19,7 @@ def describe_environment() -> dict[str, str]:
     """Names and values, in the order in which to show them; no path, no user, no token."""
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "sage_hf": _version("sage-hf") or "not installed",
+        "sage_hf": __version__,
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) or "not installed" for name in _PACKAGES},
@@ -31,9 +33,9 @@ def describe_environment() -> dict[str, str]:
 
 def library_versions() -> dict[str, str]:
     """Versions of what a selection's result can depend on."""
-    names = ("sage-hf", *_PACKAGES, "peft")
-    versions = {name.replace("-", "_"): _version(name) for name in names}
-    return {"python": platform.python_version(), **{name: each for name, each in versions.items() if each}}
+    versions = {name.replace("-", "_"): _version(name) for name in (*_PACKAGES, "peft")}
+    held = {name: each for name, each in versions.items() if each}
+    return {"python": platform.python_version(), "sage_hf": __version__, **held}
 
 
 @cache  # reading a package's metadata takes a millisecond

@@ -1,10 +1,13 @@
 import pytest
+from datasets import Dataset
 from typer.testing import CliRunner
 
-from sage_hf import Comparison
-from sage_hf.cli.compare import joined
+from sage_hf import Comparison, SageConfig
+from sage_hf.cli.compare import CompareOptions, _load_both, joined
 from sage_hf.cli.main import app
+from sage_hf.cli.options import Inputs
 from sage_hf.comparison.experiment import Experiment
+from sage_hf.hub.provenance import describe_dataset
 
 from ..cases import image_rows, llama, token_rows, vit
 
@@ -126,3 +129,10 @@ def test_options_of_a_single_selection_are_not_there():
     assert "--fractions" in told
     assert "--num-examples" not in told
     assert run("model", "data", "--strategy", "auto").exit_code == 2
+
+
+def test_rows_of_a_file_are_called_after_it(tmp_path):
+    Dataset.from_dict({"text": ["a", "b", "c", "d", "e"], "label": [0, 1, 0, 1, 0]}).to_csv(tmp_path / "swapped.csv")
+    train, test = _load_both(Inputs("m", str(tmp_path / "swapped.csv")), CompareOptions(test_size=0.4), SageConfig())
+    assert (len(train), len(test)) == (3, 2)
+    assert describe_dataset(train)["name"] == "swapped.csv"

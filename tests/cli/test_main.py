@@ -229,7 +229,7 @@ def test_options_reach_the_config(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["lm", "rows.json"], "Neither fraction nor num_examples"),
+        (["lm", "rows.json"], "Neither --fraction nor --num-examples was given"),
         (["lm", "rows.json", "--fraction", "2"], "Did you mean 0.02 (2 %)?"),
         (["lm", "rows.json", "--num-examples", "25"], "25 rows were asked for"),
         (["lm", "rows.xlsx", "--fraction", "0.5"], "no such file or folder"),
@@ -298,6 +298,17 @@ def test_the_command_of_a_saved_selection_makes_it_again(folder, tmp_path, monke
     again = run(*command[1:-1], tmp_path / "again")
     assert again.exit_code == 0, again.output
     assert Selection.load_from_disk(tmp_path / "again").scores.tolist() == one.scores.tolist()
+
+
+def test_a_target_that_is_a_file_fits_any_split_of_the_dataset(folder, tmp_path):
+    arguments = ["select", folder / "lm", folder / "splits", "--split", "test", "--num-examples", "1", *SMALL]
+    aimed = run(*arguments, "--target", folder / "rows.csv", "-o", tmp_path / "kept")
+    assert aimed.exit_code == 0, aimed.output
+    assert run("show", tmp_path / "kept", "--dataset", folder / "splits").exit_code == 0
+    wrong = run("select", folder / "lm", folder / "rows.csv", "--split", "trian", "-o", tmp_path / "wrong", *SMALL)
+    told = " ".join(wrong.output.split())
+    assert wrong.exit_code == 1 and "Error in --split: There is no split 'trian'" in told
+    assert "A file has one split, train" in told
 
 
 def test_the_shell_aims_at_targets_and_averages_checkpoints(folder, tmp_path):

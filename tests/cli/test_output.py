@@ -1,7 +1,9 @@
 """The shell says as much as it is asked to, in its own words, and writes a folder or a file."""
 
+import csv
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 from examples.python_text import train_tokenizer
 from sage_hf.cli.main import app
 from sage_hf.cli.output import speaking
-from sage_hf.cli.wording import in_the_shell
+from sage_hf.cli.wording import in_the_shell, name_columns, number_rows, options_for
 from sage_hf.config import STRATEGY_LINES
 from sage_hf.errors import ConfigError
 from sage_hf.selection.selection import Selection
@@ -180,6 +182,102 @@ def test_errors_name_options_and_not_arguments_of_python():
     )
     untouched = ConfigError("dtype=x", where="column 'seed'", fix='revision="v1"')
     assert in_the_shell(untouched) == ("dtype=x", "column 'seed'", 'revision="v1"')
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Raise the budget, or lower min_per_group.", "Raise the budget, or lower --min-per-group."),
+        ("name another column with text_columns", "name another column with --text-columns"),
+        ("Use min_per_group=1 (--min-per-group 1), or more rows.", "Use --min-per-group 1, or more rows."),
+        ("by none (group_by=None, --group-by none).", "by none (--group-by none)."),
+        (
+            "First: warm_up(model, dataset, steps=200), --warmup-steps 200 in the shell; or",
+            "First: --warmup-steps 200; or",
+        ),
+        ("(learning_rate=0.001, --warmup-learning-rate 0.001)", "(--warmup-learning-rate 0.001)"),
+        ("Give a share above 0 and below 1, auto or None.", "Give a share above 0 and below 1, auto or none."),
+        (
+            "Use dataset.text_columns, `max_length` or f(max_length)",
+            "Use dataset.text_columns, `max_length` or f(max_length)",
+        ),
+    ],
+)
+def test_texts_for_both_name_what_the_shell_has(text, told):
+    assert options_for(text) == told
+
+
+def test_rows_are_named_by_their_numbers_in_the_file_and_columns_as_the_user_names_them():
+    number_rows([0, 2, 3, 9, 11, 20])
+    name_columns({"topic": "label", "text": "text"})
+    try:
+        for where, told in (
+            ("column 'label', row 3", "column 'topic', row 9"),
+            ("column 'label', 2 rows: 1, 5", "column 'topic', 2 rows: 2, 20"),
+            ("column 'text', 9 rows among 0 to 5, first 1, 2", "column 'text', 9 rows among 0 to 20, first 2, 3"),
+            ("rows 1, 2 and more", "rows 2, 3 and more"),
+            ("row 6", "row 6"),  # of other rows
+            ("batch_size", "--batch-size"),
+        ):
+            assert in_the_shell(ConfigError("The label is 4", where=where, fix="Fill."))[1] == told
+    finally:
+        number_rows(None)
+        name_columns(None)
+
+
+def test_rows_left_out_are_told_with_quiet_and_their_numbers_are_those_of_the_file(folder, tmp_path):
+    table = [(text, ("good", "bad")[number % 2]) for number, text in enumerate(TEXTS)]
+    table[1], table[4] = ("", "good"), (table[4][0], "")
+    table[10] = (table[10][0], "rare")
+    place = tmp_path / "rows.csv"
+    with place.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "topic"), *table])
+    about = ["--label-column", "topic", "--drop-missing", *SMALL]
+    wrong = run("select", folder / "clf", place, "-o", tmp_path / "wrong", *about)
+    assert wrong.exit_code == 1 and "Error in column 'topic', row 10: " in words(wrong.output), wrong.output
+    assert "a head for these classes" in words(wrong.output)
+    told = words(run("doctor", folder / "clf", place, *about).output)
+    assert "[column 'topic', row 10]" in told and "22 rows of" in told and "21 can be used" in told
+    whole = words(run("doctor", folder / "clf", place, "--label-column", "topic", *SMALL).output)
+    assert "Labels: column 'topic', null in 1 row" in whole
+    assert "24 rows; all were looked at" in whole and "add --drop-missing" in whole
+    done = run("select", folder / "bert", place, "-o", tmp_path / "kept", "--quiet", *about)
+    assert done.exit_code == 0, done.output
+    assert words(done.stderr).startswith("Warning: 2 of 24 rows lack a value and are left out: 1 in column 'topic'")
+    assert len(done.stdout.splitlines()) == 1
+    shown = run("show", tmp_path / "kept", "--rows", "lowest", "--limit", "30", columns=120).stdout
+    numbers = {}
+    for line in shown.splitlines():
+        if found := re.match(r"│\s+(\d+) │.*(the cat number \d+)", line):
+            numbers[int(found[1])] = found[2]
+    assert len(numbers) == 22 and {1, 4} & numbers.keys() == set()
+    assert all(text == f"the cat number {number}" for number, text in numbers.items())
+    assert run("report", tmp_path / "kept", "-o", tmp_path / "r.html").exit_code == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    pairs = re.findall(r"row (\d+)</span>.*?the cat number (\d+)", page, re.DOTALL)
+    assert len(pairs) >= 12 and all(number == text for number, text in pairs)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--warmup-steps", "-3"], "Error in --warmup-steps: The value is -3"),
+        (["--warmup-fraction", "2"], "Error in --warmup-fraction: The value is 2.0"),
+        (["--warmup-steps", "3", "--warmup-learning-rate", "0"], "Error in --warmup-learning-rate: The value is 0.0"),
+        (["--gate", "2"], "auto or none."),
+        (["--text-columns", "txt"], "Error in --text-columns: There is no column 'txt'"),
+        (["--device", "cuda:77"], "There is no device 'cuda:77' here"),
+    ],
+)
+def test_a_wrong_value_is_told_of_the_option_that_has_it(folder, tmp_path, options, told):
+    # No model is loaded before but for the device.
+    model = folder / ("clf" if "--device" in options else "empty")
+    (folder / "empty").mkdir(exist_ok=True)
+    small = [each for each in SMALL if each not in ("--device", "cpu")] if "--device" in options else SMALL
+    done = run("select", model, folder / "rows.csv", "-o", tmp_path / "out", *small, *options)
+    assert done.exit_code == 1 and told in words(done.output), done.output
+    if "--device" in options:
+        assert "cpu" in words(done.output).split("What to do:")[1]
 
 
 def test_the_times_of_the_stages_are_about_the_time_of_all(folder):

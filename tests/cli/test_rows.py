@@ -200,3 +200,24 @@ def test_a_dictionary_encoded_column_is_text(tmp_path):
     frame = pandas.DataFrame({"text": ["a", "b"], "label": pandas.Categorical(["x", "y"])})
     frame.to_parquet(tmp_path / "rows.parquet")
     assert load_rows(str(tmp_path / "rows.parquet"))["label"][:] == ["x", "y"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["file", "folder", "saved"])
+def test_a_split_that_is_not_there_is_told_of_the_option(tmp_path, kind, streaming):
+    place = tmp_path / "rows"
+    if kind == "file":
+        place = write(tmp_path / "rows.csv")
+    elif kind == "folder":
+        split_files(place)
+    else:
+        DatasetDict(train=Dataset.from_dict({"text": ["a"]})).save_to_disk(place)
+    with pytest.raises(DatasetError, match="no split 'trian'") as caught:
+        load_rows(str(place), "trian", streaming=streaming)
+    assert caught.value.where == "--split"
+    assert ("one split, train" in caught.value.fix) == (kind == "file") and "train" in caught.value.fix
+
+
+def test_a_part_of_the_split_of_a_file_is_read(tmp_path):
+    place = write(tmp_path / "rows.jsonl", [{"text": str(number)} for number in range(4)])
+    assert texts(load_rows(str(place), "train[:2]")) == ["0", "1"]

@@ -222,6 +222,18 @@ def test_all_rows_are_held_against_the_commonest_class(reached, guess, rows, lea
     assert comparison.recommendation.startswith("No conclusion") is not learns
 
 
+def test_a_lead_over_guessing_that_may_be_chance_is_told_as_such_with_the_interval():
+    comparison = made({**USUAL, ("all", 1.0): [0.38, 0.43]}, guessing={"accuracy": 0.324}, eval_rows=37)
+    said = comparison.recommendation
+    assert said.startswith("No conclusion: training on all rows reaches accuracy 0.405 ± 0.318 over 2 seeds")
+    assert "gets 0.324: a lead that is within the chance of 37 test rows, ± 0.151" in said
+    assert "more test rows" in said and "Train until all rows beat guessing" not in said
+
+
+def test_the_heading_of_the_table_is_as_wide_as_the_screen():
+    assert "after the same number of steps (more is better; ± is the 95 % interval)" in shown(made(USUAL))
+
+
 def test_where_all_rows_learn_nothing_nothing_is_recommended_and_it_says_what_to_do():
     comparison = made({**USUAL, ("all", 1.0): [0.10, 0.10, 0.11]}, guessing={"accuracy": 0.104}, eval_rows=900)
     said = comparison.recommendation

@@ -53,6 +53,16 @@ def test_a_model_no_better_than_the_commonest_class_is_told_with_both_numbers_an
 
 
 @pytest.mark.parametrize(
+    ("rows", "words"), [(200, "no more than chance may give above"), (90_000, "only a little more")]
+)
+def test_a_model_that_is_a_little_better_than_guessing_is_not_told_to_be_no_better(rows, words):
+    poor = replace(HEALTHY, judged=rows, rows=rows, accuracy=0.297, majority=0.258, mean_loss=2.31)
+    assert poor.is_above_chance is False
+    assert words in poor.warning and "29.7%" in poor.warning and "25.8%" in poor.warning
+    assert "or for longer" in poor.warning and "--warmup-learning-rate 0.001" in poor.warning
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"mean_loss": 2.1},  # an unsure model whose likeliest class is always the same, and which knows more than that
@@ -90,7 +100,7 @@ def test_rows_of_one_class_show_nothing_of_the_model():
 
 def test_scores_that_are_one_score_are_told():
     text = replace(HEALTHY, score_deviation=0.0004).warning
-    assert "those of all 1,000 rows are nearly equal (standard deviation 0.0004" in text
+    assert "the scores of all 1,000 rows are nearly equal (standard deviation 0.0004" in text
     assert "earlier checkpoint" in text and "group_by" not in text
     unknown = {"accuracy": None, "mean_loss": None}
     assert "warm_up" in replace(HEALTHY, **unknown, score_deviation=0.0004).warning

@@ -281,7 +281,7 @@ def test_all_faults_of_a_broken_dataset_are_told_at_once_and_the_rest_goes_on():
     assert found["The row holds None, but a text is needed"].where == "column 'text', row 3"
     out_of_range = found["The label is 9, and the model has the classes 0 to 2"]
     assert out_of_range.where == "column 'label', 2 rows: 11, 39"
-    assert found["1 of 40 rows have no tokens: they are set aside, and never chosen"].where == "rows 20"
+    assert found["1 of 40 rows have no tokens: they are set aside, and never chosen"].where == "row 20"
     assert report.rows.null_labels == 2 and report.rows.unusable == 5 and report.rows.empty == 1
     assert report.check.verdict == "whole batches" and report.time is not None  # with the rows that are fine
     assert [problem.severity for problem in report.problems] == sorted(

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 from sage_hf.cli.models import load_model
 from sage_hf.cli.rows import load_rows
 from sage_hf.errors import ConfigError, DatasetError, HubError
-from sage_hf.hub.checks import asking
+from sage_hf.hub.checks import asking, check_push
 from sage_hf.hub.reach import obstacle
 
 
@@ -46,6 +46,43 @@ def test_what_is_in_the_way_is_told_with_what_to_do(error, offline, what, fix, m
     monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: None)
     found = obstacle(error, "a")
     assert what in found.what and fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("error", "offline"), [(LocalTokenNotFoundError("no token"), True), (HTTPError("refused"), False)]
+)
+def test_a_hub_that_was_not_asked_is_the_whole_reason(error, offline, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(HubError) as caught, asking("me/rows", "The Hub does not know who is asking", "fix"):
+        raise error
+    assert "does not know who is asking" not in caught.value.what
+    monkeypatch.setattr("sage_hf.hub.reach.get_token", lambda: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(HubError, match="is asking: Nobody is logged in"), asking("me/rows", "Who is asking", "fix"):
+        raise LocalTokenNotFoundError("no token")
+
+
+def test_a_wrong_name_of_a_repository_is_told_without_hints_for_callers_of_the_hubs_library():
+    with pytest.raises(HubError, match="'a/b/c' is not a valid name") as caught:
+        check_push("a/b/c", {})
+    assert "repo_type" not in str(caught.value)
+
+
+def test_a_model_that_is_not_here_is_asked_for_twice_where_there_is_no_network(monkeypatch):
+    asked = []
+
+    def head(address, timeout):
+        asked.append(address)
+        raise HTTPError("no route")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("sage_hf.hub.reach.get_session", lambda: SimpleNamespace(head=head))
+    monkeypatch.setattr("sage_hf.hub.reach._PAUSE", 0.0)
+    with pytest.raises(ConfigError, match=r"The Hub cannot be reached at .*, and there is no 'bert-bdy' here"):
+        load_model("bert-bdy", None)
+    with pytest.raises(DatasetError, match=r"The Hub cannot be reached at .*, and there is no 'no/rows' here"):
+        load_rows("no/rows")
+    assert len(asked) == 4
 
 
 def test_a_hub_that_answers_is_no_lost_network(monkeypatch):

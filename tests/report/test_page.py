@@ -140,11 +140,28 @@ def test_the_command_and_changed_settings_are_told():
     config = SageConfig(num_examples=45, strategy="agreement", text_columns=["a", "b"])
     page = read(render_page(facts(config=config, command=["sage-hf", "select", "a b", "c"])))
     assert "sage-hf select 'a b' c" in page.text
-    assert changed_settings(config) == {"num_examples": "45", "strategy": "agreement", "text_columns": "a, b"}
+    assert changed_settings(config, 64, 1000) == {
+        "num_examples": "45",
+        "strategy": "agreement",
+        "text_columns": "a, b",
+    }
     assert (
         "SageConfig(num_examples=45, strategy='agreement', text_columns=['a', 'b'])"
         in read(render_page(facts(config=config))).text
     )
+
+
+def test_what_auto_came_to_is_no_setting_of_the_user():
+    config = SageConfig(fraction=0.1).settled(3872, 1000)
+    assert (config.sketch_size, config.batch_size) == (121, 128)
+    assert changed_settings(config, 3872, 1000) == {"fraction": "0.1"}
+    assert changed_settings(replace(config, sketch_size=32), 3872, 1000) == {"fraction": "0.1", "sketch_size": "32"}
+
+
+def test_python_that_does_it_again_names_what_encoded_the_rows():
+    text = read(render_page(facts())).text
+    assert "SageSelector(model, processing_class=processing_class, config=SageConfig(" in text
+    assert "128 rows a batch" in read(render_page(facts(config=SageConfig(batch_size=128)))).text
 
 
 def test_the_same_facts_are_the_same_bytes():

@@ -1,5 +1,7 @@
 """What became of every row, and rows as a person looks at them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from sage_hf import SageConfig, SageSelector, Selection
 from sage_hf.data.status import DOUBTED, KEPT, NEAR_DUPLICATE, NOT_CHOSEN, OUTCOMES, SET_ASIDE
 from sage_hf.demo import build_vit, load_noisy_digits
 from sage_hf.errors import ConfigError
-from sage_hf.selection.rows import ROW_VIEWS, numbers_of, rows_of
+from sage_hf.selection.rows import ROW_VIEWS, numbers_of, rows_of, source_numbers
 from sage_hf.training.warmup import warm_up
 
 
@@ -85,3 +87,16 @@ def test_unknown_views_and_groups_are_told(selection):
         rows_of(selection, "best")
     with pytest.raises(ConfigError, match="no group 'x'"):
         rows_of(selection, "kept", group="x")
+
+
+def test_rows_are_numbered_as_the_file_that_they_came_from(rows, tmp_path):
+    some = rows.select(range(40)).add_column("sage_row", [1000 + 2 * number for number in range(40)])
+    config = SageConfig(fraction=0.25, strategy="agreement", sketch_size=8)
+    made = SageSelector(build_vit(0), config=config).select(some)
+    for view in ("kept", "dropped", "lowest"):
+        shown = rows_of(made, view, limit=40)
+        assert [each.row for each in shown] == [1000 + 2 * number for number in numbers_of(made, view).tolist()]
+    made.save_to_disk(tmp_path / "kept")
+    alone = Selection.load_from_disk(tmp_path / "kept")
+    assert [each.row for each in rows_of(alone, "kept", limit=40)] == [1000 + 2 * row for row in made.indices.tolist()]
+    assert source_numbers(replace(made, source=None), [3, 5]) == [3, 5]  # nothing tells

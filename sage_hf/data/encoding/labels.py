@@ -86,7 +86,11 @@ class Labels:
                 return self.names[value]
             is_unnamed = all(name == f"LABEL_{i}" for name, i in self.names.items())
             if not (value.strip().isdigit() and is_unnamed):
-                fix = "Set label2id in the model's config, or encode the column (dataset.class_encode_column)."
+                fix = (
+                    "If the classes only have other names, set label2id in the model's config. Else load the model "
+                    "with a head for these classes (from_pretrained(..., num_labels=N, id2label=..., label2id=...); "
+                    "in the shell, name a checkpoint without this head), or leave the rows of other classes out."
+                )
                 if is_unnamed:
                     fix = (
                         "The checkpoint's config.json does not name its classes: write their names into its id2label "
