@@ -46,6 +46,7 @@ from ..utils.bars import planned, stage
 from ..utils.deprecation import renamed_arguments
 from ..utils.files import whole_file
 from ..utils.fingerprint import dataset_digest, model_fingerprint, settled
+from ..utils.given import given_config
 from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from .experiment import Experiment, complete
@@ -146,7 +147,7 @@ def compare(
         >>> print(comparison.recommendation)
     """
     check_model(model)
-    config = replace(config or SageConfig(), fraction=None, num_examples=None)
+    config = replace(given_config(config), fraction=None, num_examples=None)
     plan = _plan(fractions, strategies, seeds, config.seed)
     if not 0.0 <= tolerance < 1.0:
         raise ConfigError(f"tolerance is {tolerance}", where="tolerance", fix="Give a share from 0 to below 1.")

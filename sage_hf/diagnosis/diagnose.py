@@ -21,6 +21,7 @@ from ..gradients import GradientCollector
 from ..gradients.losses.per_example import LossFunction
 from ..gradients.model.state import check_model, num_weights
 from ..strategies.quotas import resolve_budget
+from ..utils.given import given_config
 from ..utils.notices import silent
 from ..utils.rng import isolated_rng
 from .diagnosis import Diagnosis, by_severity
@@ -69,7 +70,7 @@ def diagnose(
     Example:
         >>> print(diagnose(model, dataset, processing_class=tokenizer, config=SageConfig(fraction=0.1)))
     """
-    config = config or SageConfig()
+    config = given_config(config)
     check_model(model)
     if isinstance(dataset, IterableDataset):
         raise DatasetError(

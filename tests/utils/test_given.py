@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sage_hf import SageConfig, SageSelector, find_label_issues, select_over_checkpoints, warm_up
+from sage_hf import SageConfig, SageSelector, compare, diagnose, find_label_issues, select_over_checkpoints, warm_up
 from sage_hf.errors import ConfigError
 from sage_hf.utils.given import given_config, real_number, whole_number
 from tests import cases
@@ -21,6 +21,8 @@ ROWS = Dataset.from_dict({"pixel_values": torch.zeros(4, 1, 8, 8).tolist(), "lab
         lambda config: SageSelector(cases.vit(), config=config),
         lambda config: find_label_issues(cases.vit(), ROWS, config=config),
         lambda config: warm_up(cases.vit(), ROWS, steps=1, config=config),
+        lambda config: diagnose(cases.vit(), ROWS, config=config),
+        lambda config: compare(cases.vit(), ROWS, ROWS, model_init=lambda seed: cases.vit(), config=config),
         lambda config: select_over_checkpoints([cases.vit()], ROWS, config=config),
         lambda config: SageSelector(cases.vit()).choose(ROWS, SimpleNamespace(stats=None), config=config),
     ],
