@@ -136,7 +136,7 @@ def compare(options: CompareOptions, inputs: Inputs, config: SageConfig) -> None
     if not is_quiet():
         console.print(comparison.table())
     console.print(comparison.recommendation, markup=False)
-    console.print(f"Written to {options.output}.", markup=False)
+    console.print(f"Written to {options.output}.", markup=False, soft_wrap=True)
 
 
 def _load_both(inputs: Inputs, options: CompareOptions, config: SageConfig) -> tuple[Dataset, Dataset]:

@@ -142,7 +142,7 @@ def print_kept(selection: Selection | StreamSelection, output: Path) -> None:
         console.print(f"Kept {len(selection):,} of {selection.stats.rows:,} rows.", end=" ")
     else:
         console.print(summary(selection, was_said))
-    console.print(f"Written to {output}.", markup=False)
+    console.print(f"Written to {output}.", markup=False, soft_wrap=True)
 
 
 def with_rows(folder: Path, dataset: str | None) -> Selection:

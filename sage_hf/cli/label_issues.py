@@ -60,7 +60,7 @@ def _list(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> No
     else:
         console.print(issues.table(options.limit))
     if options.output is not None and not console.quiet:
-        console.print(f"Written to {issues.save(options.output)}.", markup=False)
+        console.print(f"Written to {issues.save(options.output)}.", markup=False, soft_wrap=True)
         if left_out := issues.left_out:
             told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
             console.print(

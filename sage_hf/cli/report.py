@@ -51,4 +51,4 @@ def report(options: ReportOptions) -> None:
         StreamSelection.load_from_disk(options.folder).report(output)
     else:
         open_selection(options.folder, options.dataset).report(output)
-    main_console(stderr=False).print(f"Written to {output}.", markup=False)
+    main_console(stderr=False).print(f"Written to {output}.", markup=False, soft_wrap=True)
