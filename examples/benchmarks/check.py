@@ -26,13 +26,13 @@ from python_text import docstring_rows, train_tokenizer
 
 from sage_hf import Consensus, FrequentDirections, GradientCollector, SageConfig
 from sage_hf.comparison.intervals import Estimate, estimate
+from sage_hf.data.batches import CHECKED_ROWS
 from sage_hf.data.columns import open_source
 from sage_hf.demo import build_vit, load_noisy_digits
 from sage_hf.passes.extractor import GradientExtractor
 from sage_hf.passes.job import Pass, PassSettings
 from sage_hf.passes.merge_tree import Partial
 from sage_hf.passes.run import Passes
-from sage_hf.selector.selector import CHECKED_ROWS
 
 VOCABULARY, ROWS = 2048, 4096
 WANTED = {"check_seconds": "< 1", "recheck_share": "< 0.01"}
@@ -70,7 +70,8 @@ def check_seconds(model: nn.Module, rows: Dataset, processor: Any, config: SageC
     collector = GradientCollector(model)
     source = open_source(model, rows, config, processor, None)
     started = time.perf_counter()
-    assert collector.check(*source.sample(CHECKED_ROWS))
+    sample = source.sample(CHECKED_ROWS)
+    assert collector.check(sample.batch, sample.alone)
     return collector.check_seconds, time.perf_counter() - started
 
 
