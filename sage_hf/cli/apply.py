@@ -51,10 +51,12 @@ def apply(options: ApplyOptions) -> None:
 
     from ..selector.cleaned_output import save_cleaned
     from ..selector.cleaning import cleaned, said_of_absent
+    from .columns import with_whole_labels
     from .rows import load_rows
 
     rows = load_rows(options.dataset, options.split, options.dataset_config, revision=options.dataset_revision)
     assert isinstance(rows, Dataset)
+    rows = with_whole_labels(rows, options.label_column)
     done = cleaned(rows, options.issues, options.label_column)
     console = main_console(stderr=False)
     if console.quiet:  # one process of a launch writes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, Value
 
 from ..data.classes import is_text
 from ..data.encoding import INPUT_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, TEXT_PAIR
@@ -49,6 +49,7 @@ def arranged(
     name_columns(mapping)
     check_text_columns(rows.column_names or [mapping.get(name, name) for name in names], text_columns, inputs)
     if isinstance(rows, Dataset):
+        rows = with_whole_labels(rows)
         if allow_missing and not inputs.drop_missing:
             return rows, None
         return without_missing(rows, text_columns, drop=inputs.drop_missing, path=inputs.dataset)
@@ -139,6 +140,25 @@ def _found(names: Sequence[str], path: str) -> str:
         mark = "tabs" if Path(path).suffix.lower() == ".tsv" else "commas"
         text += f" It was read as a table with {mark} between its columns."
     return text
+
+
+def with_whole_labels(rows: Dataset, column: str | None = None) -> Dataset:
+    """The rows with whole numbers for labels where they were written so.
+
+    Readers of csv make decimals of a column of whole numbers in which a value is missing.
+
+    Args:
+        rows: The rows.
+        column: Of the labels; by default the one that is called so.
+    """
+    name = column or next((name for name in LABEL_COLUMNS if name in rows.column_names), None)
+    if name not in rows.features or getattr(rows.features[name], "dtype", None) not in ("float32", "float64"):
+        return rows
+    values = rows.select_columns(name).with_format("arrow")[:][name]
+    known = values.drop_null().to_numpy()
+    if not values.null_count or not len(known) or not (np.isfinite(known) & (known == np.floor(known))).all():
+        return rows
+    return rows.cast_column(name, Value("int64"))
 
 
 def missing_values(rows: Dataset, text_columns: Sequence[str] | None) -> dict[str, npt.NDArray[np.int64]]:

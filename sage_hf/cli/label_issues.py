@@ -57,6 +57,9 @@ def _list(options: LabelIssuesOptions, inputs: Inputs, config: SageConfig) -> No
     console = main_console(stderr=False)
     if is_quiet():
         console.print(f"{len(issues):,} of {len(issues.label_doubt):,} labels are likely wrong.")
+    elif not len(issues):
+        table = issues.table()
+        console.print(f"{table.title}. {table.caption or ''}", markup=False)
     else:
         console.print(issues.table(options.limit))
     if options.output is not None and not console.quiet:

@@ -264,11 +264,13 @@ def _class_names(dataset: Dataset | IterableDataset | None) -> list[str]:
             where=where,
             fix="Fill them in, or add --drop-missing to go on without these rows.",
         )
-    if not all(isinstance(label, str) or (isinstance(label, int) and label >= 0) for label in labels):
+    is_name = [isinstance(label, str) or (isinstance(label, int) and label >= 0) for label in labels]
+    if not all(is_name):
+        odd = labels[is_name.index(False)]
         raise DatasetError(
-            "Labels must be text or whole numbers from 0",
+            f"The labels of a new head must be text or whole numbers from 0, and one is {odd!r}",
             where=where,
-            fix="Encode them, or use a model that already has a classification head.",
+            fix="Write them so, or name a checkpoint that has a head for such labels.",
         )
     classes = set(labels)
     if classes and all(isinstance(label, int) for label in classes):

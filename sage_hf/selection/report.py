@@ -108,8 +108,9 @@ def about_gate(gate: GateStats) -> list[str]:
     else:
         lines = [f"Gate: {gate.doubted:,} of {gate.judged:,} rows are doubted ({gate.method}) and stay out."]
     if gate.copies:
+        looks = "it looks" if gate.copies == 1 else "each looks"
         lines.append(
-            f"Near-duplicates: {_stay_out(gate.copies)}, because each looks the same to the model as another row."
+            f"Near-duplicates: {_stay_out(gate.copies)}, because {looks} the same to the model as another row."
         )
     if gate.recipe is not None:
         hard = f", for which {_stay_out(gate.hard, 'hard ')}, too" if gate.hard else ""

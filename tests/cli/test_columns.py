@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
 
-from sage_hf.cli.columns import missing_values, parse_mapping, rename_columns, without_missing
+from sage_hf.cli.columns import missing_values, parse_mapping, rename_columns, with_whole_labels, without_missing
 from sage_hf.errors import ConfigError, DatasetError
 
 from ..training.runs import plain_args
@@ -188,3 +188,15 @@ def test_row_numbers_are_those_of_the_first_source(folder):  # noqa: F811
     assert np.array_equal(first.dataset["sage_row"], first.indices)
     second = SageSelector(vit(), config=config, progress=False).select(first.dataset)
     assert np.array_equal(second.dataset["sage_row"], first.indices[second.indices])
+
+
+def test_whole_numbers_that_a_reader_of_csv_made_decimals_are_whole_again(tmp_path):
+    place = tmp_path / "rows.csv"
+    place.write_text("text,stars,price\na,0,1.5\nb,,2.5\nc,2,\n")
+    rows = with_whole_labels(Dataset.from_csv(str(place), cache_dir=str(tmp_path)), "stars")
+    assert rows["stars"][:] == [0, None, 2]
+    assert with_whole_labels(rows.rename_column("stars", "label"))["label"][:] == [0, None, 2]
+    assert with_whole_labels(rows, "price")["price"][:] == [1.5, 2.5, None]  # decimals stay
+    assert with_whole_labels(rows, "absent") is rows
+    whole = Dataset.from_dict({"label": [0.0, 1.0]})  # nothing was missing: somebody wrote decimals
+    assert with_whole_labels(whole) is whole
