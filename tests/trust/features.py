@@ -247,7 +247,10 @@ KINDS = st.recursive(
         ]
     ),
     lambda kind: (
-        st.builds(List, kind) | st.dictionaries(st.text(min_size=1, max_size=6), kind, min_size=1, max_size=3)
+        st.builds(List, kind)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=6), kind, min_size=1, max_size=3
+        )
     ),
     max_leaves=4,
 )
