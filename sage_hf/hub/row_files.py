@@ -118,10 +118,11 @@ def with_paths(rows: Dataset, path: Path) -> Dataset:
 
 
 def _replaced(rows: Dataset, name: str, values: list[str | None]) -> Dataset:
-    order = rows.column_names
-    text = f"{name} as text"  # added before the other goes: of a table without columns nobody knows the rows
-    rows = rows.add_column(text, values, feature=Value("string")).remove_columns(name)
-    return rows.rename_column(text, name).select_columns(order)
+    order, spare = rows.column_names, f"{name} as text"
+    # Of a table without columns nobody knows the rows; and no column can be renamed to an empty name.
+    rows = rows.add_column(spare, [False] * len(rows)).remove_columns(name)
+    rows = rows.add_column(name, values, feature=Value("string")).remove_columns(spare)
+    return rows.select_columns(order)
 
 
 def _has_path(feature: Any) -> bool:

@@ -49,3 +49,10 @@ def test_images_without_files_are_refused_before_a_run_for_text_and_kept_in_parq
 def test_classes_that_are_the_only_column_are_written(tmp_path):
     labels = rows([None, None]).select_columns("label")
     assert write_rows(labels, tmp_path / "kept.csv").read_text().splitlines() == ['"label"', '"dog"', '"cat"']
+
+
+def test_classes_in_a_column_without_a_name_are_written(tmp_path):
+    labels = rows([None, None]).select_columns("label")
+    unnamed = Dataset(labels.data.table.rename_columns([""]))
+    unnamed = unnamed.cast(Features({"": labels.features["label"]}))
+    assert write_rows(unnamed, tmp_path / "kept.csv").read_text().splitlines() == ['""', '"dog"', '"cat"']
