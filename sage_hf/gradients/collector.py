@@ -34,7 +34,7 @@ from .layers.layout import Projection, RowWidth, lay_out, unseen
 from .layers.rerun import CannotRerun
 from .losses.per_example import LossFunction, NotSeparable, per_example_loss
 from .model.failures import MODEL_ERRORS, first_line, is_ours, model_error, one_by_one
-from .model.state import as_scored, check_differentiable, leave_routing_out, unwrap
+from .model.state import as_scored, check_differentiable, has_half_weights, leave_routing_out, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +163,7 @@ class GradientCollector:
     @property
     def is_half(self) -> bool:
         """Whether the model computes in half precision, as far as has been seen."""
-        return self._computes_in_half or any(
-            parameter.is_floating_point() and parameter.element_size() < 4 for parameter in self.model.parameters()
-        )
+        return self._computes_in_half or has_half_weights(self.model)
 
     @property
     def num_target_weights(self) -> int:

@@ -15,6 +15,7 @@ from ..data.batches import CHECKED_ROWS, BatchSource, Sample
 from ..errors import ConfigError
 from ..gradients import GradientCollector
 from ..gradients.model.failures import ModelError, failing_rows, model_error, one_by_one
+from ..gradients.model.state import has_half_weights
 from ..utils.bars import is_main
 from ..utils.fingerprint import dataset_digest, model_fingerprint
 from ..utils.rng import isolated_rng
@@ -48,34 +49,37 @@ def check_gradients(collectors: Sequence[GradientCollector], source: BatchSource
             collector.take_one_at_a_time(_MOVED)
 
 
-def reader_of(model: nn.Module, device: torch.device, source: BatchSource, seed: int) -> EmbeddingReader:
-    """A reader of embeddings, of the width that some rows have.
+def sample_of(source: BatchSource) -> Sample:
+    """The rows that are looked at first; the random states are as before."""
+    with isolated_rng(source.seed):
+        return source.sample(CHECKED_ROWS)
+
+
+def reader_of(model: nn.Module, device: torch.device, sample: Sample, seed: int) -> EmbeddingReader:
+    """A reader of embeddings, of the width that the rows of a sample have.
 
     Raises:
         ConfigError: The model gives no embedding of a row.
         GradientError: It fails on a row, which is named.
     """
-    with isolated_rng(seed):
-        sample = source.sample(CHECKED_ROWS)
     with _naming_rows(model, sample, lambda row: EmbeddingReader(model, device, row, seed)):
         return EmbeddingReader(model, device, sample.batch, seed)
 
 
-def check_embeddings(reader: EmbeddingReader, source: BatchSource) -> None:
+def check_embeddings(reader: EmbeddingReader, source: BatchSource, sample: Sample) -> None:
     """Compares what a reader gives of some rows in a batch and alone; where it differs, batches are of one row.
 
     Args:
         reader: The reader.
         source: Where the rows are from; its `batch_size` becomes 1, which a warning tells.
+        sample: Some of these.
     """
-    with isolated_rng(source.seed):
-        sample = source.sample(CHECKED_ROWS)
     if source.batch_size == 1 or sample.alone is None:  # where the collator draws at random
         return
     whole = reader.forward(sample.batch)
     alone = Embedded.join([reader.forward(row) for row in sample.alone.values()])
     reason = "" if sample.keeps_order else _MOVED
-    if not reason and not whole.is_close(alone, _HALF if reader.is_half else _CLOSE):
+    if not reason and not whole.is_close(alone, _HALF if has_half_weights(reader.model) else _CLOSE):
         reason = "the model gives other embeddings of rows in a batch than of rows alone"
     if reason:
         source.batch_size = 1
@@ -124,7 +128,7 @@ def _naming_rows(model: nn.Module, sample: Sample, take: Callable[[dict[str, Any
         yield
     except ModelError as error:
         rows = list(sample.alone.values()) if sample.alone else one_by_one(sample.batch)
-        failing = failing_rows(take, rows)
+        failing = [*failing_rows(take, rows)]
         if error.__cause__ is None or not 0 < len(failing) < len(rows):
             raise
         raise model_error(model, error.__cause__, sample.numbers[failing[0]]) from error.__cause__

@@ -138,11 +138,6 @@ class EmbeddingReader:
             matrix = projection_matrix("embeddings", "right", self.width, EMBEDDING_WIDTH, seed)
             self._projection, self.width = matrix.to(device), EMBEDDING_WIDTH
 
-    @property
-    def is_half(self) -> bool:
-        """Whether the model has weights in half precision."""
-        return any(each.is_floating_point() and each.element_size() < 4 for each in self.model.parameters())
-
     @contextmanager
     def watching(self) -> Iterator[_Seen]:
         """What `read` needs of the forward passes inside."""

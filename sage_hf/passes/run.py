@@ -222,10 +222,10 @@ class Passes:
         except ModelError as error:
             if error.__cause__ is None or self.processes.together:  # other processes take no part in looking
                 raise
-            failing = failing_rows(self.extractor.extract, one_by_one(batch))
-            if not failing:
+            failing = next(failing_rows(self.extractor.extract, one_by_one(batch)), None)
+            if failing is None:
                 raise
-            raise model_error(self.extractor.model, error.__cause__, int(numbers[failing[0]])) from error.__cause__
+            raise model_error(self.extractor.model, error.__cause__, int(numbers[failing])) from error.__cause__
 
     def extract(self, batch: dict[str, Any]) -> Extracted:
         """A batch's rows as passes take them; in parts, from the first time on that there is no memory for more.

@@ -20,7 +20,7 @@ from ..data.stream import GrowingGroups, StreamSource, changed
 from ..data.windows import Window
 from ..errors import ConfigError, GradientError
 from ..gradients import GradientCollector
-from ..passes.check import reader_of
+from ..passes.check import reader_of, sample_of
 from ..passes.consensus import GroupConsensus, clustered_consensus, exact_consensus
 from ..passes.embeddings import EmbeddingReader
 from ..passes.extractor import Extracted
@@ -161,7 +161,7 @@ def reader_for(
     if not (is_needed or is_kept):
         return None
     try:
-        return reader_of(collector.model, collector.device, source, seed)
+        return reader_of(collector.model, collector.device, sample_of(source), seed)
     except ConfigError:
         if is_needed:
             raise

@@ -26,7 +26,7 @@ from ..errors import LabelError, printable
 from ..gradients.model.state import unwrap
 from ..hub.files import check_table_file
 from ..hub.tables import write_table
-from ..passes.check import check_embeddings, reader_of
+from ..passes.check import check_embeddings, reader_of, sample_of
 from ..passes.consensus import keep_only, keep_rows
 from ..passes.extractor import EmbeddingExtractor
 from ..passes.job import PassSettings
@@ -231,8 +231,9 @@ def _find(
         with isolated_rng(config.seed):
             source = open_source(model, dataset, config, processing_class, data_collator)
         device = next(model.parameters()).device
-        reader = reader_of(model, device, source, config.seed)
-        check_embeddings(reader, source)
+        sample = sample_of(source)
+        reader = reader_of(model, device, sample, config.seed)
+        check_embeddings(reader, source, sample)
     passes = Passes(EmbeddingExtractor(reader), PassSettings(config.seed, progress, config.num_workers))
     kept, _, piece = keep_rows(passes, source, torch.zeros(0, 0), keep_only(ISSUE_STAGES[1]))
     embeddings, inputs, own = kept.embeddings, kept.inputs, kept.numbers("doubt")

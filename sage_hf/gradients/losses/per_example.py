@@ -23,6 +23,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from ...errors import LabelError
 from ..batch_axis import Batch, batch_rows, rows_of
 from ..model.failures import MODEL_ERRORS, first_line, is_ours
+from ..model.state import has_half_weights
 from .cross_entropy import token_cross_entropy
 from .rowwise import RowwiseLosses, row_reduce
 
@@ -229,8 +230,7 @@ def _losses_agree(model: nn.Module, batch: Batch, device: torch.device) -> bool:
     wanted = torch.cat(own).to(fast)
     if not bool((wanted.isfinite() & fast.isfinite()).all()):
         return bool((wanted.isnan() == fast.isnan()).all())
-    is_half = any(p.is_floating_point() and p.element_size() < 4 for p in model.parameters())
-    tolerance = HALF_LOSS_TOLERANCE if is_half else LOSS_TOLERANCE
+    tolerance = HALF_LOSS_TOLERANCE if has_half_weights(model) else LOSS_TOLERANCE
     return bool(((fast - wanted).abs() <= tolerance * wanted.abs()).all())
 
 

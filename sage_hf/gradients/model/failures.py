@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -43,15 +43,13 @@ def model_error(model: nn.Module, error: BaseException, row: int | None = None) 
     )
 
 
-def failing_rows(take: Callable[[dict[str, Any]], Any], rows: Iterable[dict[str, Any]]) -> list[int]:
-    """Places of the rows, each a batch of one, that make `take` end in a `ModelError`."""
-    failing = []
+def failing_rows(take: Callable[[dict[str, Any]], Any], rows: Iterable[dict[str, Any]]) -> Iterator[int]:
+    """Places of the rows, each a batch of one, that make `take` end in a `ModelError`; tried as they are asked for."""
     for place, row in enumerate(rows):
         try:
             take(row)
         except ModelError:
-            failing.append(place)
-    return failing
+            yield place
 
 
 def one_by_one(batch: Batch) -> list[dict[str, Any]]:

@@ -104,6 +104,11 @@ def check_differentiable(model: nn.Module) -> None:
             )
 
 
+def has_half_weights(model: nn.Module) -> bool:
+    """Whether a model has weights in half precision, or a smaller type of decimals."""
+    return any(parameter.is_floating_point() and parameter.element_size() < 4 for parameter in model.parameters())
+
+
 def num_weights(model: nn.Module) -> int:
     """Number of a model's weights, those that lie on other processes included."""
     return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())

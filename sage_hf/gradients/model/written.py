@@ -86,9 +86,10 @@ def unchanged(modules: list[nn.Module], configs: Iterable[PreTrainedConfig] | No
         if buffers := own["_buffers"]:
             namespaces.append((buffers, buffers.copy()))
             tensors.extend(buffer for buffer in buffers.values() if buffer is not None)
-        # An embedding may shorten its vectors as they are looked up.
-        if own.get("max_norm") is not None or not type(module).__module__.startswith(_LEAVE_THEIRS):
-            tensors.extend(each for each in own["_parameters"].values() if type(each) is nn.Parameter)
+        if own.get("max_norm") is not None:  # an embedding that shortens its vectors as they are looked up
+            tensors.extend(parameter for parameter in own["_parameters"].values() if parameter is not None)
+        elif not type(module).__module__.startswith(_LEAVE_THEIRS):  # quantised weights are of other types
+            tensors.extend(parameter for parameter in own["_parameters"].values() if type(parameter) is nn.Parameter)
     for config in configs_of(modules) if configs is None else configs:
         own = vars(config)
         namespaces.append((own, own.copy()))
