@@ -8,7 +8,6 @@ shard.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..errors import ConfigError, OutputError
+from ..errors import OutputError
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, set_aside
-from ..utils.files import check_name, whole_file
+from ..utils.files import whole_file
 from ..utils.locks import only_run
 from .merge_tree import Partial
 from .processes import Processes, launched
@@ -35,21 +34,6 @@ _VERSION_KEY, _NAME_KEY, _DIGESTS = "sage_hf_format", "name", "digests"
 _COLUMN, _PARTIAL = "column.", "partial."
 
 Columns = Mapping[str, npt.NDArray[np.generic]]
-
-
-def given_folder(path: str | os.PathLike[str] | None, name: str) -> Path | None:
-    """A folder for what a run keeps, as an argument of this name gave it.
-
-    Raises:
-        ConfigError: It is no path.
-        OutputError: It is one that no file system takes.
-    """
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike):
-        raise ConfigError(f"{name} is a {type(path).__name__}", where=name, fix="Give a folder, or None.")
-    check_name(Path(path), name)
-    return Path(path)
 
 
 class FinishedNodes:

@@ -42,7 +42,7 @@ from ..passes.gradient_cache import GradientCache
 from ..passes.job import PassSettings
 from ..passes.kept_rows import Widths, check_disk
 from ..passes.memory import STREAM_SHARDS, check_memory, check_stream, is_streaming, plan_consensus
-from ..passes.resume import FORMAT_VERSION, given_folder, hold_run, say_if_other_format
+from ..passes.resume import FORMAT_VERSION, hold_run, say_if_other_format
 from ..passes.run import Passes
 from ..passes.target import Aim, Target, check_aimed, check_target, consensus_of_target
 from ..scoring.sketch import FrequentDirections
@@ -54,6 +54,7 @@ from ..strategies import SIGNALS
 from ..strategies.quotas import resolve_budget
 from ..utils.bars import at, planned, replan, stage
 from ..utils.deprecation import renamed_arguments
+from ..utils.given import given_folder
 from ..utils.interruption import told_if_interrupted
 from ..utils.rng import isolated_rng
 from .brief import say_check, say_rows, say_targets
@@ -416,5 +417,4 @@ class SageSelector(ScoredInMap):
     def _check_gradients(self, source: BatchSource) -> None:
         if self.config.check_gradients:
             at("checking gradients")
-            updates = [self._updates.collector] if self._updates else []
-            check_gradients([self.collector, *updates], source)
+            check_gradients([self.collector, *([self._updates.collector] if self._updates else [])], source)

@@ -35,11 +35,10 @@ from ..gradients.model.padding import padding_shown
 from ..gradients.model.state import check_differentiable, unchanged_config, unwrap
 from ..passes.fit import RunKey
 from ..passes.processes import Processes, is_sharded
-from ..passes.resume import given_folder
 from ..utils.bars import stage
 from ..utils.checksums import CHECKSUM, DAMAGE, UNSEALED, check_seal, seal, set_aside
 from ..utils.files import whole_file
-from ..utils.given import given_config, real_number, whole_number
+from ..utils.given import given_config, given_folder, real_number, whole_number
 from ..utils.interruption import told_if_interrupted
 from ..utils.locks import writing
 from ..utils.rng import isolated_rng

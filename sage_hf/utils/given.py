@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from ..config import SageConfig
 from ..errors import ConfigError
+from .files import check_name
 
 
 def given_config(config: Any) -> SageConfig:
@@ -68,3 +71,18 @@ def real_number(value: Any, name: str, fix: str) -> float:
     if not 0.0 <= number < math.inf:
         raise ConfigError(f"{name} is {value!r}", where=name, fix=fix)
     return number
+
+
+def given_folder(path: str | os.PathLike[str] | None, name: str) -> Path | None:
+    """A folder for what a run keeps, as an argument of this name gave it.
+
+    Raises:
+        ConfigError: It is no path.
+        OutputError: It is one that no file system takes.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"{name} is a {type(path).__name__}", where=name, fix="Give a folder, or None.")
+    check_name(Path(path), name)
+    return Path(path)
